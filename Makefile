@@ -1,0 +1,47 @@
+# A thin front for CMake + Ninja; one object tree per mode under build/.
+#   make             release build: build/release/baton
+#   make test        everything CI runs; last line "N passed, N failed"
+#   make quick       debug build and its tests only
+#   make quickstart  build, fetch a small real model, run the PD cluster
+#                    (MODEL=path serves another one, ONCE=1 stops after it)
+#   make check       layers, headers alone, format
+#   make bench       engine benchmark on the quickstart model
+#   make format      clang-format in place
+MODE ?= release
+MODES := debug asan tsan
+
+all: build/$(MODE)/build.ninja
+	@ninja -C build/$(MODE) $(NINJA_QUIET)
+
+build/%/build.ninja: CMakeLists.txt | deps
+	@cmake -S . -B build/$* -G Ninja -DBATON_MODE=$* --log-level=WARNING
+
+deps:
+	@tools/install-deps
+
+check: deps
+	@tools/check-layers && tools/check-headers && tools/check-format
+	@echo "check: layers, headers, format are fine"
+
+format:
+	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' | \
+		xargs -r clang-format -i
+
+test: check
+	@for m in $(MODES); do $(MAKE) --no-print-directory MODE=$$m all || exit 1; done
+	@tools/run-tests $(MODES:%=build/%)
+
+quick: check
+	@$(MAKE) --no-print-directory MODE=debug all
+	@tools/run-tests build/debug
+
+quickstart: deps
+	@tools/quickstart
+
+bench: all
+	@tools/quickstart --bench
+
+clean:
+	rm -rf build
+
+.PHONY: all deps check format test quick quickstart bench clean
