@@ -1,0 +1,82 @@
+/* model/model.h - a model: its configuration, its weights, its forward pass.
+ *
+ * model_open maps a GGUF file or a Hugging Face folder, checks every tensor's
+ * name, type and shape, and binds the weights to a device. The architecture
+ * is a row in model.c's table and one file with a forward pass to read from
+ * top to bottom (llama.c, qwen3.c). One thread (the engine's) calls forward;
+ * the rest is read-only after open. */
+#ifndef BATON_MODEL_MODEL_H
+#define BATON_MODEL_MODEL_H
+
+#include "base/err.h"
+#include "kv/pool.h"
+#include "tensor/ops.h"
+
+#include <stdbool.h>
+
+enum rope_kind { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
+
+struct model_config {
+    char arch[32];  /* "llama", "qwen3"                              */
+    uint32_t vocab; /* rows of the embedding                         */
+    uint32_t hidden, layers, heads, kv_heads, head_dim, ffn;
+    uint32_t context; /* positions the model was made for              */
+    float norm_eps;
+    bool tied;           /* the embedding is the output head too          */
+    bool qk_norm;        /* per-head RMSNorm of q and k before rope       */
+    bool attention_bias; /* q, k, v (not o) have a bias                   */
+    enum dtype dtype;    /* what most weights are stored in               */
+    struct {
+        enum rope_kind kind;
+        double theta, factor;
+        double low_freq_factor, high_freq_factor;      /* llama3 */
+        double beta_fast, beta_slow, attention_factor; /* yarn; 0: default */
+        uint32_t original_context;
+        uint32_t rotary; /* rotated elements of a head */
+    } rope;
+    int32_t eos[8]; /* generation stops at these */
+    uint32_t eos_count;
+    int32_t bos; /* -1: none */
+};
+
+struct model_options {
+    const char *path;
+    uint32_t max_tokens; /* rows of the largest batch                      */
+    uint32_t max_logits; /* logit rows of the largest batch                */
+    /* Called now and then while loading; may be NULL. */
+    void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
+    void *arg;
+};
+
+struct model;
+int model_open(struct model **out, struct device *dev,
+               const struct model_options *options, struct why *why);
+void model_close(struct model *model);
+
+const struct model_config *model_config(const struct model *model);
+size_t model_weight_bytes(const struct model *model);
+/* A hash of config and weights' layout, the same for the same files: peers
+ * compare it so that no KV of another model is ever taken. */
+uint64_t model_fingerprint(const struct model *model);
+
+/* Reads configuration alone (no weights are mapped): for memory plans. */
+int model_config_read(struct model_config *out, const char *path,
+                      size_t *weight_bytes, struct why *why);
+
+/* One step of a batch. All arrays in host memory. */
+struct batch {
+    uint32_t tokens;
+    const int32_t *ids;        /* [tokens] each < vocab                    */
+    const uint32_t *positions; /* [tokens]                                 */
+    uint32_t seq_count;
+    const struct op_seq *seqs; /* their rows, in order, cover 0..tokens-1  */
+    uint32_t logit_count;
+    const uint32_t *logit_rows; /* [logit_count] rows that want logits     */
+};
+/* Writes the KV of all tokens into pool, and the logits of the asked rows to
+ * logits [logit_count, vocab] float32 in host memory (valid until the next
+ * call). ERR_INVALID: an id or position out of range; ERR_IO: device. */
+int model_forward(struct model *model, const struct batch *batch,
+                  struct kv_pool *pool, const float **logits, struct why *why);
+
+#endif

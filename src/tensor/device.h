@@ -1,0 +1,58 @@
+/* tensor/device.h - a place that holds tensors and computes on them.
+ *
+ * Kinds: "cpu" (fast kernels, chosen at run time by what the processor has)
+ * and "ref" (the plain C twin that specifies every operation). A device is a
+ * table of operations (tensor/ops.h has the contracts) plus memory; adding
+ * one is a folder here and a row in device.c. One thread (the engine's) calls
+ * a device; the device spreads the work over its own workers and every call
+ * returns when its result is there, or, on an accelerator, is ordered behind
+ * it (device_sync waits). */
+#ifndef BATON_TENSOR_DEVICE_H
+#define BATON_TENSOR_DEVICE_H
+
+#include "base/err.h"
+#include "tensor/tensor.h"
+
+struct device;
+
+struct device_options {
+    const char *kind; /* "auto", "cpu", "ref", "cuda", "ascend"            */
+    int threads;      /* compute workers, 0: as many as usable cores       */
+    const char *isa;  /* cpu: NULL for the best, or "avx2", "avx512", ...:
+                         the most it may use (tests, comparisons)          */
+};
+
+/* ERR_UNSUPPORTED: a kind that this machine or build does not have. */
+int device_open(struct device **out, const struct device_options *options,
+                struct why *why);
+void device_close(struct device *dev); /* weights first; NULL is fine */
+
+/* "cpu avx512-vnni, 2 threads": for logs and /get_server_info. */
+const char *device_describe(const struct device *dev);
+int device_threads(const struct device *dev);
+
+/* Zeroed device memory for activations, touched only as it is used. */
+int device_alloc(struct device *dev, void **out, size_t bytes, struct why *why);
+void device_free(struct device *dev, void *ptr);
+/* Copies between host and device memory, in order with the operations. */
+void device_write(struct device *dev, void *to, const void *host, size_t n);
+void device_read(struct device *dev, void *host, const void *from, size_t n);
+/* Waits for all that was asked; ERR_IO and the reason when it failed. */
+int device_sync(struct device *dev, struct why *why);
+
+/* Room for activations: the most rows and columns (the widest input of any
+ * op_linear) of one call. Before the first operation; may be repeated. */
+int device_reserve(struct device *dev, size_t rows, size_t cols,
+                   struct why *why);
+
+/* A matrix [rows, cols] made ready for op_linear and op_embed. bytes are
+ * borrowed until weight_destroy (they are usually a mapped file); a device
+ * may keep its own repacked copy instead. ERR_UNSUPPORTED, ERR_NOMEM. */
+struct weight;
+int weight_create(struct weight **out, struct device *dev, enum dtype type,
+                  size_t rows, size_t cols, const void *bytes, struct why *why);
+void weight_destroy(struct weight *w);
+size_t weight_rows(const struct weight *w);
+size_t weight_cols(const struct weight *w);
+
+#endif

@@ -1,0 +1,97 @@
+/* tensor/ops.h - the contract of every operation.
+ *
+ * Activations are float32, row-major, contiguous, in device memory. Letters:
+ * t tokens (rows), h heads, g kv heads, d head_dim. No pointer may be NULL
+ * unless it says so; outputs do not overlap inputs unless it says so.
+ *
+ * The rule that disaggregation stands on: row i of a result depends on row i
+ * of the inputs (and, in attention, on the cached tokens before it) and on
+ * nothing else: not on t, not on the other rows, not on how a prompt was cut
+ * into chunks, not on the number of threads. Every device keeps it bit for
+ * bit; tests/tensor/ proves it for each kernel path. Across devices and
+ * instruction sets results agree within the stated tolerance to "ref". */
+#ifndef BATON_TENSOR_OPS_H
+#define BATON_TENSOR_OPS_H
+
+#include "tensor/device.h"
+
+#include <stdbool.h>
+
+/* out[t, cols] = row ids[t] of table [vocab, cols], decoded to float32. */
+void op_embed(struct device *dev, float *out, const struct weight *table,
+              const int32_t *ids, size_t tokens);
+
+/* out[r,:] = x[r,:] / sqrt(mean(x[r,:]^2) + eps) * gain[:]   (out may be x)
+ * With rows = t * h and cols = d it is the per-head norm of Qwen3.
+ * Source: RMSNorm (Zhang, Sennrich 2019) as in transformers' llama, qwen3. */
+void op_rmsnorm(struct device *dev, float *out, const float *x,
+                const float *gain, size_t rows, size_t cols, float eps);
+
+/* For each of count products that share the input:
+ *   out[t, w.rows] (+)= x[t, w.cols] . w^T  (+ bias[w.rows])
+ * Weights in F32, F16, BF16 multiply float32 by float32. Block formats
+ * multiply integers: x is rounded once per 32 columns to int8 (scale =
+ * max|x| / 127, nearest even), block sums are exact integers, and the scaled
+ * block sums add up in float32 in an order that is fixed by w alone. */
+struct linear {
+    float *out;
+    const struct weight *w;
+    const float *bias; /* NULL: none */
+    bool add;          /* out += (residual) instead of out = */
+};
+void op_linear(struct device *dev, const float *x, size_t tokens,
+               const struct linear *list, size_t count);
+
+/* Rotates pairs (i, i + rotary/2) of the first rotary elements of each head
+ * by positions[t] * freqs[i] (float32 radians, cos and sin in float64), times
+ * scale (1 but for yarn).   x [t, h, d] in place. freqs [rotary / 2].
+ * Source: RoPE (Su 2021) in the half-split form of transformers. */
+struct rope {
+    const float *freqs; /* host memory */
+    size_t rotary;
+    float scale;
+};
+void op_rope(struct device *dev, float *x, const struct rope *rope,
+             const uint32_t *positions, size_t tokens, size_t heads, size_t d);
+
+/* Where the tokens of a batch live in the paged KV cache (kv/pool.h). */
+struct op_seq {
+    uint32_t first_row;    /* its rows are first_row .. first_row + rows - 1 */
+    uint32_t rows;         /* new tokens of this step                        */
+    uint32_t kv_len;       /* tokens with KV once this step's are written    */
+    const uint32_t *pages; /* [ceil(kv_len / page_tokens)] host memory       */
+};
+struct op_kv {
+    void *k, *v;          /* one layer: [pages][page_tokens, g, d]           */
+    enum dtype type;      /* DTYPE_F32, DTYPE_F16 or DTYPE_BF16              */
+    uint32_t page_tokens; /* a power of two                                  */
+    uint32_t kv_heads;    /* g */
+    uint32_t head_dim;    /* d */
+};
+
+/* Rounds k, v [t, g, d] into the cache: row first_row + i of sequence s goes
+ * to its token kv_len - rows + i. */
+void op_kv_write(struct device *dev, const struct op_kv *kv,
+                 const struct op_seq *seqs, size_t seq_count, const float *k,
+                 const float *v);
+
+/* out[t,h,:] = softmax(q[t,h,:] . K[0..pos(t), h*g/heads] * scale) V[...]
+ *   q, out [t, heads, d]; the KV of this step is already written. Causal:
+ * row i of a sequence sees its tokens 0 .. kv_len - rows + i. Sums in
+ * float32; KV is walked in blocks at fixed token positions, so the order of
+ * sums depends on the position alone. Tolerance to ref: 2e-5 + 1e-5 |ref|.
+ * Source: paged attention (Kwon 2023), online softmax (Milakov 2018). */
+void op_attention(struct device *dev, float *out, const float *q,
+                  const struct op_kv *kv, const struct op_seq *seqs,
+                  size_t seq_count, size_t heads, float scale);
+
+/* out = silu(gate) * up, elementwise over n values (out may be gate). */
+void op_silu_mul(struct device *dev, float *out, const float *gate,
+                 const float *up, size_t n);
+
+/* out[i,:] = x[rows[i],:] for count rows of cols values; rows in host
+ * memory. */
+void op_gather(struct device *dev, float *out, const float *x,
+               const uint32_t *rows, size_t count, size_t cols);
+
+#endif
