@@ -1,0 +1,117 @@
+/* text/tokenizer.h - text to token ids and back, exact to Hugging Face's
+ * `tokenizers` for byte-level BPE vocabularies.
+ *
+ *     text -> added tokens cut out -> NFC where the model asks for it
+ *          -> pieces (text/pretok.h) -> merges (text/bpe.h) -> ids
+ *
+ * A tokenizer is immutable once made: any number of threads may use it at the
+ * same time without a lock. It comes from a Hugging Face folder's
+ * tokenizer.json or from the arrays of a GGUF file; what it cannot do exactly
+ * is refused when it is made, with the construct's name.
+ *
+ * Text may hold any bytes. Each maximal broken UTF-8 sequence counts as
+ * U+FFFD, which is what Python's decode(errors="replace") hands to Hugging
+ * Face. Encoding takes time linear in the text, up to a logarithm. */
+#ifndef BATON_TEXT_TOKENIZER_H
+#define BATON_TEXT_TOKENIZER_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct tokenizer;
+
+/* The largest files and vocabularies taken. */
+#define TOKENIZER_MAX_FILE   ((size_t)256 << 20)
+#define TOKENIZER_MAX_TOKENS ((size_t)1 << 24)
+
+/* Where a vocabulary comes from arrays: the keys of a GGUF file. All memory is
+ * the caller's and may go when tokenizer_create returns. */
+enum tokenizer_kind {
+    TOKEN_NORMAL = 1,
+    TOKEN_UNKNOWN = 2,
+    TOKEN_CONTROL = 3,      /* found in text, hidden when decoded  */
+    TOKEN_USER_DEFINED = 4, /* found in text, an ordinary word     */
+    TOKEN_UNUSED = 5,
+    TOKEN_BYTE = 6, /* refused: only SentencePiece has these */
+};
+struct tokenizer_text {
+    const char *data;
+    size_t len;
+};
+struct tokenizer_spec {
+    const char *model;                   /* tokenizer.ggml.model: "gpt2" */
+    const char *pre;                     /* tokenizer.ggml.pre; NULL: "default",
+                                          * which is GPT-2's split           */
+    const struct tokenizer_text *tokens; /* index is id, in the byte alphabet
+                                          * of GPT-2, as the file has them   */
+    size_t token_count;
+    const int32_t *types; /* enum tokenizer_kind each; NULL: all normal */
+    const struct tokenizer_text *merges; /* "left right", best first */
+    size_t merge_count;
+    int32_t bos, eos, eot, unk; /* -1: the file names none */
+    int add_bos;                /* 1, 0, or -1: the file does not say, and
+                                 * the split's family decides              */
+    const char *chat_template;  /* NULL: none. Copied. */
+};
+
+/* config_path is tokenizer_config.json, NULL or absent: none. It names bos, eos
+ * and the chat template, and its add_bos_token, where given, overrules the
+ * post-processor of tokenizer.json, as in transformers. ERR_IO, ERR_FORMAT,
+ * ERR_UNSUPPORTED (names the construct), ERR_NOMEM. */
+int tokenizer_open(struct tokenizer **out, const char *json_path,
+                   const char *config_path, struct why *why);
+/* The same from memory; config may be NULL. */
+int tokenizer_parse(struct tokenizer **out, const char *json, size_t json_len,
+                    const char *config, size_t config_len, struct why *why);
+int tokenizer_create(struct tokenizer **out, const struct tokenizer_spec *spec,
+                     struct why *why);
+void tokenizer_destroy(struct tokenizer *t); /* NULL is fine */
+
+/* A list of ids that grows; zero it first. max bounds count (0: no bound). */
+struct token_list {
+    int32_t *ids;
+    size_t count, cap, max;
+};
+void token_list_fini(struct token_list *list);
+
+enum {
+    TOKENIZER_ADD_SPECIAL = 1,  /* what the post-processor puts around one text:
+                                 * bos for Llama 3 and DeepSeek */
+    TOKENIZER_PLAIN_SPECIAL = 2 /* text that looks like a special token is
+                                 * ordinary text (HF encode_special_tokens).
+                                 * Without it all added tokens are found. */
+};
+
+/* Appends text's ids. ERR_NOMEM, or ERR_RANGE once list->max is passed; list
+ * then holds what fitted. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
+                     unsigned flags, struct token_list *list);
+
+/* Ids are [0, vocab). A few may be nobody's; they decode to nothing. */
+size_t tokenizer_vocab(const struct tokenizer *t);
+/* The bytes an id stands for, part of a character perhaps; borrowed for the
+ * tokenizer's life. Ids outside: NULL and *len 0. */
+const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id,
+                                  size_t *len);
+/* The id of an added token's text ("<|im_end|>"), else of an ordinary token
+ * whose bytes are text; -1 where there is none. */
+int32_t tokenizer_find(const struct tokenizer *t, const char *text);
+bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
+/* Hidden when decoding with skip_special (text/detok.h). */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+
+/* -1 where the files name none. Text: "" likewise; borrowed. */
+int32_t tokenizer_bos(const struct tokenizer *t);
+int32_t tokenizer_eos(const struct tokenizer *t);
+int32_t tokenizer_eot(const struct tokenizer *t); /* end of turn, GGUF only */
+const char *tokenizer_bos_text(const struct tokenizer *t);
+const char *tokenizer_eos_text(const struct tokenizer *t);
+/* Whether TOKENIZER_ADD_SPECIAL puts bos in front. */
+bool tokenizer_adds_bos(const struct tokenizer *t);
+/* The chat template's source, borrowed; NULL where there is none. */
+const char *tokenizer_chat_template(const struct tokenizer *t);
+
+#endif
