@@ -39,8 +39,9 @@ size_t kv_shape_slab_bytes(const struct kv_shape *shape, uint32_t page_count);
 size_t kv_shape_token_bytes(const struct kv_shape *shape);
 
 /* may_grow(arg, bytes): asked before pages never touched so far are handed
- * out, for bytes more of real memory; false keeps them back (the pool then
- * looks full and its users evict). NULL: always. */
+ * out, for bytes more of real memory; false fails that take with ERR_AGAIN
+ * (its caller then evicts: pages that come back need no growth). NULL:
+ * always. */
 struct kv_pool_options {
     struct kv_shape shape;
     uint32_t page_count; /* with page 0, >= 2 */
@@ -52,7 +53,9 @@ int kv_pool_create(struct kv_pool **out, const struct kv_pool_options *options,
                    struct why *why);
 void kv_pool_destroy(struct kv_pool *pool);
 
-/* Takes n pages, each with one reference: all n or, with ERR_AGAIN, none. */
+/* Takes n pages, each with one reference: all n or, with ERR_AGAIN, none.
+ * ERR_AGAIN may come with n <= free_count when may_grow says no. A reference
+ * to or a drop of a free page ends the process: wrong pages are worse. */
 int kv_pool_take(struct kv_pool *pool, uint32_t n, kv_page *pages /* [n] */);
 void kv_pool_ref(struct kv_pool *pool, kv_page page);
 void kv_pool_drop(struct kv_pool *pool, kv_page page); /* last one frees */
