@@ -140,6 +140,9 @@ int opt_parse(const struct opt *table, size_t count, void *into, int argc,
             snprintf(copy, sizeof copy, "%.*s", (int)n, name);
             return unknown(table, count, copy, why);
         }
+        if (o->kind == OPT_REFUSED)
+            return err_set(why, ERR_UNSUPPORTED, "--%.*s: %s", (int)n, name,
+                           o->help);
         char *inl = name[n] == '=' ? argv[at] + 2 + n + 1 : NULL;
         if (o->kind == OPT_FLAG || o->kind == OPT_IGNORED_FLAG) {
             if (inl)
@@ -178,6 +181,7 @@ void opt_help(const struct opt *table, size_t count, const char *usage)
     printf("usage: %s\n\n", usage);
     for (size_t i = 0; i < count; i++) {
         const struct opt *o = &table[i];
+        if (o->kind == OPT_REFUSED) continue;
         char left[96];
         int len = (int)strcspn(o->name, "|");
         static const char *const hints[] = {
@@ -185,6 +189,7 @@ void opt_help(const struct opt *table, size_t count, const char *usage)
             [OPT_DOUBLE] = " X",     [OPT_FLAG] = "",
             [OPT_CHOICE] = "",       [OPT_CALL] = " VALUE...",
             [OPT_IGNORED_FLAG] = "", [OPT_IGNORED_VALUE] = " VALUE",
+            [OPT_REFUSED] = "",
         };
         snprintf(left, sizeof left, "  --%.*s%s%s", len, o->name,
                  o->kind == OPT_CHOICE ? " " : hints[o->kind],

@@ -3,7 +3,8 @@
  * Values come as "--name value" or "--name=value". An unknown name is refused
  * with the nearest known one. Options of the programs that Baton replaces and
  * that mean nothing here are in the table too (OPT_IGNORED*): they are taken,
- * and opt_parse reports each once, so that the caller can log why. */
+ * and opt_parse reports each once, so that the caller can log why. Those that
+ * would change results are refused by name (OPT_REFUSED). */
 #ifndef BATON_BASE_OPT_H
 #define BATON_BASE_OPT_H
 
@@ -20,6 +21,7 @@ enum opt_kind {
     OPT_CALL,          /* call(into, values...), min..max values        */
     OPT_IGNORED_FLAG,  /* taken, no value, help says why it is ignored  */
     OPT_IGNORED_VALUE, /* taken with one value, likewise                */
+    OPT_REFUSED,       /* known, but not done here: help says why       */
 };
 
 struct opt {

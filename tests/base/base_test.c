@@ -164,6 +164,7 @@ static const struct opt options[] = {
     {"prefill", OPT_CALL, 0, .min = 1, .max = 2, .call = add_pair,
      .help = "URL [PORT]"},
     {"trust-remote-code", OPT_IGNORED_FLAG, 0, .help = "no Python here"},
+    {"enable-lora", OPT_REFUSED, 0, .help = "adapters are not served"},
 };
 
 static int parse(struct settings *s, struct why *why, int *ignored, ...)
@@ -175,7 +176,7 @@ static int parse(struct settings *s, struct why *why, int *ignored, ...)
     for (char *w; (w = va_arg(ap, char *));)
         argv[argc++] = w;
     va_end(ap);
-    return opt_parse(options, 6, s, argc, argv, NULL, ignored, why);
+    return opt_parse(options, 7, s, argc, argv, NULL, ignored, why);
 }
 
 static void options_come_from_one_table(void **state)
@@ -197,6 +198,9 @@ static void options_come_from_one_table(void **state)
     assert_int_equal(parse(&s, &why, &n, "--port", "65536", NULL), ERR_INVALID);
     assert_int_equal(parse(&s, &why, &n, "--port", "12x", NULL), ERR_INVALID);
     assert_int_equal(parse(&s, &why, &n, "--port", NULL), ERR_INVALID);
+    assert_int_equal(parse(&s, &why, &n, "--enable-lora", NULL),
+                     ERR_UNSUPPORTED);
+    assert_string_equal(why.text, "--enable-lora: adapters are not served");
     assert_int_equal(parse(&s, &why, &n, "--help", NULL), 1);
 }
 
