@@ -9,7 +9,11 @@
  * nothing else: not on t, not on the other rows, not on how a prompt was cut
  * into chunks, not on the number of threads. Every device keeps it bit for
  * bit; tests/tensor/ proves it for each kernel path. Across devices and
- * instruction sets results agree within the stated tolerance to "ref". */
+ * instruction sets results agree within the stated tolerance to "ref", which
+ * sums in float64; where none is stated it is 2e-6 |ref| plus 2e-6 times the
+ * largest magnitude in the row. A NaN or infinity in a row of the input makes
+ * what depends on it NaN or infinite, and nothing else. Empty calls (no rows)
+ * are fine and do nothing. */
 #ifndef BATON_TENSOR_OPS_H
 #define BATON_TENSOR_OPS_H
 
@@ -17,7 +21,10 @@
 
 #include <stdbool.h>
 
-/* out[t, cols] = row ids[t] of table [vocab, cols], decoded to float32. */
+enum { OP_HEAD_DIM_MAX = 256 }; /* the largest d of rope and attention */
+
+/* out[t, cols] = row ids[t] of table [vocab, cols], decoded to float32:
+ * dtype_decode's values exactly. 0 <= ids[t] < vocab. */
 void op_embed(struct device *dev, float *out, const struct weight *table,
               const int32_t *ids, size_t tokens);
 
@@ -29,10 +36,23 @@ void op_rmsnorm(struct device *dev, float *out, const float *x,
 
 /* For each of count products that share the input:
  *   out[t, w.rows] (+)= x[t, w.cols] . w^T  (+ bias[w.rows])
- * Weights in F32, F16, BF16 multiply float32 by float32. Block formats
- * multiply integers: x is rounded once per 32 columns to int8 (scale =
- * max|x| / 127, nearest even), block sums are exact integers, and the scaled
- * block sums add up in float32 in an order that is fixed by w alone. */
+ * Weights in F32, F16, BF16 multiply float32 by float32; an element is
+ * within 1e-5 * sum |x w| of ref.
+ * Block formats multiply integers. In each run B of 32 columns a row of x is
+ * rounded once to int8, nearest even, with the scale s of that run:
+ *
+ *     s = max|x| / 127         xi[c] = round(x[c] * (127 / max|x|))
+ *
+ * (xi = 0 and s = 0 where max|x| < 1e-30; s = NaN where an x is not finite),
+ * and the weights mean w[c] = d[c] q[c] - m with integers q, one d for 32
+ * columns (Q6_K: 16) and one m (0 but in Q4_1, Q4_K, Q5_K), so that
+ *
+ *     out = sum over B of s * (sum_c d[c] q[c] xi[c]) - m * (s * sum_c xi[c])
+ *
+ * Sums of integers are exact; their scaled values add up in float32 in an
+ * order that is fixed by w alone. Within 1e-5 * sum |x w| of ref, which
+ * rounds x in the same way. The lists' w have the same cols, their outputs
+ * are different memory. */
 struct linear {
     float *out;
     const struct weight *w;
@@ -44,7 +64,8 @@ void op_linear(struct device *dev, const float *x, size_t tokens,
 
 /* Rotates pairs (i, i + rotary/2) of the first rotary elements of each head
  * by positions[t] * freqs[i] (float32 radians, cos and sin in float64), times
- * scale (1 but for yarn).   x [t, h, d] in place. freqs [rotary / 2].
+ * scale (1 but for yarn). rotary is even and at most d, d <= OP_HEAD_DIM_MAX.
+ *   x [t, h, d] in place. freqs [rotary / 2].
  * Source: RoPE (Su 2021) in the half-split form of transformers. */
 struct rope {
     const float *freqs; /* host memory */
@@ -76,10 +97,12 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
                  const float *v);
 
 /* out[t,h,:] = softmax(q[t,h,:] . K[0..pos(t), h*g/heads] * scale) V[...]
- *   q, out [t, heads, d]; the KV of this step is already written. Causal:
- * row i of a sequence sees its tokens 0 .. kv_len - rows + i. Sums in
- * float32; KV is walked in blocks at fixed token positions, so the order of
- * sums depends on the position alone. Tolerance to ref: 2e-5 + 1e-5 |ref|.
+ *   q, out [t, heads, d]; the KV of this step is already written; heads is a
+ * multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a sequence sees its
+ * tokens 0 .. kv_len - rows + i. Sums in float32; KV is walked in segments of
+ * 256 tokens at fixed positions, each reduced on its own and merged in order,
+ * so the order of sums depends on the position alone. Tolerance to ref:
+ * 2e-5 max|v| + 1e-5 |ref|. Slots of tokens that no row sees are not read.
  * Source: paged attention (Kwon 2023), online softmax (Milakov 2018). */
 void op_attention(struct device *dev, float *out, const float *q,
                   const struct op_kv *kv, const struct op_seq *seqs,

@@ -1,0 +1,182 @@
+/* The doors of device.h and ops.h: they check what a caller can get wrong,
+ * leave out empty work, and forward to the device's table. */
+#include "tensor/device_ops.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const struct kind {
+    const char *name;
+    int (*open)(struct device **, const struct device_options *, struct why *);
+    const char *missing; /* why there is no open */
+} kinds[] = {
+    {"cpu", device_ref_open, NULL}, /* until its own kernels land */
+    {"ref", device_ref_open, NULL},
+    {"cuda", NULL, "this build has no CUDA device"},
+    {"ascend", NULL, "this build has no Ascend device"},
+};
+
+int device_open(struct device **out, const struct device_options *options,
+                struct why *why)
+{
+    *out = NULL;
+    const char *name = options->kind ? options->kind : "auto";
+    if (strcmp(name, "auto") == 0) name = "cpu"; /* the best there is so far */
+    if (options->threads < 0)
+        return err_set(why, ERR_INVALID, "device: %d threads",
+                       options->threads);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, name) != 0) continue;
+        if (!kinds[i].open)
+            return err_set(why, ERR_UNSUPPORTED, "device \"%s\": %s", name,
+                           kinds[i].missing);
+        return kinds[i].open(out, options, why);
+    }
+    return err_set(why, ERR_UNSUPPORTED,
+                   "device \"%s\": not one of auto, cpu, cuda, ascend, ref",
+                   name);
+}
+
+void device_close(struct device *dev)
+{
+    if (dev) dev->ops->close(dev);
+}
+
+const char *device_describe(const struct device *dev)
+{
+    return dev->text;
+}
+
+int device_threads(const struct device *dev)
+{
+    return dev->threads;
+}
+
+int device_alloc(struct device *dev, void **out, size_t bytes, struct why *why)
+{
+    return dev->ops->alloc(dev, out, bytes, why);
+}
+
+void device_free(struct device *dev, void *ptr)
+{
+    dev->ops->free(dev, ptr);
+}
+
+void device_write(struct device *dev, void *to, const void *host, size_t n)
+{
+    if (n) dev->ops->write(dev, to, host, n);
+}
+
+void device_read(struct device *dev, void *host, const void *from, size_t n)
+{
+    if (n) dev->ops->read(dev, host, from, n);
+}
+
+int device_sync(struct device *dev, struct why *why)
+{
+    return dev->ops->sync(dev, why);
+}
+
+int device_reserve(struct device *dev, size_t rows, size_t cols,
+                   struct why *why)
+{
+    return dev->ops->reserve(dev, rows, cols, why);
+}
+
+int weight_create(struct weight **out, struct device *dev, enum dtype type,
+                  size_t rows, size_t cols, const void *bytes, struct why *why)
+{
+    *out = NULL;
+    size_t row = dtype_row_bytes(type, cols), all;
+    if (rows == 0 || row == 0 || __builtin_mul_overflow(rows, row, &all))
+        return err_set(why, ERR_INVALID, "a matrix of %zu x %zu in %s", rows,
+                       cols, dtype_name(type));
+    struct weight plain = {dev, type, rows, cols, bytes};
+    return dev->ops->weight_create(out, &plain, why);
+}
+
+void weight_destroy(struct weight *w)
+{
+    if (w) w->dev->ops->weight_destroy(w);
+}
+
+size_t weight_rows(const struct weight *w)
+{
+    return w->rows;
+}
+
+size_t weight_cols(const struct weight *w)
+{
+    return w->cols;
+}
+
+void op_embed(struct device *dev, float *out, const struct weight *table,
+              const int32_t *ids, size_t tokens)
+{
+    for (size_t t = 0; t < tokens; t++)
+        assert(ids[t] >= 0 && (size_t)ids[t] < table->rows);
+    if (tokens) dev->ops->embed(dev, out, table, ids, tokens);
+}
+
+void op_rmsnorm(struct device *dev, float *out, const float *x,
+                const float *gain, size_t rows, size_t cols, float eps)
+{
+    if (rows && cols) dev->ops->rmsnorm(dev, out, x, gain, rows, cols, eps);
+}
+
+void op_linear(struct device *dev, const float *x, size_t tokens,
+               const struct linear *list, size_t count)
+{
+    for (size_t i = 1; i < count; i++)
+        assert(list[i].w->cols == list[0].w->cols);
+    if (tokens && count) dev->ops->linear(dev, x, tokens, list, count);
+}
+
+void op_rope(struct device *dev, float *x, const struct rope *rope,
+             const uint32_t *positions, size_t tokens, size_t heads, size_t d)
+{
+    assert(rope->rotary % 2 == 0 && rope->rotary <= d && d <= OP_HEAD_DIM_MAX);
+    if (tokens && heads && rope->rotary)
+        dev->ops->rope(dev, x, rope, positions, tokens, heads, d);
+}
+
+static void kv_check(const struct op_kv *kv)
+{
+    assert(kv->type == DTYPE_F32 || kv->type == DTYPE_F16 ||
+           kv->type == DTYPE_BF16);
+    assert(kv->head_dim <= OP_HEAD_DIM_MAX);
+}
+
+void op_kv_write(struct device *dev, const struct op_kv *kv,
+                 const struct op_seq *seqs, size_t seq_count, const float *k,
+                 const float *v)
+{
+    kv_check(kv);
+    for (size_t s = 0; s < seq_count; s++)
+        assert(seqs[s].rows <= seqs[s].kv_len);
+    if (seq_count) dev->ops->kv_write(dev, kv, seqs, seq_count, k, v);
+}
+
+void op_attention(struct device *dev, float *out, const float *q,
+                  const struct op_kv *kv, const struct op_seq *seqs,
+                  size_t seq_count, size_t heads, float scale)
+{
+    kv_check(kv);
+    assert(heads % kv->kv_heads == 0);
+    for (size_t s = 0; s < seq_count; s++)
+        assert(seqs[s].rows <= seqs[s].kv_len);
+    if (seq_count)
+        dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale);
+}
+
+void op_silu_mul(struct device *dev, float *out, const float *gate,
+                 const float *up, size_t n)
+{
+    if (n) dev->ops->silu_mul(dev, out, gate, up, n);
+}
+
+void op_gather(struct device *dev, float *out, const float *x,
+               const uint32_t *rows, size_t count, size_t cols)
+{
+    if (count && cols) dev->ops->gather(dev, out, x, rows, count, cols);
+}

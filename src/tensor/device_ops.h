@@ -1,0 +1,92 @@
+/* tensor/device_ops.h - what a kind of device provides. Internal to tensor/:
+ * callers use device.h and ops.h, whose functions check and forward.
+ *
+ * A backend embeds struct device and struct weight at the start of its own.
+ * Contracts are those of device.h and ops.h; a member here has the name of
+ * the function there. Arguments have been checked; t, rows, n are never 0. */
+#ifndef BATON_TENSOR_DEVICE_OPS_H
+#define BATON_TENSOR_DEVICE_OPS_H
+
+#include "tensor/ops.h"
+
+struct device {
+    const struct device_ops *ops;
+    int threads;
+    char text[128]; /* device_describe */
+};
+
+struct weight {
+    struct device *dev;
+    enum dtype type;
+    size_t rows, cols;
+    const void *bytes; /* borrowed: [rows] of dtype_row_bytes(type, cols) */
+};
+
+struct device_ops {
+    void (*close)(struct device *dev);
+    int (*alloc)(struct device *dev, void **out, size_t bytes, struct why *why);
+    void (*free)(struct device *dev, void *ptr);
+    void (*write)(struct device *dev, void *to, const void *host, size_t n);
+    void (*read)(struct device *dev, void *host, const void *from, size_t n);
+    int (*sync)(struct device *dev, struct why *why);
+    int (*reserve)(struct device *dev, size_t rows, size_t cols,
+                   struct why *why);
+
+    /* plain: dev, type, rows, cols and bytes, to be copied into *out. */
+    int (*weight_create)(struct weight **out, const struct weight *plain,
+                         struct why *why);
+    void (*weight_destroy)(struct weight *w);
+
+    void (*embed)(struct device *dev, float *out, const struct weight *table,
+                  const int32_t *ids, size_t tokens);
+    void (*rmsnorm)(struct device *dev, float *out, const float *x,
+                    const float *gain, size_t rows, size_t cols, float eps);
+    void (*linear)(struct device *dev, const float *x, size_t tokens,
+                   const struct linear *list, size_t count);
+    void (*rope)(struct device *dev, float *x, const struct rope *rope,
+                 const uint32_t *positions, size_t tokens, size_t heads,
+                 size_t d);
+    void (*kv_write)(struct device *dev, const struct op_kv *kv,
+                     const struct op_seq *seqs, size_t seq_count,
+                     const float *k, const float *v);
+    void (*attention)(struct device *dev, float *out, const float *q,
+                      const struct op_kv *kv, const struct op_seq *seqs,
+                      size_t seq_count, size_t heads, float scale);
+    void (*silu_mul)(struct device *dev, float *out, const float *gate,
+                     const float *up, size_t n);
+    void (*gather)(struct device *dev, float *out, const float *x,
+                   const uint32_t *rows, size_t count, size_t cols);
+};
+
+/* The rows of device.c's table. */
+int device_ref_open(struct device **out, const struct device_options *options,
+                    struct why *why);
+int device_cpu_open(struct device **out, const struct device_options *options,
+                    struct why *why);
+
+/* Host memory, zeroed, aligned to 64 bytes, touched only as it is used; in
+ * huge pages where it is large and the system has them. NULL: none left. */
+void *host_alloc(size_t bytes);
+void host_free(void *ptr); /* NULL is fine */
+
+/* alloc, free, write, read and sync of devices that compute in host memory. */
+int host_device_alloc(struct device *dev, void **out, size_t bytes,
+                      struct why *why);
+void host_device_free(struct device *dev, void *ptr);
+void host_device_write(struct device *dev, void *to, const void *host,
+                       size_t n);
+void host_device_read(struct device *dev, void *host, const void *from,
+                      size_t n);
+int host_device_sync(struct device *dev, struct why *why);
+
+/* The byte offset of token t of a sequence (its head 0) in one layer's K or
+ * V. */
+static inline size_t kv_offset(const struct op_kv *kv, const uint32_t *pages,
+                               size_t t)
+{
+    size_t token = (size_t)pages[t / kv->page_tokens] * kv->page_tokens +
+                   t % kv->page_tokens;
+    return token * kv->kv_heads * kv->head_dim * dtype_block_bytes(kv->type);
+}
+
+#endif

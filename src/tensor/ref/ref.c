@@ -1,0 +1,250 @@
+/* The plain C twin: what every operation means, one thread, no tricks. Sums
+ * run in float64 and are rounded once, so that a kernel's distance to "ref"
+ * is its own rounding. */
+#include "tensor/device_ops.h"
+#include "tensor/quant.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+static void ref_close(struct device *dev)
+{
+    mem_free(dev);
+}
+
+static int ref_reserve(struct device *dev, size_t rows, size_t cols,
+                       struct why *why)
+{
+    (void)dev, (void)rows, (void)cols, (void)why;
+    return 0;
+}
+
+static int ref_weight_create(struct weight **out, const struct weight *plain,
+                             struct why *why)
+{
+    (void)why;
+    *out = mem_must(1, sizeof **out);
+    **out = *plain;
+    return 0;
+}
+
+static void ref_weight_destroy(struct weight *w)
+{
+    mem_free(w);
+}
+
+static const void *weight_row(const struct weight *w, size_t row)
+{
+    return (const char *)w->bytes + row * dtype_row_bytes(w->type, w->cols);
+}
+
+static void ref_embed(struct device *dev, float *out,
+                      const struct weight *table, const int32_t *ids,
+                      size_t tokens)
+{
+    (void)dev;
+    for (size_t t = 0; t < tokens; t++)
+        dtype_decode(table->type, weight_row(table, (size_t)ids[t]),
+                     out + t * table->cols, table->cols);
+}
+
+static void ref_rmsnorm(struct device *dev, float *out, const float *x,
+                        const float *gain, size_t rows, size_t cols, float eps)
+{
+    (void)dev;
+    for (size_t r = 0; r < rows; r++, x += cols, out += cols) {
+        double squares = 0;
+        for (size_t c = 0; c < cols; c++)
+            squares += (double)x[c] * x[c];
+        double inverse = 1 / sqrt(squares / (double)cols + eps);
+        for (size_t c = 0; c < cols; c++)
+            out[c] = (float)(x[c] * inverse * gain[c]);
+    }
+}
+
+/* The contract's formula of block formats, for 32 columns. */
+static double block_dot(const struct quant32 *w, const float *x)
+{
+    int8_t q[QUANT_COLS];
+    float s = quant_round(q, x);
+    int32_t dot[2] = {0}, sum = 0;
+    for (int c = 0; c < QUANT_COLS; c++) {
+        dot[c / 16] += w->q[c] * q[c];
+        sum += q[c];
+    }
+    double d = f16_to_f32(w->d), min = (double)f16_to_f32(w->dmin) * w->min;
+    return (d * w->scale[0] * dot[0] + d * w->scale[1] * dot[1] - min * sum) *
+           s;
+}
+
+static double row_dot(const struct weight *w, size_t row, const float *x)
+{
+    const char *bytes = weight_row(w, row);
+    double sum = 0;
+    if (dtype_is_block(w->type)) {
+        for (size_t b = 0; b < w->cols / QUANT_COLS; b++) {
+            struct quant32 block;
+            quant_unpack(&block, w->type, bytes, b);
+            sum += block_dot(&block, x + b * QUANT_COLS);
+        }
+        return sum;
+    }
+    for (size_t c = 0; c < w->cols; c++) {
+        float value;
+        dtype_decode(w->type, bytes + c * dtype_block_bytes(w->type), &value,
+                     1);
+        sum += (double)value * x[c];
+    }
+    return sum;
+}
+
+static void ref_linear(struct device *dev, const float *x, size_t tokens,
+                       const struct linear *list, size_t count)
+{
+    (void)dev;
+    for (const struct linear *l = list; l < list + count; l++) {
+        for (size_t t = 0; t < tokens; t++) {
+            for (size_t r = 0; r < l->w->rows; r++) {
+                float *out = &l->out[t * l->w->rows + r];
+                double y = row_dot(l->w, r, x + t * l->w->cols);
+                if (l->bias) y += l->bias[r];
+                *out = (float)(l->add ? *out + y : y);
+            }
+        }
+    }
+}
+
+static void ref_rope(struct device *dev, float *x, const struct rope *rope,
+                     const uint32_t *positions, size_t tokens, size_t heads,
+                     size_t d)
+{
+    (void)dev;
+    size_t half = rope->rotary / 2;
+    for (size_t t = 0; t < tokens; t++) {
+        for (size_t i = 0; i < half; i++) {
+            float angle = (float)positions[t] * rope->freqs[i];
+            double c = cos(angle) * rope->scale, s = sin(angle) * rope->scale;
+            for (size_t h = 0; h < heads; h++) {
+                float *p = x + (t * heads + h) * d + i;
+                double a = p[0], b = p[half];
+                p[0] = (float)(a * c - b * s);
+                p[half] = (float)(b * c + a * s);
+            }
+        }
+    }
+}
+
+static void ref_kv_write(struct device *dev, const struct op_kv *kv,
+                         const struct op_seq *seqs, size_t seq_count,
+                         const float *k, const float *v)
+{
+    (void)dev;
+    size_t n = (size_t)kv->kv_heads * kv->head_dim;
+    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
+        for (size_t i = 0; i < s->rows; i++) {
+            size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
+            size_t row = (s->first_row + i) * n;
+            dtype_encode(kv->type, k + row, (char *)kv->k + at, n);
+            dtype_encode(kv->type, v + row, (char *)kv->v + at, n);
+        }
+    }
+}
+
+/* One head of one row over the first visible tokens of its sequence. Two
+ * walks instead of an array of scores: the first finds the largest one. */
+static void attend(float *out, const float *q, const struct op_kv *kv,
+                   const uint32_t *pages, size_t g, size_t visible, float scale)
+{
+    size_t d = kv->head_dim, head = g * d * dtype_block_bytes(kv->type);
+    double most = -INFINITY, total = 0, sum[OP_HEAD_DIM_MAX] = {0};
+    for (int walk = 0; walk < 2; walk++) {
+        for (size_t t = 0; t < visible; t++) {
+            size_t at = kv_offset(kv, pages, t) + head;
+            float row[OP_HEAD_DIM_MAX];
+            dtype_decode(kv->type, (const char *)kv->k + at, row, d);
+            double score = 0;
+            for (size_t i = 0; i < d; i++)
+                score += (double)q[i] * row[i];
+            score *= scale;
+            if (walk == 0) {
+                if (score > most) most = score;
+                continue;
+            }
+            double p = exp(score - most);
+            total += p;
+            dtype_decode(kv->type, (const char *)kv->v + at, row, d);
+            for (size_t i = 0; i < d; i++)
+                sum[i] += p * row[i];
+        }
+    }
+    for (size_t i = 0; i < d; i++)
+        out[i] = (float)(sum[i] / total);
+}
+
+static void ref_attention(struct device *dev, float *out, const float *q,
+                          const struct op_kv *kv, const struct op_seq *seqs,
+                          size_t seq_count, size_t heads, float scale)
+{
+    (void)dev;
+    size_t per_group = heads / kv->kv_heads;
+    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
+        for (size_t i = 0; i < s->rows; i++) {
+            for (size_t h = 0; h < heads; h++) {
+                size_t at =
+                    ((s->first_row + i) * heads + h) * (size_t)kv->head_dim;
+                attend(out + at, q + at, kv, s->pages, h / per_group,
+                       s->kv_len - s->rows + i + 1, scale);
+            }
+        }
+    }
+}
+
+static void ref_silu_mul(struct device *dev, float *out, const float *gate,
+                         const float *up, size_t n)
+{
+    (void)dev;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
+}
+
+static void ref_gather(struct device *dev, float *out, const float *x,
+                       const uint32_t *rows, size_t count, size_t cols)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++)
+        memcpy(out + i * cols, x + rows[i] * cols, cols * sizeof *x);
+}
+
+static const struct device_ops ref_ops = {
+    .close = ref_close,
+    .alloc = host_device_alloc,
+    .free = host_device_free,
+    .write = host_device_write,
+    .read = host_device_read,
+    .sync = host_device_sync,
+    .reserve = ref_reserve,
+    .weight_create = ref_weight_create,
+    .weight_destroy = ref_weight_destroy,
+    .embed = ref_embed,
+    .rmsnorm = ref_rmsnorm,
+    .linear = ref_linear,
+    .rope = ref_rope,
+    .kv_write = ref_kv_write,
+    .attention = ref_attention,
+    .silu_mul = ref_silu_mul,
+    .gather = ref_gather,
+};
+
+int device_ref_open(struct device **out, const struct device_options *options,
+                    struct why *why)
+{
+    (void)options, (void)why;
+    struct device *dev = mem_must(1, sizeof *dev);
+    dev->ops = &ref_ops;
+    dev->threads = 1;
+    strcpy(dev->text, "ref, 1 thread");
+    *out = dev;
+    return 0;
+}

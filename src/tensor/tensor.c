@@ -1,0 +1,213 @@
+#include "tensor/tensor.h"
+#include "tensor/quant.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    size_t elems, bytes;
+} table[DTYPE_COUNT] = {
+#define X(name, text, elems, bytes) {text, elems, bytes},
+    DTYPE_LIST(X)
+#undef X
+};
+
+const char *dtype_name(enum dtype type)
+{
+    return table[type].name;
+}
+
+size_t dtype_block_elems(enum dtype type)
+{
+    return table[type].elems;
+}
+
+size_t dtype_block_bytes(enum dtype type)
+{
+    return table[type].bytes;
+}
+
+size_t dtype_row_bytes(enum dtype type, size_t cols)
+{
+    size_t bytes;
+    if (cols % table[type].elems) return 0;
+    if (__builtin_mul_overflow(cols / table[type].elems, table[type].bytes,
+                               &bytes))
+        return 0;
+    return bytes;
+}
+
+static float float_of(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+static uint32_t bits_of(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+
+float f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16;
+    uint32_t rest = (uint32_t)(h & 0x7fff) << 13; /* exponent, fraction */
+    if (rest >= 0x0f800000) /* infinity, NaN (made quiet) */
+        return float_of(sign | 0x7f800000 | rest |
+                        (rest > 0x0f800000 ? 0x00400000 : 0));
+    /* 2^112 moves the exponent's bias; it also makes subnormals normal. */
+    return float_of(sign | bits_of(float_of(rest) * 0x1p112f));
+}
+
+uint16_t f32_to_f16(float f)
+{
+    uint32_t bits = bits_of(f);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) /* NaN: made quiet, its top bits kept */
+        return sign | 0x7e00 | (uint16_t)(bits >> 13 & 0x3ff);
+    if (bits >= 0x477ff000) return sign | 0x7c00; /* rounds to 2^16 or more */
+    if (bits < 0x38800000) /* subnormal: let the adder round at 2^-24 */
+        return sign | (uint16_t)(bits_of(float_of(bits) + 0.5f) & 0x7fff);
+    bits += 0xfff + (bits >> 13 & 1);
+    return sign | (uint16_t)((bits - 0x38000000) >> 13);
+}
+
+float bf16_to_f32(uint16_t b)
+{
+    return float_of((uint32_t)b << 16);
+}
+
+uint16_t f32_to_bf16(float f)
+{
+    uint32_t bits = bits_of(f);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void blocks_decode(enum dtype type, const void *bytes, float *out,
+                          size_t n)
+{
+    for (size_t i = 0; i < n / QUANT_COLS; i++) {
+        struct quant32 b;
+        quant_unpack(&b, type, bytes, i);
+        float d = f16_to_f32(b.d);
+        float scale[2] = {d * b.scale[0], d * b.scale[1]};
+        float min = f16_to_f32(b.dmin) * b.min;
+        for (int c = 0; c < QUANT_COLS; c++)
+            out[i * QUANT_COLS + c] = scale[c / 16] * b.q[c] - min;
+    }
+}
+
+void dtype_decode(enum dtype type, const void *bytes, float *out, size_t n)
+{
+    assert(n % table[type].elems == 0);
+    const uint8_t *p = bytes;
+    uint16_t half;
+    switch (type) {
+    case DTYPE_F32: memcpy(out, bytes, n * 4); break;
+    case DTYPE_F16:
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, p + 2 * i, 2);
+            out[i] = f16_to_f32(half);
+        }
+        break;
+    case DTYPE_BF16:
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&half, p + 2 * i, 2);
+            out[i] = bf16_to_f32(half);
+        }
+        break;
+    default: blocks_decode(type, bytes, out, n);
+    }
+}
+
+static void f16_at(uint8_t *p, float f)
+{
+    uint16_t half = f32_to_f16(f);
+    memcpy(p, &half, 2);
+}
+
+/* The three below round as quantize_row_*_ref of ggml's ggml-quants.c. */
+
+/* Total functions: what no number can be becomes 0. */
+static int8_t signed_byte(float f)
+{
+    return f >= 127 ? 127 : f >= -127 ? (int8_t)f : f < -127 ? -127 : 0;
+}
+
+static uint8_t nibble(float f)
+{
+    return f >= 15 ? 15 : f > 0 ? (uint8_t)f : 0;
+}
+
+static void q8_0_encode(const float *x, uint8_t *p)
+{
+    float most = 0;
+    for (int i = 0; i < 32; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    float d = most / 127, inverse = d != 0 ? 1 / d : 0;
+    f16_at(p, d);
+    for (int i = 0; i < 32; i++)
+        p[2 + i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
+}
+
+static void nibbles_encode(const float *x, float least, float inverse,
+                           float half, uint8_t *p)
+{
+    for (int i = 0; i < 16; i++) {
+        uint8_t low = nibble((x[i] - least) * inverse + half);
+        uint8_t high = nibble((x[i + 16] - least) * inverse + half);
+        p[i] = (uint8_t)(low | high << 4);
+    }
+}
+
+static void q4_0_encode(const float *x, uint8_t *p)
+{
+    float most = 0; /* of largest magnitude, with its sign: becomes -8 */
+    for (int i = 0; i < 32; i++)
+        if (fabsf(x[i]) > fabsf(most)) most = x[i];
+    float d = most / -8;
+    f16_at(p, d);
+    nibbles_encode(x, 0, d != 0 ? 1 / d : 0, 8.5f, p + 2);
+}
+
+static void q4_1_encode(const float *x, uint8_t *p)
+{
+    float least = x[0], most = x[0];
+    for (int i = 1; i < 32; i++) {
+        least = fminf(least, x[i]);
+        most = fmaxf(most, x[i]);
+    }
+    float d = (most - least) / 15;
+    f16_at(p, d);
+    f16_at(p + 2, least);
+    nibbles_encode(x, least, d != 0 ? 1 / d : 0, 0.5f, p + 4);
+}
+
+void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n)
+{
+    assert(n % table[type].elems == 0);
+    uint8_t *p = bytes;
+    uint16_t half;
+    for (size_t i = 0; i < n; i += table[type].elems) {
+        switch (type) {
+        case DTYPE_F32: memcpy(p, in + i, 4); break;
+        case DTYPE_F16: f16_at(p, in[i]); break;
+        case DTYPE_BF16:
+            half = f32_to_bf16(in[i]);
+            memcpy(p, &half, 2);
+            break;
+        case DTYPE_Q8_0: q8_0_encode(in + i, p); break;
+        case DTYPE_Q4_0: q4_0_encode(in + i, p); break;
+        case DTYPE_Q4_1: q4_1_encode(in + i, p); break;
+        default: assert(!"a type that can be encoded");
+        }
+        p += table[type].bytes;
+    }
+}
