@@ -1,6 +1,13 @@
 /* engine/request.h - what a caller asks of the engine, and what comes back.
  *
- * A request_spec is copied by engine_submit. Results arrive as events. */
+ * A request_spec is copied by engine_submit. Results arrive as events; all
+ * that an event points to lives until engine_event_free.
+ *
+ * A request ends, in this order of tests (SGLang's), when it has
+ * max_new_tokens (FINISH_LENGTH); when the token is in stop_ids or one of the
+ * model's or tokenizer's end tokens, unless ignore_eos (FINISH_STOP_TOKEN);
+ * when its text holds a stop string (FINISH_STOP_TEXT). The matched token or
+ * string, and what follows it, is not in the text unless no_stop_trim. */
 #ifndef BATON_ENGINE_REQUEST_H
 #define BATON_ENGINE_REQUEST_H
 
@@ -13,18 +20,18 @@
 
 /* Sampling, SGLang's names, ranges and defaults (docs/api.md). */
 struct sampling {
-    uint32_t max_new_tokens;  /* 128 */
+    uint32_t max_new_tokens;  /* 128; 0: the prompt alone, no TOKEN         */
     uint32_t min_new_tokens;  /* 0: EOS and stop ids are barred before it   */
     float temperature;        /* 1; < 1e-6: greedy                          */
     float top_p, min_p;       /* 1, 0                                       */
     int32_t top_k;            /* -1: all                                    */
     float repetition_penalty; /* 1 */
     float frequency_penalty, presence_penalty; /* 0; all over the output  */
-    bool ignore_eos;          /* no token stops generation                  */
+    bool ignore_eos;          /* no token stops generation, stop_ids neither */
     bool skip_special_tokens; /* true */
     bool no_stop_trim;        /* keep the matched stop in the text          */
-    bool seeded;              /* seed was given by the client               */
-    uint64_t seed;            /* draws depend on seed and position alone    */
+    bool seeded;   /* seed was given; else engine_submit draws one          */
+    uint64_t seed; /* a draw depends on it and the output position alone    */
     const int32_t *stop_ids;
     uint32_t stop_id_count;
     const char *const *stops; /* UTF-8 stop strings, none empty            */
@@ -49,7 +56,9 @@ struct request_spec {
     uint32_t token_count;  /* >= 1 */
     struct sampling sampling;
     bool want_logprobs;         /* of output tokens */
-    int32_t logprob_start;      /* >= 0: input logprobs from here; -1 none */
+    int32_t logprob_start;      /* >= 0: input logprobs from here, < prompt
+                                   length (the entry there has none, it is
+                                   NaN, as SGLang); -1: none              */
     uint32_t top_logprobs;      /* 0 .. 128 */
     const int32_t *logprob_ids; /* token_ids_logprob */
     uint32_t logprob_id_count;
@@ -87,7 +96,7 @@ enum event_kind {
     EVENT_RESERVED, /* ROLE_DECODE: pages are there, ask the peer          */
     EVENT_CHUNK,    /* ROLE_PREFILL: KV of more tokens is computed         */
     EVENT_TOKEN,    /* one output token, and text that became certain      */
-    EVENT_DONE,     /* the last event of a request                         */
+    EVENT_DONE,     /* the last event of a request, just one               */
     EVENT_FLUSHED,  /* answer to engine_flush: status 0 or ERR_AGAIN       */
 };
 
@@ -110,8 +119,9 @@ struct engine_event {
     struct token_logprob logprob;
     const char *text; /* TOKEN, DONE: more output text, whole characters   */
     size_t text_len;
-    const struct token_logprob *input_logprobs; /* with the first TOKEN or */
-    uint32_t input_logprob_count;               /* last CHUNK, if asked    */
+    /* With the first TOKEN, the last CHUNK, or (max_new_tokens 0) DONE. */
+    const struct token_logprob *input_logprobs;
+    uint32_t input_logprob_count;
 
     /* TOKEN, DONE, last CHUNK: counts so far. */
     uint32_t prompt_tokens, cached_tokens, output_tokens, retractions;
