@@ -2,8 +2,8 @@
  *
  * Feed text as it is generated; each feed says how many bytes are safe to
  * show. A tail that may be the start of a stop string is kept back until
- * the next bytes decide. All strings run through one automaton (Aho-Corasick):
- * a byte costs one table step, however many strings there are.
+ * the next bytes decide. All strings run through one automaton (Aho-Corasick),
+ * in time linear in the text however many strings there are.
  *
  * struct stop is immutable and may be shared; struct stop_state is one
  * sequence's place in it. Feeding allocates nothing. */

@@ -1,0 +1,53 @@
+/* text/unicode.h - what kind of character a code point is, and NFC.
+ *
+ * Classes follow Unicode 16, as the regex engine inside Hugging Face's
+ * tokenizers does; NFC follows the older Unicode of its normalizer, which takes
+ * marks assigned since as plain characters. Both were measured, code point by
+ * code point, against tokenizers 0.23.3 (tools/golden/tok_unicode.py). */
+#ifndef BATON_TEXT_UNICODE_H
+#define BATON_TEXT_UNICODE_H
+
+#include "base/buf.h"
+#include "text/utf8.h"
+
+#include <stdbool.h>
+
+enum {
+    UNICODE_LETTER = 1,        /* \p{L} */
+    UNICODE_NUMBER = 2,        /* \p{N} */
+    UNICODE_MARK = 4,          /* \p{M} */
+    UNICODE_PUNCT = 8,         /* \p{P} */
+    UNICODE_SYMBOL = 16,       /* \p{S} */
+    UNICODE_SPACE = 32,        /* \s, the property White_Space */
+    UNICODE_NFC_CHECK = 64,    /* NFC may change it or join it to the left */
+    UNICODE_NFC_UNKNOWN = 128, /* newer than the normalizer's Unicode */
+};
+
+/* Fills the tables; call once before the rest, from any thread. */
+void unicode_init(void);
+
+extern unsigned char unicode_ascii[128];
+unsigned unicode_class_wide(uint32_t cp); /* any scalar value */
+
+/* The class of the character at s in valid text, and its length. */
+static inline unsigned unicode_class(const char *s, size_t *len)
+{
+    unsigned char first = (unsigned char)s[0];
+    if (first < 0x80) {
+        *len = 1;
+        return unicode_ascii[first];
+    }
+    return unicode_class_wide(utf8_get(s, len));
+}
+
+/* Rust's char::is_numeric, which the Digits splitter asks. */
+bool unicode_is_numeric(uint32_t cp);
+/* \w of Rust's regex, which whole-word added tokens ask. */
+bool unicode_is_word(uint32_t cp);
+
+/* Bytes at the start of valid text that are surely in NFC. */
+size_t unicode_nfc_prefix(const char *s, size_t n);
+/* Appends the NFC of valid text. */
+void unicode_nfc(struct buf *out, const char *s, size_t n);
+
+#endif
