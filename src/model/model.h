@@ -14,7 +14,15 @@
 
 #include <stdbool.h>
 
-enum rope_kind { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
+/* ROPE_DIVISORS: each frequency has a divisor of its own, in the weights
+ * (rope_freqs.weight, how GGUF files carry llama3 scaling). */
+enum rope_kind {
+    ROPE_PLAIN,
+    ROPE_LINEAR,
+    ROPE_LLAMA3,
+    ROPE_YARN,
+    ROPE_DIVISORS
+};
 
 struct model_config {
     char arch[32];  /* "llama", "qwen3"                              */
@@ -24,15 +32,17 @@ struct model_config {
     float norm_eps;
     bool tied;           /* the embedding is the output head too          */
     bool qk_norm;        /* per-head RMSNorm of q and k before rope       */
-    bool attention_bias; /* q, k, v (not o) have a bias                   */
+    bool attention_bias; /* q, k, v have a bias                           */
+    bool output_bias;    /* and so has o                                  */
     enum dtype dtype;    /* what most weights are stored in               */
     struct {
         enum rope_kind kind;
         double theta, factor;
-        double low_freq_factor, high_freq_factor;      /* llama3 */
-        double beta_fast, beta_slow, attention_factor; /* yarn; 0: default */
-        uint32_t original_context;
-        uint32_t rotary; /* rotated elements of a head */
+        double low_freq_factor, high_freq_factor; /* llama3 */
+        double beta_fast, beta_slow;              /* yarn */
+        double attention_factor;   /* times cos and sin; 1 but for yarn */
+        uint32_t original_context; /* llama3, yarn */
+        uint32_t rotary;           /* rotated elements of a head */
     } rope;
     int32_t eos[8]; /* generation stops at these */
     uint32_t eos_count;
@@ -49,17 +59,24 @@ struct model_options {
 };
 
 struct model;
+/* Errors name the file and the field, key or tensor. ERR_NOT_FOUND, ERR_IO;
+ * ERR_FORMAT: broken or incomplete files; ERR_UNSUPPORTED: an architecture, a
+ * feature of it or an element type that this program does not compute;
+ * ERR_NOMEM. On failure *out is NULL. options is not kept. */
 int model_open(struct model **out, struct device *dev,
                const struct model_options *options, struct why *why);
-void model_close(struct model *model);
+void model_close(struct model *model); /* before its device; NULL is fine */
 
 const struct model_config *model_config(const struct model *model);
 size_t model_weight_bytes(const struct model *model);
-/* A hash of config and weights' layout, the same for the same files: peers
- * compare it so that no KV of another model is ever taken. */
+/* A hash of config, of each weight's name, type and shape, and of a sample of
+ * its bytes, the same for the same files: peers compare it so that no KV of
+ * another model (or of another fine-tune of it) is ever taken. */
 uint64_t model_fingerprint(const struct model *model);
 
-/* Reads configuration alone (no weights are mapped): for memory plans. */
+/* Reads the configuration and, unless weight_bytes is NULL, how many bytes the
+ * tensors of the files have, reading no weight: for memory plans. Errors as
+ * model_open's. */
 int model_config_read(struct model_config *out, const char *path,
                       size_t *weight_bytes, struct why *why);
 

@@ -1,0 +1,24 @@
+/* model/file.h - a file mapped for reading.
+ *
+ * Pages come from the page cache as they are touched. Whoever shortens a
+ * mapped file ends this process (SIGBUS): model files are replaced by
+ * renaming, never by rewriting. Any thread. */
+#ifndef BATON_MODEL_FILE_H
+#define BATON_MODEL_FILE_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct model_file {
+    const uint8_t *bytes;
+    size_t size;
+};
+
+/* ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (empty, or no regular file); the text
+ * names path. */
+int model_file_open(struct model_file *out, const char *path, struct why *why);
+void model_file_close(struct model_file *file); /* zeroed is fine */
+
+#endif

@@ -1,0 +1,600 @@
+/* Metadata values are left where they are in the file: opening walks over
+ * them once, checks their lengths and notes where each begins. Only keys and
+ * strings that stand alone are copied, to end them with a 0. */
+#include "model/gguf.h"
+#include "model/file.h"
+#include "base/mem.h"
+#include "tensor/tensor.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum value_type {
+    V_U8,
+    V_I8,
+    V_U16,
+    V_I16,
+    V_U32,
+    V_I32,
+    V_F32,
+    V_BOOL,
+    V_STRING,
+    V_ARRAY,
+    V_U64,
+    V_I64,
+    V_F64,
+    V_COUNT
+};
+
+/* Bytes of a value; 0: it says its own length. */
+static const uint8_t value_bytes[V_COUNT] = {1, 1, 2, 2, 4, 4, 4,
+                                             1, 0, 0, 8, 8, 8};
+static const char *const value_names[V_COUNT] = {
+    "u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+    "bool", "string", "array", "u64", "i64", "f64"};
+
+/* ggml's numbers of tensor types, those that exist but that no operation
+ * takes included, so that an error can name them. */
+static const struct {
+    uint32_t id;
+    int type;
+    const char *name;
+} tensor_types[] = {
+    {0, DTYPE_F32, "f32"},    {1, DTYPE_F16, "f16"},
+    {2, DTYPE_Q4_0, "q4_0"},  {3, DTYPE_Q4_1, "q4_1"},
+    {6, -1, "q5_0"},          {7, -1, "q5_1"},
+    {8, DTYPE_Q8_0, "q8_0"},  {9, -1, "q8_1"},
+    {10, -1, "q2_k"},         {11, -1, "q3_k"},
+    {12, DTYPE_Q4_K, "q4_k"}, {13, DTYPE_Q5_K, "q5_k"},
+    {14, DTYPE_Q6_K, "q6_k"}, {15, -1, "q8_k"},
+    {16, -1, "iq2_xxs"},      {17, -1, "iq2_xs"},
+    {18, -1, "iq3_xxs"},      {19, -1, "iq1_s"},
+    {20, -1, "iq4_nl"},       {21, -1, "iq3_s"},
+    {22, -1, "iq2_s"},        {23, -1, "iq4_xs"},
+    {24, -1, "i8"},           {25, -1, "i16"},
+    {26, -1, "i32"},          {27, -1, "i64"},
+    {28, -1, "f64"},          {29, -1, "iq1_m"},
+    {30, DTYPE_BF16, "bf16"}, {34, -1, "tq1_0"},
+    {35, -1, "tq2_0"},        {39, -1, "mxfp4"},
+};
+
+struct value {
+    char *key;
+    enum value_type type; /* of the value, or of an array's elements */
+    bool array;
+    uint64_t count;       /* of an array's elements; 1 */
+    const uint8_t *bytes; /* of the first element */
+    char *text;           /* a lone string, ended with 0 */
+    size_t text_len;
+    size_t at; /* byte of the file where the key begins */
+};
+
+struct gguf {
+    char *name;
+    struct model_file file; /* empty: the bytes are the caller's */
+    struct value *values;   /* sorted by key once read */
+    size_t value_count;
+    struct stored_table tensors;
+};
+
+/* A place in the file, moving forward. */
+struct reader {
+    const char *name;
+    const uint8_t *bytes;
+    size_t size, at;
+    struct why *why;
+};
+
+static int too_short(struct reader *r, const char *what)
+{
+    return err_set(r->why, ERR_FORMAT,
+                   "%s: ends at byte %zu, within %s that begins at byte %zu",
+                   r->name, r->size, what, r->at);
+}
+
+static int read_u32(struct reader *r, uint32_t *out, const char *what)
+{
+    if (r->size - r->at < sizeof *out) return too_short(r, what);
+    memcpy(out, r->bytes + r->at, sizeof *out);
+    r->at += sizeof *out;
+    return 0;
+}
+
+static int read_u64(struct reader *r, uint64_t *out, const char *what)
+{
+    if (r->size - r->at < sizeof *out) return too_short(r, what);
+    memcpy(out, r->bytes + r->at, sizeof *out);
+    r->at += sizeof *out;
+    return 0;
+}
+
+static int read_string(struct reader *r, struct gguf_string *out,
+                       const char *what)
+{
+    uint64_t n;
+    int rc = read_u64(r, &n, what);
+    if (rc) return rc;
+    if (n > r->size - r->at)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: %s at byte %zu claims %llu bytes, %zu are left",
+                       r->name, what, r->at - sizeof n, (unsigned long long)n,
+                       r->size - r->at);
+    out->data = (const char *)r->bytes + r->at;
+    out->len = n;
+    r->at += n;
+    return 0;
+}
+
+/* A key or a tensor's name. */
+static int read_name(struct reader *r, struct gguf_string *out,
+                     const char *what)
+{
+    size_t at = r->at;
+    int rc = read_string(r, out, what);
+    if (rc || stored_name_ok(out->data, out->len)) return rc;
+    return err_set(r->why, ERR_FORMAT,
+                   "%s: %s at byte %zu is empty, too long or not printable",
+                   r->name, what, at);
+}
+
+static int skip_elements(struct reader *r, struct value *v)
+{
+    size_t bytes;
+    struct gguf_string s;
+    if (v->type == V_STRING) {
+        /* Each is at least its length; so the count cannot run for ever. */
+        for (uint64_t i = 0; i < v->count; i++) {
+            int rc = read_string(r, &s, v->key);
+            if (rc) return rc;
+        }
+        return 0;
+    }
+    if (__builtin_mul_overflow(v->count, value_bytes[v->type], &bytes) ||
+        bytes > r->size - r->at)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: key %s at byte %zu claims %llu values of %s, "
+                       "%zu bytes are left",
+                       r->name, v->key, v->at, (unsigned long long)v->count,
+                       value_names[v->type], r->size - r->at);
+    r->at += bytes;
+    return 0;
+}
+
+static int copy_text(struct reader *r, struct value *v)
+{
+    struct reader back = *r;
+    struct gguf_string s;
+    back.at = (size_t)(v->bytes - r->bytes);
+    int rc = read_string(&back, &s, v->key);
+    if (rc) return rc;
+    v->text = mem_try(s.len + 1, 1, 0);
+    if (!v->text)
+        return err_set(r->why, ERR_NOMEM, "%s: key %s", r->name, v->key);
+    memcpy(v->text, s.data, s.len);
+    v->text_len = s.len;
+    return 0;
+}
+
+static int bad_type(struct reader *r, const struct value *v, uint32_t type)
+{
+    return err_set(r->why, ERR_FORMAT,
+                   "%s: key %s at byte %zu has type %u%s, which is not known",
+                   r->name, v->key, v->at, type,
+                   type == V_ARRAY ? " (an array) within an array" : "");
+}
+
+static int read_value(struct reader *r, struct value *v)
+{
+    struct gguf_string key;
+    v->at = r->at;
+    int rc = read_name(r, &key, "a key");
+    if (rc) return rc;
+    v->key = mem_try(key.len + 1, 1, 0);
+    if (!v->key) return err_set(r->why, ERR_NOMEM, "%s: keys", r->name);
+    memcpy(v->key, key.data, key.len);
+
+    uint32_t type;
+    if ((rc = read_u32(r, &type, v->key))) return rc;
+    v->count = 1;
+    v->array = type == V_ARRAY;
+    if (v->array) {
+        if ((rc = read_u32(r, &type, v->key)) ||
+            (rc = read_u64(r, &v->count, v->key)))
+            return rc;
+    }
+    if (type >= V_COUNT || type == V_ARRAY) return bad_type(r, v, type);
+    v->type = (enum value_type)type;
+    v->bytes = r->bytes + r->at;
+    if ((rc = skip_elements(r, v))) return rc;
+    return v->type == V_STRING && !v->array ? copy_text(r, v) : 0;
+}
+
+static int key_order(const void *a, const void *b)
+{
+    const struct value *x = a, *y = b;
+    return strcmp(x->key, y->key);
+}
+
+static int read_values(struct gguf *g, struct reader *r, uint64_t count)
+{
+    /* key length, one byte of key, type, one byte of value */
+    if (count > (r->size - r->at) / 14)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: claims %llu keys in a file of %zu bytes", r->name,
+                       (unsigned long long)count, r->size);
+    g->values = mem_try(count, sizeof *g->values, 0);
+    if (!g->values)
+        return err_set(r->why, ERR_NOMEM, "%s: %llu keys", r->name,
+                       (unsigned long long)count);
+    while (g->value_count < count) {
+        int rc = read_value(r, &g->values[g->value_count++]);
+        if (rc) return rc;
+    }
+    qsort(g->values, g->value_count, sizeof *g->values, key_order);
+    for (size_t i = 1; i < g->value_count; i++)
+        if (!strcmp(g->values[i - 1].key, g->values[i].key))
+            return err_set(r->why, ERR_FORMAT,
+                           "%s: key %s comes twice, at bytes %zu and %zu",
+                           r->name, g->values[i].key, g->values[i - 1].at,
+                           g->values[i].at);
+    return 0;
+}
+
+/* Type, and the bytes that it and the shape ask for. */
+static int tensor_type(struct reader *r, struct stored_tensor *t, uint32_t id,
+                       const char *name)
+{
+    t->type = -1;
+    t->type_name = "a type not known";
+    for (size_t i = 0; i < sizeof tensor_types / sizeof *tensor_types; i++)
+        if (tensor_types[i].id == id) {
+            t->type = tensor_types[i].type;
+            t->type_name = tensor_types[i].name;
+        }
+    uint64_t elements;
+    int rc = stored_elements(t->shape, t->dims, &elements);
+    if (rc || elements == 0)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: tensor %s has an impossible shape", r->name, name);
+    if (t->type < 0) return 0;
+    uint64_t cols = t->shape[t->dims - 1];
+    size_t row = dtype_row_bytes((enum dtype)t->type, cols);
+    if (!row)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: tensor %s: rows of %llu are no whole blocks of %s",
+                       r->name, name, (unsigned long long)cols, t->type_name);
+    if (__builtin_mul_overflow(row, elements / cols, &t->size))
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: tensor %s has an impossible shape", r->name, name);
+    return 0;
+}
+
+/* bytes holds the offset until the data's beginning is known. */
+static int read_tensor(struct gguf *g, struct reader *r)
+{
+    struct gguf_string name;
+    struct stored_tensor t = {0};
+    int rc = read_name(r, &name, "a tensor's name");
+    if (rc) return rc;
+    char text[1025];
+    snprintf(text, sizeof text, "%.*s", (int)name.len, name.data);
+    size_t at = r->at;
+    if ((rc = read_u32(r, &t.dims, text))) return rc;
+    if (t.dims < 1 || t.dims > STORED_MAX_DIMS)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: tensor %s at byte %zu has %u dimensions", r->name,
+                       text, at, t.dims);
+    for (uint32_t i = t.dims; i-- > 0;) /* innermost first in the file */
+        if ((rc = read_u64(r, &t.shape[i], text))) return rc;
+    uint32_t type;
+    uint64_t offset;
+    if ((rc = read_u32(r, &type, text)) || (rc = read_u64(r, &offset, text)) ||
+        (rc = tensor_type(r, &t, type, text)))
+        return rc;
+    t.bytes = (const uint8_t *)(uintptr_t)offset;
+    return stored_add(&g->tensors, &t, name.data, name.len, g->name, r->why);
+}
+
+static int place_tensors(struct gguf *g, struct reader *r)
+{
+    uint64_t align = 32;
+    int rc = gguf_get_uint(g, "general.alignment", &align, r->why);
+    if (rc) return rc;
+    if (align < 8 || align & (align - 1) || align > 1 << 20)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: general.alignment is %llu, no power of two from 8",
+                       r->name, (unsigned long long)align);
+    size_t data = (r->at + align - 1) & ~(align - 1);
+    for (size_t i = 0; i < g->tensors.count; i++) {
+        struct stored_tensor *t = &g->tensors.list[i];
+        uint64_t offset = (uintptr_t)t->bytes;
+        if (offset % align)
+            return err_set(r->why, ERR_FORMAT,
+                           "%s: tensor %s at offset %llu is not aligned to "
+                           "%llu",
+                           r->name, t->name, (unsigned long long)offset,
+                           (unsigned long long)align);
+        if (data > r->size || offset > r->size - data ||
+            t->size > r->size - data - offset)
+            return err_set(r->why, ERR_FORMAT,
+                           "%s: tensor %s (%zu bytes at %llu) ends past the "
+                           "file's %zu bytes; was it cut short?",
+                           r->name, t->name, t->size,
+                           (unsigned long long)(data + offset), r->size);
+        t->bytes = r->bytes + data + offset;
+    }
+    return stored_index(&g->tensors, r->why);
+}
+
+static int read_header(struct reader *r, uint64_t *tensors, uint64_t *keys)
+{
+    uint32_t magic, version;
+    int rc = read_u32(r, &magic, "the header");
+    if (rc) return rc;
+    if (memcmp(r->bytes, "GGUF", 4))
+        return err_set(r->why, ERR_FORMAT, "%s: is no GGUF file", r->name);
+    if ((rc = read_u32(r, &version, "the header"))) return rc;
+    if (version && !(version & 0xffff))
+        return err_set(r->why, ERR_UNSUPPORTED, "%s: is a big-endian GGUF file",
+                       r->name);
+    if (version != 2 && version != 3)
+        return err_set(r->why, ERR_UNSUPPORTED,
+                       "%s: is GGUF version %u; 2 and 3 are read", r->name,
+                       version);
+    if ((rc = read_u64(r, tensors, "the header"))) return rc;
+    return read_u64(r, keys, "the header");
+}
+
+static int read_all(struct gguf *g, struct reader *r)
+{
+    uint64_t tensors, keys, parts = 0;
+    int rc = read_header(r, &tensors, &keys);
+    if (rc || (rc = read_values(g, r, keys))) return rc;
+    if ((rc = gguf_get_uint(g, "split.count", &parts, r->why))) return rc;
+    if (parts > 1)
+        return err_set(r->why, ERR_UNSUPPORTED,
+                       "%s: is one of %llu parts of a split model; merge them "
+                       "with gguf-split --merge",
+                       r->name, (unsigned long long)parts);
+    /* name length, one byte of name, dims, one dim, type, offset */
+    if (tensors > (r->size - r->at) / 33)
+        return err_set(r->why, ERR_FORMAT,
+                       "%s: claims %llu tensors in a file of %zu bytes",
+                       r->name, (unsigned long long)tensors, r->size);
+    if ((rc = stored_reserve(&g->tensors, tensors, r->why))) return rc;
+    for (uint64_t i = 0; i < tensors; i++)
+        if ((rc = read_tensor(g, r))) return rc;
+    return place_tensors(g, r);
+}
+
+int gguf_parse(struct gguf **out, const char *name, const void *bytes, size_t n,
+               struct why *why)
+{
+    *out = NULL;
+    struct gguf *g = mem_must(1, sizeof *g);
+    g->name = mem_dup(name);
+    struct reader r = {.name = g->name, .bytes = bytes, .size = n, .why = why};
+    int rc = read_all(g, &r);
+    if (rc)
+        gguf_close(g);
+    else
+        *out = g;
+    return rc;
+}
+
+int gguf_open(struct gguf **out, const char *path, struct why *why)
+{
+    *out = NULL;
+    struct model_file file;
+    int rc = model_file_open(&file, path, why);
+    if (rc) return rc;
+    rc = gguf_parse(out, path, file.bytes, file.size, why);
+    if (rc)
+        model_file_close(&file);
+    else
+        (*out)->file = file;
+    return rc;
+}
+
+void gguf_close(struct gguf *g)
+{
+    if (!g) return;
+    for (size_t i = 0; i < g->value_count; i++) {
+        mem_free(g->values[i].key);
+        mem_free(g->values[i].text);
+    }
+    mem_free(g->values);
+    stored_fini(&g->tensors);
+    model_file_close(&g->file);
+    mem_free(g->name);
+    mem_free(g);
+}
+
+bool gguf_is(const char *path)
+{
+    char magic[4] = {0};
+    FILE *f = fopen(path, "rb");
+    if (!f) return false;
+    bool yes = fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
+    fclose(f);
+    return yes;
+}
+
+/* --- metadata --------------------------------------------------------- */
+
+static const struct value *find(const struct gguf *g, const char *key)
+{
+    size_t low = 0, high = g->value_count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        int order = strcmp(key, g->values[mid].key);
+        if (!order) return &g->values[mid];
+        if (order < 0)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return NULL;
+}
+
+static int mismatch(const struct gguf *g, const struct value *v,
+                    const char *wanted, struct why *why)
+{
+    return err_set(why, ERR_FORMAT, "%s: key %s is %s%s, not %s", g->name,
+                   v->key, v->array ? "an array of " : "", value_names[v->type],
+                   wanted);
+}
+
+/* Element i of a value of a whole-number type; false for other types, and
+ * for what passes INT64_MAX. */
+static bool whole(const struct value *v, uint64_t i, int64_t *out)
+{
+    const uint8_t *p = v->bytes + i * value_bytes[v->type];
+    uint64_t u = 0;
+    memcpy(&u, p, v->type == V_STRING ? 0 : value_bytes[v->type]);
+    switch (v->type) {
+    case V_U8:
+    case V_U16:
+    case V_U32: *out = (int64_t)u; return true;
+    case V_I8: *out = (int8_t)u; return true;
+    case V_I16: *out = (int16_t)u; return true;
+    case V_I32: *out = (int32_t)u; return true;
+    case V_I64: *out = (int64_t)u; return true;
+    case V_U64: *out = (int64_t)u; return u <= INT64_MAX;
+    default: return false;
+    }
+}
+
+bool gguf_has(const struct gguf *g, const char *key)
+{
+    return find(g, key) != NULL;
+}
+
+int gguf_get_uint(const struct gguf *g, const char *key, uint64_t *out,
+                  struct why *why)
+{
+    const struct value *v = find(g, key);
+    int64_t i;
+    if (!v) return 0;
+    if (v->array || !whole(v, 0, &i) || i < 0)
+        return mismatch(g, v, "a whole number, not negative", why);
+    *out = (uint64_t)i;
+    return 0;
+}
+
+int gguf_get_real(const struct gguf *g, const char *key, double *out,
+                  struct why *why)
+{
+    const struct value *v = find(g, key);
+    int64_t i;
+    float f;
+    if (!v) return 0;
+    if (v->array) return mismatch(g, v, "a number", why);
+    if (v->type == V_F32) {
+        memcpy(&f, v->bytes, sizeof f);
+        *out = f;
+    } else if (v->type == V_F64) {
+        memcpy(out, v->bytes, sizeof *out);
+    } else if (whole(v, 0, &i)) {
+        *out = (double)i;
+    } else {
+        return mismatch(g, v, "a number", why);
+    }
+    return 0;
+}
+
+int gguf_get_bool(const struct gguf *g, const char *key, bool *out,
+                  struct why *why)
+{
+    const struct value *v = find(g, key);
+    if (!v) return 0;
+    if (v->array || v->type != V_BOOL || v->bytes[0] > 1)
+        return mismatch(g, v, "true or false", why);
+    *out = v->bytes[0] == 1;
+    return 0;
+}
+
+int gguf_get_string(const struct gguf *g, const char *key, const char **out,
+                    struct why *why)
+{
+    const struct value *v = find(g, key);
+    if (!v) return 0;
+    if (v->array || v->type != V_STRING) return mismatch(g, v, "a string", why);
+    if (strlen(v->text) != v->text_len)
+        return err_set(why, ERR_FORMAT, "%s: key %s holds a 0 byte", g->name,
+                       key);
+    *out = v->text;
+    return 0;
+}
+
+static int no_room(const struct gguf *g, const struct value *v, struct why *why)
+{
+    return err_set(why, ERR_NOMEM, "%s: key %s: %llu values", g->name, v->key,
+                   (unsigned long long)v->count);
+}
+
+int gguf_get_string_array(const struct gguf *g, const char *key,
+                          struct gguf_string **out, size_t *count,
+                          struct why *why)
+{
+    *out = NULL;
+    *count = 0;
+    const struct value *v = find(g, key);
+    if (!v) return 0;
+    if (!v->array || v->type != V_STRING)
+        return mismatch(g, v, "an array of strings", why);
+    struct gguf_string *list = mem_try(v->count, sizeof *list, 0);
+    if (!list) return no_room(g, v, why);
+    const uint8_t *p = v->bytes;
+    for (uint64_t i = 0; i < v->count; i++) { /* lengths were checked */
+        uint64_t n;
+        memcpy(&n, p, sizeof n);
+        list[i] = (struct gguf_string){(const char *)p + sizeof n, n};
+        p += sizeof n + n;
+    }
+    *out = list;
+    *count = v->count;
+    return 0;
+}
+
+int gguf_get_int_array(const struct gguf *g, const char *key, int32_t **out,
+                       size_t *count, struct why *why)
+{
+    *out = NULL;
+    *count = 0;
+    const struct value *v = find(g, key);
+    if (!v) return 0;
+    if (!v->array) return mismatch(g, v, "an array of whole numbers", why);
+    int32_t *list = mem_try(v->count, sizeof *list, 0);
+    if (!list) return no_room(g, v, why);
+    for (uint64_t i = 0; i < v->count; i++) {
+        int64_t n;
+        if (!whole(v, i, &n) || n < INT32_MIN || n > INT32_MAX) {
+            mem_free(list);
+            return mismatch(g, v, "an array of 32-bit whole numbers", why);
+        }
+        list[i] = (int32_t)n;
+    }
+    *out = list;
+    *count = v->count;
+    return 0;
+}
+
+/* --- tensors ---------------------------------------------------------- */
+
+size_t gguf_tensor_count(const struct gguf *g)
+{
+    return g->tensors.count;
+}
+
+const struct stored_tensor *gguf_tensor(const struct gguf *g, size_t index)
+{
+    return &g->tensors.list[index];
+}
+
+const struct stored_tensor *gguf_find(const struct gguf *g, const char *name)
+{
+    return stored_find(&g->tensors, name);
+}

@@ -1,0 +1,27 @@
+/* model/load.h - files of either kind, and their tensors bound to a device.
+ * Internal to model/. A struct load owns the mapped files and everything that
+ * it made from them; load_close gives all of it back. */
+#ifndef BATON_MODEL_LOAD_H
+#define BATON_MODEL_LOAD_H
+
+#include "model/arch.h"
+#include "model/stored.h"
+
+struct load;
+
+/* Opens the files at path and reads their configuration: a folder with
+ * config.json and safetensors, or a GGUF file. */
+int load_open(struct load **out, struct model_config *config, const char *path,
+              struct why *why);
+void load_close(struct load *load); /* NULL is fine */
+
+size_t load_stored_bytes(const struct load *load); /* of all tensors */
+size_t load_bound_bytes(const struct load *load);  /* of those bound so far */
+
+/* Binds every weight of m->config to m->dev: fills embed, head, final_norm,
+ * layers, rope and the fingerprint. ERR_FORMAT names the tensor that is
+ * missing or has another shape, ERR_UNSUPPORTED one of another type. */
+int load_bind(struct load *load, struct model *m,
+              const struct model_options *options, struct why *why);
+
+#endif

@@ -1,0 +1,238 @@
+#include "model/model.h"
+#include "model/arch.h"
+#include "model/load.h"
+#include "base/mem.h"
+
+#include <string.h>
+
+static const struct arch *const archs[] = {&arch_llama, &arch_qwen3};
+
+const struct arch *arch_find(const char *name, const char *class)
+{
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
+        if (name ? !strcmp(name, archs[i]->name)
+                 : !strcmp(class, archs[i]->class))
+            return archs[i];
+    return NULL;
+}
+
+/* --- open and close --------------------------------------------------- */
+
+static int alloc_rows(struct model *m, float **out, size_t rows, size_t cols,
+                      struct why *why)
+{
+    void *memory;
+    int rc = device_alloc(m->dev, &memory, rows * cols * sizeof(float), why);
+    if (!rc) *out = memory;
+    return rc;
+}
+
+static size_t max3(size_t a, size_t b, size_t c)
+{
+    size_t ab = a > b ? a : b;
+    return ab > c ? ab : c;
+}
+
+static int alloc_activations(struct model *m, struct why *why)
+{
+    const struct model_config *c = &m->config;
+    const size_t t = m->max_tokens, rows = m->max_logits, n = c->hidden;
+    const size_t hd = (size_t)c->heads * c->head_dim;
+    const size_t gd = (size_t)c->kv_heads * c->head_dim;
+    const struct {
+        float **to;
+        size_t rows, cols;
+    } list[] = {
+        {&m->x, t, n},         {&m->y, t, n},
+        {&m->q, t, hd},        {&m->k, t, gd},
+        {&m->v, t, gd},        {&m->a, t, hd},
+        {&m->gate, t, c->ffn}, {&m->up, t, c->ffn},
+        {&m->last, rows, n},   {&m->logits, rows, c->vocab},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof list / sizeof *list && !rc; i++)
+        rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
+    if (rc) return rc;
+    m->host = mem_try(rows * c->vocab, sizeof *m->host, 64);
+    if (!m->host)
+        return err_set(why, ERR_NOMEM, "logits of %zu rows of %u", rows,
+                       c->vocab);
+    return device_reserve(m->dev, t > rows ? t : rows, max3(n, hd, c->ffn),
+                          why);
+}
+
+int model_open(struct model **out, struct device *dev,
+               const struct model_options *options, struct why *why)
+{
+    *out = NULL;
+    if (options->max_tokens == 0 || options->max_logits == 0)
+        return err_set(why, ERR_INVALID, "a model for batches of no tokens");
+    struct model *m = mem_must(1, sizeof *m);
+    m->dev = dev;
+    m->max_tokens = options->max_tokens;
+    m->max_logits = options->max_logits;
+    int rc = load_open(&m->load, &m->config, options->path, why);
+    if (!rc) {
+        m->arch = arch_find(m->config.arch, NULL);
+        m->layers = mem_must(m->config.layers, sizeof *m->layers);
+        rc = alloc_activations(m, why);
+    }
+    if (!rc) rc = load_bind(m->load, m, options, why);
+    if (rc)
+        model_close(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void model_close(struct model *m)
+{
+    if (!m) return;
+    float *activations[] = {m->x, m->y,    m->q,  m->k,    m->v,
+                            m->a, m->gate, m->up, m->last, m->logits};
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
+        if (activations[i]) device_free(m->dev, activations[i]);
+    load_close(m->load);
+    mem_free(m->host);
+    mem_free(m->rope_freqs);
+    mem_free(m->layers);
+    mem_free(m);
+}
+
+const struct model_config *model_config(const struct model *model)
+{
+    return &model->config;
+}
+
+size_t model_weight_bytes(const struct model *model)
+{
+    return load_bound_bytes(model->load);
+}
+
+uint64_t model_fingerprint(const struct model *model)
+{
+    return model->fingerprint;
+}
+
+int model_config_read(struct model_config *out, const char *path,
+                      size_t *weight_bytes, struct why *why)
+{
+    struct load *load;
+    int rc = load_open(&load, out, path, why);
+    if (rc) return rc;
+    if (weight_bytes) *weight_bytes = load_stored_bytes(load);
+    load_close(load);
+    return 0;
+}
+
+/* --- forward ---------------------------------------------------------- */
+
+void forward_embed(struct model *m, const struct batch *b)
+{
+    op_embed(m->dev, m->x, m->embed, b->ids, b->tokens);
+}
+
+void forward_swiglu(struct model *m, const struct layer *l, size_t t)
+{
+    const struct model_config *c = &m->config;
+    op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
+    const struct linear gate_up[] = {{m->gate, l->gate, NULL, false},
+                                     {m->up, l->up, NULL, false}};
+    op_linear(m->dev, m->y, t, gate_up, 2);                   /* [t, f] */
+    op_silu_mul(m->dev, m->gate, m->gate, m->up, t * c->ffn); /* [t, f] */
+    const struct linear down = {m->x, l->down, NULL, true};
+    op_linear(m->dev, m->gate, t, &down, 1); /* [t, n] */
+}
+
+void forward_logits(struct model *m, const struct batch *b)
+{
+    const struct model_config *c = &m->config;
+    const size_t rows = b->logit_count;
+    op_gather(m->dev, m->last, m->x, b->logit_rows, rows, c->hidden);
+    op_rmsnorm(m->dev, m->last, m->last, m->final_norm, rows, c->hidden,
+               c->norm_eps);
+    const struct linear head = {m->logits, m->head, NULL, false};
+    op_linear(m->dev, m->last, rows, &head, 1); /* [logit rows, V] */
+}
+
+static int check_tokens(const struct model *m, const struct batch *b,
+                        struct why *why)
+{
+    const struct model_config *c = &m->config;
+    if (b->tokens > m->max_tokens || b->logit_count > m->max_logits)
+        return err_set(why, ERR_INVALID,
+                       "a batch of %u tokens and %u logit rows; the most are "
+                       "%u and %u",
+                       b->tokens, b->logit_count, m->max_tokens, m->max_logits);
+    for (uint32_t i = 0; i < b->tokens; i++) {
+        if (b->ids[i] < 0 || (uint32_t)b->ids[i] >= c->vocab)
+            return err_set(why, ERR_INVALID, "token id %d is not in 0 .. %u",
+                           b->ids[i], c->vocab - 1);
+        if (b->positions[i] >= c->context)
+            return err_set(why, ERR_INVALID,
+                           "position %u is past the model's context of %u",
+                           b->positions[i], c->context);
+    }
+    for (uint32_t i = 0; i < b->logit_count; i++)
+        if (b->logit_rows[i] >= b->tokens)
+            return err_set(why, ERR_INVALID, "logit row %u of %u tokens",
+                           b->logit_rows[i], b->tokens);
+    return 0;
+}
+
+static int check_pool(const struct model *m, const struct kv_pool *pool,
+                      struct why *why)
+{
+    const struct model_config *c = &m->config;
+    const struct kv_shape *s = kv_pool_shape(pool);
+    if (s->layers == c->layers && s->kv_heads == c->kv_heads &&
+        s->head_dim == c->head_dim)
+        return 0;
+    return err_set(why, ERR_INVALID,
+                   "a pool of %u layers, %u kv heads of %u for a model of %u, "
+                   "%u of %u",
+                   s->layers, s->kv_heads, s->head_dim, c->layers, c->kv_heads,
+                   c->head_dim);
+}
+
+/* Wrong pages would write over another sequence's. */
+static int check_seqs(const struct batch *b, const struct kv_pool *pool,
+                      struct why *why)
+{
+    const uint32_t page_tokens = kv_pool_shape(pool)->page_tokens;
+    const uint32_t page_count = kv_pool_page_count(pool);
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < b->seq_count; i++) {
+        const struct op_seq *s = &b->seqs[i];
+        if (s->first_row != row || s->rows > b->tokens - row ||
+            s->kv_len < s->rows)
+            return err_set(why, ERR_INVALID,
+                           "sequence %u: rows %u + %u of %u, %u tokens with KV",
+                           i, s->first_row, s->rows, b->tokens, s->kv_len);
+        row += s->rows;
+        for (size_t p = 0; p * page_tokens < s->kv_len; p++)
+            if (s->pages[p] == 0 || s->pages[p] >= page_count)
+                return err_set(why, ERR_INVALID,
+                               "sequence %u: page %u of %u pages", i,
+                               s->pages[p], page_count);
+    }
+    if (row != b->tokens)
+        return err_set(why, ERR_INVALID, "%u of %u rows belong to no sequence",
+                       b->tokens - row, b->tokens);
+    return 0;
+}
+
+int model_forward(struct model *m, const struct batch *batch,
+                  struct kv_pool *pool, const float **logits, struct why *why)
+{
+    int rc = check_pool(m, pool, why);
+    if (!rc) rc = check_tokens(m, batch, why);
+    if (!rc) rc = check_seqs(batch, pool, why);
+    if (rc) return rc;
+    m->arch->forward(m, batch, pool);
+    device_read(m->dev, m->host, m->logits,
+                (size_t)batch->logit_count * m->config.vocab * sizeof *m->host);
+    rc = device_sync(m->dev, why);
+    if (!rc) *logits = m->host;
+    return rc;
+}
