@@ -44,8 +44,9 @@ struct model {
     struct device *dev;
     struct load *load;    /* the files, and what was made of them */
     struct weight *embed; /* [V, n] */
-    struct weight *head;  /* [V, n], embed's where tied */
-    float *final_norm;    /* [n] */
+    size_t embed_bytes;
+    struct weight *head; /* [V, n], embed's where tied */
+    float *final_norm;   /* [n] */
     struct layer *layers;
     struct rope rope;
     float *rope_freqs; /* [d/2] host */

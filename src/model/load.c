@@ -401,7 +401,9 @@ static int load_ends(struct load *l, struct model *m)
     const struct want norm = {"model.norm.weight", "output_norm.weight", 0, n,
                               0};
     const struct want head = {"lm_head.weight", "output.weight", vocab, n, 0};
+    size_t before = l->bound_bytes;
     int rc = load_matrix(l, &m->embed, &embed, NO_LAYER);
+    m->embed_bytes = l->bound_bytes - before;
     if (!rc) rc = load_vector(l, &m->final_norm, &norm, NO_LAYER);
     if (rc) return rc;
     m->head = m->embed;

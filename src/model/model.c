@@ -109,6 +109,12 @@ size_t model_weight_bytes(const struct model *model)
     return load_bound_bytes(model->load);
 }
 
+size_t model_step_bytes(const struct model *model)
+{
+    return load_bound_bytes(model->load) -
+           (model->config.tied ? 0 : model->embed_bytes);
+}
+
 uint64_t model_fingerprint(const struct model *model)
 {
     return model->fingerprint;

@@ -69,6 +69,9 @@ void model_close(struct model *model); /* before its device; NULL is fine */
 
 const struct model_config *model_config(const struct model *model);
 size_t model_weight_bytes(const struct model *model);
+/* Weight bytes that one decode step reads, each once: all but an embedding
+ * that is not the head too, of which a step reads a few rows. */
+size_t model_step_bytes(const struct model *model);
 /* A hash of config, of each weight's name, type and shape, and of a sample of
  * its bytes, the same for the same files: peers compare it so that no KV of
  * another model (or of another fine-tune of it) is ever taken. */
