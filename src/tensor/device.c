@@ -10,7 +10,7 @@ static const struct kind {
     int (*open)(struct device **, const struct device_options *, struct why *);
     const char *missing; /* why there is no open */
 } kinds[] = {
-    {"cpu", device_ref_open, NULL}, /* until its own kernels land */
+    {"cpu", device_cpu_open, NULL},
     {"ref", device_ref_open, NULL},
     {"cuda", NULL, "this build has no CUDA device"},
     {"ascend", NULL, "this build has no Ascend device"},

@@ -102,7 +102,9 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
  * tokens 0 .. kv_len - rows + i. Sums in float32; KV is walked in segments of
  * 256 tokens at fixed positions, each reduced on its own and merged in order,
  * so the order of sums depends on the position alone. Tolerance to ref:
- * 2e-5 max|v| + 1e-5 |ref|. Slots of tokens that no row sees are not read.
+ * 2e-5 max|v| + 1e-5 |ref| while scores are below 100; beyond, what a score's
+ * float32 rounding does to its exponential comes on top. Slots of tokens that
+ * no row sees are not read.
  * Source: paged attention (Kwon 2023), online softmax (Milakov 2018). */
 void op_attention(struct device *dev, float *out, const float *q,
                   const struct op_kv *kv, const struct op_seq *seqs,

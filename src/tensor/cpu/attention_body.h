@@ -1,0 +1,423 @@
+/* tensor/cpu/attention_body.h - attention, for the instruction set of the
+ * file that includes it.
+ *
+ * KV is walked in segments of 256 tokens at fixed positions. In a segment
+ * every row has its scores (sums over d in order), their maximum, the p =
+ * exp(score - max), their sum (lane by lane, then across), and the sum of
+ * p v (token by token). Segments are merged in order. A row uses only tokens
+ * that it sees; so none of this depends on the rows beside it. */
+#ifndef BATON_TENSOR_CPU_ATTENTION_BODY_H
+#define BATON_TENSOR_CPU_ATTENTION_BODY_H
+
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/vec.h"
+
+#include "tensor/device_ops.h"
+
+#include <math.h>
+
+enum {
+    BLOCK = 2 * L, /* tokens of a block of transposed K               */
+    V_TOKENS = 64, /* tokens whose V stays in the first level cache   */
+    PV_VECS = VEC_AVX512 ? 4 : 2,
+    AHEAD = 16, /* tokens between a prefetch and its use */
+};
+
+ALWAYS size_t lanes_up(size_t d)
+{
+    return (d + L - 1) / L * L;
+}
+
+/* --- KV to float32 ----------------------------------------------------- */
+
+ALWAYS void elements_of(enum dtype type, const char *in, float *out, size_t d)
+{
+    size_t i = 0, size = type == DTYPE_F32 ? 4 : 2;
+    for (; i + L <= d; i += L) {
+        const char *p = in + i * size;
+        vf_store(out + i, type == DTYPE_F32   ? (vf)vi_load(p)
+                          : type == DTYPE_F16 ? vf_of_f16(p)
+                                              : vf_of_bf16(p));
+    }
+    if (i < d) {
+        dtype_decode(type, in + i * size, out + i, d - i);
+        memset(out + d, 0, (lanes_up(d) - d) * sizeof *out);
+    }
+}
+
+static void elements(enum dtype type, const char *in, float *out, size_t d)
+{
+    switch (type) {
+    case DTYPE_F32: elements_of(DTYPE_F32, in, out, d); break;
+    case DTYPE_F16: elements_of(DTYPE_F16, in, out, d); break;
+    default: elements_of(DTYPE_BF16, in, out, d);
+    }
+}
+
+/* Where K or V of token t of this sequence and head lies. */
+ALWAYS size_t token_at(const struct attend *a, size_t t)
+{
+    return kv_offset(a->kv, a->pages, t) +
+           a->kv_head * a->kv->head_dim * dtype_block_bytes(a->kv->type);
+}
+
+ALWAYS void token_prefetch(const struct attend *a, const void *base, size_t t)
+{
+    size_t bytes = a->kv->head_dim * dtype_block_bytes(a->kv->type);
+    const char *p = (const char *)base + token_at(a, t);
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p + i);
+}
+
+/* K of tokens t0 .. t0 + n - 1 -> scratch k [blocks][d][BLOCK], zeros behind
+ * the last token; end: tokens that may be read ahead. */
+static void k_load(const struct attend *a, size_t t0, size_t n, size_t end)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim, wide = lanes_up(d);
+    for (size_t t = 0; t < (n + BLOCK - 1) / BLOCK * BLOCK; t += L) {
+        for (size_t i = 0; i < L; i++) {
+            float *row = s->row + i * wide;
+            if (t0 + t + i + AHEAD < end)
+                token_prefetch(a, a->kv->k, t0 + t + i + AHEAD);
+            if (t + i < n)
+                elements(a->kv->type,
+                         (const char *)a->kv->k + token_at(a, t0 + t + i), row,
+                         d);
+            else
+                memset(row, 0, wide * sizeof *row);
+        }
+        float *to = s->k + t / BLOCK * BLOCK * d + t % BLOCK;
+        for (size_t c = 0; c < wide; c += L) {
+            vf m[L];
+            UNROLLED (i, L)
+                m[i] = vf_load(s->row + (size_t)i * wide + c);
+            vf_transpose(m);
+            size_t left = d - c < L ? d - c : L;
+            if (left == L)
+                UNROLLED (i, L)
+                    vf_store(to + (c + (size_t)i) * BLOCK, m[i]);
+            else
+                for (size_t i = 0; i < left; i++)
+                    vf_store(to + (c + i) * BLOCK, m[i]);
+        }
+    }
+}
+
+/* V of the same tokens -> scratch v [n][d rounded up to lanes]. */
+static void v_load(const struct attend *a, size_t t0, size_t n, size_t end)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim, wide = lanes_up(d);
+    for (size_t t = 0; t < n; t++) {
+        if (t0 + t + AHEAD < end) token_prefetch(a, a->kv->v, t0 + t + AHEAD);
+        elements(a->kv->type, (const char *)a->kv->v + token_at(a, t0 + t),
+                 s->v + t * wide, d);
+    }
+}
+
+/* --- scores ------------------------------------------------------------ */
+
+static const uint8_t qk_groups[] = {VEC_AVX512 ? 12 : 6, 4, 3, 2, 1};
+static const uint8_t pv_groups[] = {6, 4, 3, 2, 1};
+
+ALWAYS size_t rows_group(const uint8_t *sizes, size_t left)
+{
+    while (*sizes > left)
+        sizes++;
+    return *sizes;
+}
+
+/* R rows of q [d][R] times a block of k [d][BLOCK]. */
+ALWAYS void qk_tile(int R, const float *q, const float *k, size_t d, float *p)
+{
+    vf f[2 * 12];
+    UNROLLED (i, 2 * R)
+        f[i] = (vf){0};
+    for (size_t c = 0; c < d; c++, k += BLOCK, q += R) {
+        vf a = vf_load(k), b = vf_load(k + L);
+        UNROLLED (r, R) {
+            vf x = vf_set(q[r]);
+            f[2 * r] = vf_fma(x, a, f[2 * r]);
+            f[2 * r + 1] = vf_fma(x, b, f[2 * r + 1]);
+        }
+    }
+    UNROLLED (r, R) {
+        vf_store(p + r * SEGMENT, f[2 * r]);
+        vf_store(p + r * SEGMENT + L, f[2 * r + 1]);
+    }
+}
+
+static __attribute__((noinline)) void qk(size_t rows, const float *q,
+                                         const float *k, size_t d, float *p)
+{
+    switch (rows) {
+#if VEC_AVX512
+    case 12: qk_tile(12, q, k, d, p); break;
+#else
+    case 6: qk_tile(6, q, k, d, p); break;
+#endif
+    case 4: qk_tile(4, q, k, d, p); break;
+    case 3: qk_tile(3, q, k, d, p); break;
+    case 2: qk_tile(2, q, k, d, p); break;
+    default: qk_tile(1, q, k, d, p);
+    }
+}
+
+/* Tokens of [t0, t0 + SEGMENT) that row i of this call sees. */
+ALWAYS size_t row_sees(const struct attend *a, size_t i, size_t t0)
+{
+    size_t sees = a->seen + (a->first + i) / a->ratio;
+    return sees <= t0 ? 0 : sees - t0 < SEGMENT ? sees - t0 : SEGMENT;
+}
+
+/* q scaled and grouped for qk: rows r.. of a group as [d][group]. */
+static void q_load(const struct attend *a)
+{
+    size_t d = a->kv->head_dim, n;
+    for (size_t r = 0; r < a->count; r += n) {
+        n = rows_group(qk_groups, a->count - r);
+        for (size_t i = 0; i < n; i++) {
+            size_t row = a->first + r + i;
+            const float *q =
+                a->q + row / a->ratio * a->token_stride + row % a->ratio * d;
+            for (size_t c = 0; c < d; c++)
+                a->scratch->q[r * d + c * n + i] = q[c] * a->scale;
+        }
+    }
+}
+
+/* --- softmax of a segment ---------------------------------------------- */
+
+ALWAYS vi first_lanes(size_t n)
+{
+    vi at;
+    UNROLLED (i, L)
+        at[i] = i;
+    return at < vi_set(n < L ? (int32_t)n : L);
+}
+
+/* p[0..n) from scores to exp(score - max). */
+static void row_softmax(float *p, size_t n, float *max, float *total)
+{
+    vf most = vf_set(-INFINITY), sum = {0};
+    size_t whole = n / L * L;
+    for (size_t i = 0; i < whole; i += L)
+        most = vf_max(most, vf_load(p + i));
+    vi mask = first_lanes(n - whole);
+    if (whole < n)
+        most =
+            vf_max(most, vf_pick(mask, vf_load(p + whole), vf_set(-INFINITY)));
+    float m = most[0];
+    for (int i = 1; i < L; i++)
+        if (most[i] > m) m = most[i];
+    /* Nothing but -inf so far: any finite number gives p = 0. */
+    vf less = vf_set(m == -INFINITY ? 0 : m);
+    for (size_t i = 0; i < whole; i += L) {
+        vf e = vf_exp(vf_load(p + i) - less);
+        vf_store(p + i, e);
+        sum += e;
+    }
+    if (whole < n) {
+        vf e = vf_exp(vf_load(p + whole) - less);
+        vf_store(p + whole, e);
+        sum += vf_pick(mask, e, (vf){0});
+    }
+    *max = m;
+    *total = vf_sum(sum);
+}
+
+/* --- p v --------------------------------------------------------------- */
+
+/* R rows times C vectors of d over n tokens, onto what is in sum. */
+ALWAYS void pv_tile(int R, int C, const float *p, const float *v, size_t wide,
+                    size_t n, float *sum)
+{
+    vf f[6 * 4];
+    UNROLLED (r, R)
+        UNROLLED (c, C)
+            f[r * C + c] = vf_load(sum + r * OP_HEAD_DIM_MAX + c * L);
+    for (size_t t = 0; t < n; t++, v += wide) {
+        vf x[4];
+        UNROLLED (c, C)
+            x[c] = vf_load(v + c * L);
+        UNROLLED (r, R) {
+            vf w = vf_set(p[r * SEGMENT + (int)t]);
+            UNROLLED (c, C)
+                f[r * C + c] = vf_fma(w, x[c], f[r * C + c]);
+        }
+    }
+    UNROLLED (r, R)
+        UNROLLED (c, C)
+            vf_store(sum + r * OP_HEAD_DIM_MAX + c * L, f[r * C + c]);
+}
+
+#define PV_ROWS(C)                                    \
+    switch (rows) {                                   \
+    case 6: pv_tile(6, C, p, v, wide, n, sum); break; \
+    case 4: pv_tile(4, C, p, v, wide, n, sum); break; \
+    case 3: pv_tile(3, C, p, v, wide, n, sum); break; \
+    case 2: pv_tile(2, C, p, v, wide, n, sum); break; \
+    default: pv_tile(1, C, p, v, wide, n, sum);       \
+    }
+
+static __attribute__((noinline)) void pv(size_t rows, size_t vecs,
+                                         const float *p, const float *v,
+                                         size_t wide, size_t n, float *sum)
+{
+#if VEC_AVX512
+    if (vecs == 4)
+        PV_ROWS(4)
+    else if (vecs == 2)
+        PV_ROWS(2)
+    else
+        PV_ROWS(1)
+#else
+    if (vecs == 2)
+        PV_ROWS(2)
+    else
+        PV_ROWS(1)
+#endif
+}
+
+/* Rows r0 .. of the call, tokens [t, t + V_TOKENS) of the segment. */
+static void pv_block(const struct attend *a, size_t r0, size_t t0, size_t t)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t wide = lanes_up(a->kv->head_dim), vecs, rows;
+    for (size_t c = 0; c < wide; c += vecs * L) {
+        vecs = (wide - c) / L >= PV_VECS ? PV_VECS
+               : (wide - c) / L >= 2     ? 2
+                                         : 1;
+        for (size_t r = r0; r < a->count; r += rows) {
+            rows = rows_group(pv_groups, a->count - r);
+            size_t both = row_sees(a, r, t0); /* the first sees least */
+            both = both <= t ? 0 : both - t < V_TOKENS ? both - t : V_TOKENS;
+            const float *v = s->v + t * wide + c;
+            if (both) pv(rows, vecs, s->p[r] + t, v, wide, both, s->sum[r] + c);
+            for (size_t i = r; i < r + rows; i++) {
+                size_t sees = row_sees(a, i, t0);
+                sees = sees <= t             ? 0
+                       : sees - t < V_TOKENS ? sees - t
+                                             : V_TOKENS;
+                if (sees > both)
+                    pv(1, vecs, s->p[i] + t + both, v + both * wide, wide,
+                       sees - both, s->sum[i] + c);
+            }
+        }
+    }
+}
+
+/* --- segments ---------------------------------------------------------- */
+
+/* max, total and sum of all rows over segment g. Returns the first row that
+ * sees any of it. */
+static size_t segment_run(const struct attend *a, size_t g)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t t0 = g * SEGMENT, d = a->kv->head_dim, r0 = 0, n;
+    size_t tokens = row_sees(a, a->count - 1, t0); /* the last sees most */
+    size_t end = a->seen + (a->first + a->count - 1) / a->ratio;
+    while (row_sees(a, r0, t0) == 0)
+        r0++;
+    k_load(a, t0, tokens, end);
+    for (size_t b = 0; b < tokens; b += BLOCK) {
+        for (size_t r = 0; r < a->count; r += n) {
+            n = rows_group(qk_groups, a->count - r);
+            if (r + n > r0) qk(n, s->q + r * d, s->k + b * d, d, s->p[r] + b);
+        }
+    }
+    for (size_t r = r0; r < a->count; r++) {
+        row_softmax(s->p[r], row_sees(a, r, t0), &s->max[r], &s->total[r]);
+        memset(s->sum[r], 0, lanes_up(d) * sizeof(float));
+    }
+    v_load(a, t0, tokens, end);
+    for (size_t t = 0; t < tokens; t += V_TOKENS)
+        pv_block(a, r0, t0, t);
+    return r0;
+}
+
+/* Takes one more segment (max, total, sum) of a row into what is merged. */
+ALWAYS void row_merge(float *all, float *all_max, float *all_total,
+                      const float *sum, float max, float total, size_t d)
+{
+    float m = max > *all_max ? max : *all_max;
+    if (max != max) m = max;
+    float less = m == -INFINITY ? 0 : m;
+    vf e = vf_exp(vf_set(*all_max - less)), f = vf_exp(vf_set(max - less));
+    for (size_t c = 0; c < d; c += L)
+        vf_store(all + c, vf_fma(vf_load(all + c), e, vf_load(sum + c) * f));
+    *all_total = *all_total * e[0] + total * f[0];
+    *all_max = m;
+}
+
+static void rows_begin(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    for (size_t r = 0; r < a->count; r++) {
+        memset(s->all[r], 0, lanes_up(a->kv->head_dim) * sizeof(float));
+        s->all_max[r] = -INFINITY;
+        s->all_total[r] = 0;
+    }
+}
+
+static void rows_end(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim;
+    for (size_t r = 0; r < a->count; r++) {
+        size_t row = a->first + r;
+        float *out =
+            a->out + row / a->ratio * a->token_stride + row % a->ratio * d;
+        float inverse = 1 / s->all_total[r];
+        for (size_t c = 0; c < d; c++)
+            out[c] = s->all[r][c] * inverse;
+    }
+}
+
+static size_t segments_of(const struct attend *a)
+{
+    size_t sees = a->seen + (a->first + a->count - 1) / a->ratio;
+    return (sees + SEGMENT - 1) / SEGMENT;
+}
+
+static void attend(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim;
+    q_load(a);
+    if (a->parts) {
+        for (size_t r = segment_run(a, a->segment); r < a->count; r++) {
+            float *part = a->parts + r * (d + 2);
+            memcpy(part, s->sum[r], d * sizeof *part);
+            part[d] = s->max[r];
+            part[d + 1] = s->total[r];
+        }
+        return;
+    }
+    rows_begin(a);
+    for (size_t g = 0; g < segments_of(a); g++)
+        for (size_t r = segment_run(a, g); r < a->count; r++)
+            row_merge(s->all[r], &s->all_max[r], &s->all_total[r], s->sum[r],
+                      s->max[r], s->total[r], d);
+    rows_end(a);
+}
+
+static void attend_merge(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim;
+    rows_begin(a);
+    for (size_t g = 0; g < segments_of(a); g++) {
+        for (size_t r = 0; r < a->count; r++) {
+            const float *part = a->parts + (g * a->count + r) * (d + 2);
+            if (row_sees(a, r, g * SEGMENT) == 0) continue;
+            memcpy(s->sum[r], part, d * sizeof *part);
+            row_merge(s->all[r], &s->all_max[r], &s->all_total[r], s->sum[r],
+                      part[d], part[d + 1], d);
+        }
+    }
+    rows_end(a);
+}
+
+#endif

@@ -1,0 +1,407 @@
+/* The cpu device: its memory, its weights, and the operations that are
+ * simple enough to need no file of their own. */
+#include "tensor/cpu/cpu.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- instruction sets -------------------------------------------------- */
+
+static bool has_any(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+static const struct isa {
+    const char *name;
+    const struct kernels *kernels;
+    bool (*has)(void);
+} isas[] = {
+#if defined(__x86_64__)
+    {"avx512", &kernels_avx512, has_avx512},
+    {"avx2", &kernels_avx2, has_avx2},
+#endif
+    {"generic", &kernels_generic, has_any},
+};
+
+/* The best that the processor has and that is not above limit. */
+static const struct kernels *kernels_choose(const char *limit)
+{
+    bool below = !limit;
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        below = below || strcmp(isas[i].name, limit) == 0;
+        if (below && isas[i].has()) return isas[i].kernels;
+    }
+    return NULL; /* limit is no name of ours */
+}
+
+/* --- life -------------------------------------------------------------- */
+
+static void rooms_free(struct cpu *cpu)
+{
+    host_free(cpu->runs);
+    host_free(cpu->floats);
+    host_free(cpu->rope.cs);
+    host_free(cpu->rope.positions);
+    cpu->runs = NULL;
+    cpu->floats = NULL;
+    cpu->rope.cs = NULL;
+    cpu->rope.positions = NULL;
+    cpu->rope.tokens = cpu->rows = cpu->cols = 0;
+}
+
+static void cpu_close(struct device *dev)
+{
+    struct cpu *cpu = (struct cpu *)dev;
+    pool_destroy(cpu->pool);
+    rooms_free(cpu);
+    host_free(cpu->scratch);
+    host_free(cpu->partials);
+    mem_free(cpu);
+}
+
+static void *host_array(size_t rows, size_t cols, size_t size)
+{
+    size_t n;
+    if (__builtin_mul_overflow(rows, cols, &n) ||
+        __builtin_mul_overflow(n, size, &n))
+        return NULL;
+    return host_alloc(n);
+}
+
+static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
+                       struct why *why)
+{
+    struct cpu *cpu = (struct cpu *)dev;
+    rooms_free(cpu);
+    cpu->runs = host_array(rows, (cols + RUN - 1) / RUN, sizeof *cpu->runs);
+    cpu->floats = host_array(rows, cols, sizeof *cpu->floats);
+    cpu->rope.cs = host_array(rows, OP_HEAD_DIM_MAX, sizeof *cpu->rope.cs);
+    cpu->rope.positions = host_array(rows, 1, sizeof *cpu->rope.positions);
+    if (!cpu->runs || !cpu->floats || !cpu->rope.cs || !cpu->rope.positions) {
+        rooms_free(cpu);
+        return err_set(why, ERR_NOMEM, "activations of %zu rows of %zu", rows,
+                       cols);
+    }
+    cpu->rows = rows;
+    cpu->cols = cols;
+    return 0;
+}
+
+/* --- weights ----------------------------------------------------------- */
+
+static void cpu_weight_destroy(struct weight *w)
+{
+    host_free(((struct cpu_weight *)w)->panels);
+    mem_free(w);
+}
+
+enum { PACK_PANELS = 16 };
+
+static void weight_pack(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct cpu_weight *w = arg;
+    size_t p = chunk * PACK_PANELS, end = p + PACK_PANELS;
+    for (; p < end && p < w->panel_count; p++)
+        panel_pack(&w->plain, p * ROWS, (char *)w->panels + p * w->panel_bytes);
+}
+
+static int cpu_weight_create(struct weight **out, const struct weight *plain,
+                             struct why *why)
+{
+    struct cpu *cpu = (struct cpu *)plain->dev;
+    struct cpu_weight *w = mem_must(1, sizeof *w);
+    w->plain = *plain;
+    w->panel_bytes = panel_bytes(plain->type, plain->cols);
+    w->panel_count = (plain->rows + ROWS - 1) / ROWS;
+    w->panels = host_array(w->panel_count, w->panel_bytes, 1);
+    if (!w->panels) {
+        mem_free(w);
+        return err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
+                       plain->rows, plain->cols, dtype_name(plain->type));
+    }
+    pool_run(cpu->pool, weight_pack, w,
+             (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
+    *out = &w->plain;
+    return 0;
+}
+
+/* --- rows -------------------------------------------------------------- */
+
+struct job {
+    struct cpu *cpu;
+    float *out;
+    const float *a, *b;
+    const struct weight *w;
+    const struct rope *rope;
+    const void *index; /* ids, positions or rows */
+    size_t rows, cols, d;
+    float eps;
+    size_t chunk_rows;
+};
+
+enum { CHUNK_FLOATS = 16384 }; /* less is not worth another thread */
+
+/* Runs fn on chunks of whole rows, of about CHUNK_FLOATS each. */
+static void rows_run(struct job *job, void (*fn)(void *, size_t, int),
+                     size_t row_floats)
+{
+    job->chunk_rows = CHUNK_FLOATS / row_floats;
+    if (job->chunk_rows == 0) job->chunk_rows = 1;
+    pool_run(job->cpu->pool, fn, job,
+             (job->rows + job->chunk_rows - 1) / job->chunk_rows);
+}
+
+static size_t chunk_end(const struct job *job, size_t chunk)
+{
+    size_t end = (chunk + 1) * job->chunk_rows;
+    return end < job->rows ? end : job->rows;
+}
+
+static void embed_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    const int32_t *ids = job->index;
+    size_t bytes = dtype_row_bytes(job->w->type, job->cols);
+    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++)
+        dtype_decode(job->w->type,
+                     (const char *)job->w->bytes + (size_t)ids[t] * bytes,
+                     job->out + t * job->cols, job->cols);
+}
+
+/* From the original bytes: a few rows of a mapped file, not all of it. */
+static void cpu_embed(struct device *dev, float *out,
+                      const struct weight *table, const int32_t *ids,
+                      size_t tokens)
+{
+    struct job job = {.cpu = (struct cpu *)dev,
+                      .out = out,
+                      .w = table,
+                      .index = ids,
+                      .rows = tokens,
+                      .cols = table->cols};
+    rows_run(&job, embed_rows, table->cols);
+}
+
+static void norm_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    for (size_t r = chunk * job->chunk_rows; r < chunk_end(job, chunk); r++)
+        job->cpu->kernels->rmsnorm(job->out + r * job->cols,
+                                   job->a + r * job->cols, job->b, job->cols,
+                                   job->eps);
+}
+
+static void cpu_rmsnorm(struct device *dev, float *out, const float *x,
+                        const float *gain, size_t rows, size_t cols, float eps)
+{
+    struct job job = {.cpu = (struct cpu *)dev,
+                      .out = out,
+                      .a = x,
+                      .b = gain,
+                      .rows = rows,
+                      .cols = cols,
+                      .eps = eps};
+    rows_run(&job, norm_rows, cols);
+}
+
+enum { SILU_FLOATS = 1024 }; /* a "row" of silu_mul */
+
+static void silu_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    size_t at = chunk * job->chunk_rows * SILU_FLOATS;
+    size_t end = chunk_end(job, chunk) * SILU_FLOATS;
+    if (end > job->cols) end = job->cols;
+    job->cpu->kernels->silu_mul(job->out + at, job->a + at, job->b + at,
+                                end - at);
+}
+
+static void cpu_silu_mul(struct device *dev, float *out, const float *gate,
+                         const float *up, size_t n)
+{
+    struct job job = {.cpu = (struct cpu *)dev,
+                      .out = out,
+                      .a = gate,
+                      .b = up,
+                      .rows = (n + SILU_FLOATS - 1) / SILU_FLOATS,
+                      .cols = n};
+    rows_run(&job, silu_rows, SILU_FLOATS);
+}
+
+static void gather_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    const uint32_t *rows = job->index;
+    for (size_t r = chunk * job->chunk_rows; r < chunk_end(job, chunk); r++)
+        memcpy(job->out + r * job->cols, job->a + rows[r] * job->cols,
+               job->cols * sizeof *job->a);
+}
+
+static void cpu_gather(struct device *dev, float *out, const float *x,
+                       const uint32_t *rows, size_t count, size_t cols)
+{
+    struct job job = {.cpu = (struct cpu *)dev,
+                      .out = out,
+                      .a = x,
+                      .index = rows,
+                      .rows = count,
+                      .cols = cols};
+    rows_run(&job, gather_rows, cols);
+}
+
+/* --- rope -------------------------------------------------------------- */
+
+static void turn_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    const uint32_t *positions = job->index;
+    size_t half = job->rope->rotary / 2;
+    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++) {
+        float *cs = job->cpu->rope.cs + t * OP_HEAD_DIM_MAX;
+        for (size_t i = 0; i < half; i++) {
+            float angle = (float)positions[t] * job->rope->freqs[i];
+            cs[i] = (float)(cos(angle) * job->rope->scale);
+            cs[half + i] = (float)(sin(angle) * job->rope->scale);
+        }
+    }
+}
+
+/* Whether the last call's cosines are the ones wanted. */
+static bool turns_known(const struct cpu *cpu, const struct rope *rope,
+                        const uint32_t *positions, size_t tokens)
+{
+    size_t half = rope->rotary / 2;
+    return cpu->rope.tokens == tokens && cpu->rope.rotary == rope->rotary &&
+           cpu->rope.scale == rope->scale &&
+           memcmp(cpu->rope.positions, positions, tokens * sizeof *positions) ==
+               0 &&
+           memcmp(cpu->rope.freqs, rope->freqs, half * sizeof *rope->freqs) ==
+               0;
+}
+
+static void rope_rows(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    size_t heads = job->cols / job->d;
+    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++)
+        job->cpu->kernels->rope(job->out + t * job->cols,
+                                job->cpu->rope.cs + t * OP_HEAD_DIM_MAX, heads,
+                                job->rope->rotary, job->d);
+}
+
+static void cpu_rope(struct device *dev, float *x, const struct rope *rope,
+                     const uint32_t *positions, size_t tokens, size_t heads,
+                     size_t d)
+{
+    struct cpu *cpu = (struct cpu *)dev;
+    assert(tokens <= cpu->rows); /* device_reserve */
+    struct job job = {.cpu = cpu,
+                      .out = x,
+                      .rope = rope,
+                      .index = positions,
+                      .rows = tokens,
+                      .cols = heads * d,
+                      .d = d};
+    if (!turns_known(cpu, rope, positions, tokens)) {
+        rows_run(&job, turn_rows, rope->rotary * 16); /* sines are slow */
+        memcpy(cpu->rope.positions, positions, tokens * sizeof *positions);
+        memcpy(cpu->rope.freqs, rope->freqs,
+               rope->rotary / 2 * sizeof *rope->freqs);
+        cpu->rope.rotary = rope->rotary;
+        cpu->rope.scale = rope->scale;
+        cpu->rope.tokens = tokens;
+    }
+    rows_run(&job, rope_rows, job.cols);
+}
+
+/* --- the table --------------------------------------------------------- */
+
+static const struct device_ops cpu_ops = {
+    .close = cpu_close,
+    .alloc = host_device_alloc,
+    .free = host_device_free,
+    .write = host_device_write,
+    .read = host_device_read,
+    .sync = host_device_sync,
+    .reserve = cpu_reserve,
+    .weight_create = cpu_weight_create,
+    .weight_destroy = cpu_weight_destroy,
+    .embed = cpu_embed,
+    .rmsnorm = cpu_rmsnorm,
+    .linear = cpu_linear,
+    .rope = cpu_rope,
+    .kv_write = cpu_kv_write,
+    .attention = cpu_attention,
+    .silu_mul = cpu_silu_mul,
+    .gather = cpu_gather,
+};
+
+static size_t max_of(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+int device_cpu_open(struct device **out, const struct device_options *options,
+                    struct why *why)
+{
+    const struct kernels *kernels = kernels_choose(options->isa);
+    if (!kernels)
+        return err_set(why, ERR_INVALID,
+                       "cpu: isa \"%s\" is not one of generic, avx2, avx512",
+                       options->isa);
+    struct cpu *cpu = mem_must(1, sizeof *cpu);
+    cpu->device.ops = &cpu_ops;
+    cpu->kernels = kernels;
+    struct pool_options pool = {.threads = options->threads};
+    if (pool.threads == 0) pool.threads = pool_usable_cores();
+    int rc = pool_create(&cpu->pool, &pool, why);
+    if (rc) goto fail;
+    cpu->device.threads = pool.threads;
+    size_t scratch = max_of(linear_scratch_bytes(), attention_scratch_bytes());
+    cpu->scratch_bytes =
+        (scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
+    cpu->scratch = host_array((size_t)pool.threads, cpu->scratch_bytes, 1);
+    cpu->partials = host_alloc(PARTIALS_BYTES);
+    if (!cpu->scratch || !cpu->partials) {
+        rc = err_set(why, ERR_NOMEM, "scratch memory of %d threads",
+                     pool.threads);
+        goto fail;
+    }
+    snprintf(cpu->device.text, sizeof cpu->device.text, "cpu %s, %d thread%s",
+             kernels->name, pool.threads, pool.threads == 1 ? "" : "s");
+    *out = &cpu->device;
+    return 0;
+
+fail:
+    cpu_close(&cpu->device);
+    return rc;
+}

@@ -1,0 +1,62 @@
+/* tensor/cpu/cpu.h - the parts of the cpu device that its files share. */
+#ifndef BATON_TENSOR_CPU_CPU_H
+#define BATON_TENSOR_CPU_CPU_H
+
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/pool.h"
+#include "tensor/device_ops.h"
+
+struct cpu_weight {
+    struct weight plain;
+    void *panels;
+    size_t panel_bytes, panel_count;
+};
+
+struct cpu {
+    struct device device;
+    const struct kernels *kernels;
+    struct pool *pool;
+
+    /* Of device_reserve: the largest call, and room for its activations as
+     * the kernels want them (rounded, or regrouped). */
+    size_t rows, cols;
+    struct xrun *runs; /* [rows][cols / 32] */
+    float *floats;     /* [rows][cols]      */
+
+    /* Cosines and sines of the last op_rope, since all layers and heads of a
+     * step ask for the same ones. */
+    struct {
+        float *cs;           /* [rows][OP_HEAD_DIM_MAX]: cos, then sin */
+        uint32_t *positions; /* [rows] */
+        float freqs[OP_HEAD_DIM_MAX / 2];
+        size_t rotary, tokens;
+        float scale;
+    } rope;
+
+    char *scratch; /* [threads] of scratch_bytes */
+    size_t scratch_bytes;
+    float *partials; /* attention's, see attention.c */
+};
+
+static inline void *cpu_scratch(const struct cpu *cpu, int worker)
+{
+    return cpu->scratch + (size_t)worker * cpu->scratch_bytes;
+}
+
+enum { SCRATCH_ALIGN = 4096 };
+
+/* Bytes that a worker's part of each operation wants. */
+size_t linear_scratch_bytes(void);
+size_t attention_scratch_bytes(void);
+enum { PARTIALS_BYTES = 8 << 20 };
+
+void cpu_linear(struct device *dev, const float *x, size_t tokens,
+                const struct linear *list, size_t count);
+void cpu_kv_write(struct device *dev, const struct op_kv *kv,
+                  const struct op_seq *seqs, size_t seq_count, const float *k,
+                  const float *v);
+void cpu_attention(struct device *dev, float *out, const float *q,
+                   const struct op_kv *kv, const struct op_seq *seqs,
+                   size_t seq_count, size_t heads, float scale);
+
+#endif

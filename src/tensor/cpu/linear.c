@@ -1,0 +1,307 @@
+/* op_linear: who computes what. Rows of the weights are cut into chunks of
+ * whole panels, which the workers take one by one; a chunk is computed for
+ * all tokens, so that weights are read from memory once.
+ *
+ * Few tokens (a decode step): each chunk goes through the fused kernels,
+ * which unpack weights in registers while they stream by. Many tokens: a
+ * slab of columns of a chunk is unpacked into the worker's scratch (first
+ * level cache) and multiplied with one group of tokens after another. */
+#include "tensor/cpu/cpu.h"
+
+#include "tensor/quant.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum {
+    SLAB_RUNS = 16,   /* columns of a slab: blocks 512 ..                */
+    SLAB_COLS = 256,  /* .. floats 256                                   */
+    CHUNK_PANELS = 4, /* of a chunk of many tokens                       */
+    /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
+    BLOCK_TOKENS = 504,
+};
+
+struct scratch {
+    union {
+        struct wrun runs[CHUNK_PANELS][SLAB_RUNS];
+        float floats[CHUNK_PANELS][SLAB_COLS * ROWS];
+    } slab;
+    float sums[CHUNK_PANELS][BLOCK_TOKENS][ROWS];
+};
+
+size_t linear_scratch_bytes(void)
+{
+    return sizeof(struct scratch);
+}
+
+struct job {
+    struct cpu *cpu;
+    const float *x;
+    const void *floats; /* grouped activations of float weights */
+    size_t tokens, cols;
+    const struct linear *list;
+    size_t count;
+    size_t chunk_panels;
+};
+
+/* --- groups of tokens -------------------------------------------------- */
+
+/* Tokens first.. are taken in groups, the largest size that fits first. */
+static size_t group_tokens(const uint8_t *sizes, size_t left)
+{
+    while (*sizes > left)
+        sizes++;
+    return *sizes;
+}
+
+/* x [n][stride] -> [cols][n] */
+static void floats_regroup(float *out, const float *x, size_t n, size_t cols)
+{
+    for (size_t t = 0; t < n; t++)
+        for (size_t c = 0; c < cols; c++)
+            out[c * n + t] = x[t * cols + c];
+}
+
+enum { PREPARE_TOKENS = 24 }; /* a chunk of preparation: whole groups */
+
+static void prepare_runs(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    const struct kernels *k = job->cpu->kernels;
+    size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
+    if (end > job->tokens) end = job->tokens;
+    for (; t < end; t += n) {
+        n = group_tokens(k->block_groups, job->tokens - t);
+        k->round_group(job->cpu->runs + t * (job->cols / RUN),
+                       job->x + t * job->cols, job->cols, n, job->cols);
+    }
+}
+
+static void prepare_floats(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    const struct kernels *k = job->cpu->kernels;
+    size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
+    if (end > job->tokens) end = job->tokens;
+    for (; t < end; t += n) {
+        n = group_tokens(k->float_groups, job->tokens - t);
+        floats_regroup(job->cpu->floats + t * job->cols, job->x + t * job->cols,
+                       n, job->cols);
+    }
+}
+
+/* --- results ----------------------------------------------------------- */
+
+/* Sums of one panel and one token to where they belong. */
+static void result_store(const struct linear *l, size_t panel, size_t token,
+                         const float *sums)
+{
+    size_t rows = l->w->rows, first = panel * ROWS;
+    size_t n = rows - first < ROWS ? rows - first : ROWS;
+    float *out = l->out + token * rows + first;
+    float y[ROWS];
+    memcpy(y, sums, sizeof y);
+    if (l->bias)
+        for (size_t i = 0; i < n; i++)
+            y[i] += l->bias[first + i];
+    if (l->add)
+        for (size_t i = 0; i < n; i++)
+            y[i] = out[i] + y[i];
+    if (n == ROWS)
+        memcpy(out, y, sizeof y);
+    else
+        memcpy(out, y, n * sizeof *y);
+}
+
+/* --- few tokens -------------------------------------------------------- */
+
+static const void *group_at(const struct job *job, bool block, size_t t)
+{
+    if (block) return job->cpu->runs + t * (job->cols / RUN);
+    return (const float *)job->floats + t * job->cols;
+}
+
+static void chunk_fused(const struct job *job, const struct linear *l,
+                        size_t first, size_t panels)
+{
+    const struct kernels *k = job->cpu->kernels;
+    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
+    bool block = dtype_is_block(w->plain.type);
+    float sums[PANELS_MAX * 4 * ROWS];
+    for (size_t t = 0, n; t < job->tokens; t += n) {
+        n = group_tokens(block ? k->block_groups : k->float_groups,
+                         job->tokens - t);
+        struct tile tile = {
+            .type = w->plain.type,
+            .panels = (const char *)w->panels + first * w->panel_bytes,
+            .panel_stride = w->panel_bytes,
+            .panel_count = panels,
+            .cols = job->cols,
+            .x = group_at(job, block, t),
+            .sums = sums,
+        };
+        k->fused(&tile, n);
+        for (size_t p = 0; p < panels; p++)
+            for (size_t i = 0; i < n; i++)
+                result_store(l, first + p, t + i, sums + (p * n + i) * ROWS);
+    }
+}
+
+/* --- many tokens ------------------------------------------------------- */
+
+/* All groups of tokens [t0, t1) times panels p, p + 1 of the slab. */
+static void slab_blocks(const struct job *job, enum dtype type,
+                        struct scratch *s, size_t p, size_t panels, size_t run0,
+                        size_t runs, size_t t0, size_t t1)
+{
+    const struct kernels *k = job->cpu->kernels;
+    const struct wrun *w[2] = {s->slab.runs[p], s->slab.runs[p + (panels > 1)]};
+    for (size_t t = t0, n; t < t1; t += n) {
+        n = group_tokens(k->block_groups, job->tokens - t);
+        float *sums[2] = {s->sums[p][t - t0],
+                          s->sums[p + (panels > 1)][t - t0]};
+        const struct xrun *x = group_at(job, true, t);
+        k->tile_blocks(type, w, panels, runs, x + run0 * n, n, sums, run0 == 0);
+    }
+}
+
+static void slab_floats(const struct job *job, const float *const w[2],
+                        struct scratch *s, size_t p, size_t panels, size_t col0,
+                        size_t cols, size_t t0, size_t t1)
+{
+    const struct kernels *k = job->cpu->kernels;
+    for (size_t t = t0, n; t < t1; t += n) {
+        n = group_tokens(k->float_groups, job->tokens - t);
+        float *sums[2] = {s->sums[p][t - t0],
+                          s->sums[p + (panels > 1)][t - t0]};
+        const float *x = group_at(job, false, t);
+        k->tile_floats(w, panels, cols, x + col0 * n, n, sums, col0 == 0);
+    }
+}
+
+static void chunk_blocks(const struct job *job, const struct cpu_weight *w,
+                         struct scratch *s, size_t first, size_t panels,
+                         size_t t0, size_t t1)
+{
+    const struct kernels *k = job->cpu->kernels;
+    size_t runs = job->cols / RUN, n;
+    for (size_t r = 0; r < runs; r += n) {
+        n = runs - r < SLAB_RUNS ? runs - r : SLAB_RUNS;
+        for (size_t p = 0; p < panels; p++)
+            k->unpack_blocks(w->plain.type,
+                             (const char *)w->panels +
+                                 (first + p) * w->panel_bytes,
+                             r * RUN, n * RUN, s->slab.runs[p]);
+        for (size_t p = 0; p < panels; p += 2)
+            slab_blocks(job, w->plain.type, s, p, panels - p > 1 ? 2 : 1, r, n,
+                        t0, t1);
+    }
+}
+
+static void chunk_floats(const struct job *job, const struct cpu_weight *w,
+                         struct scratch *s, size_t first, size_t panels,
+                         size_t t0, size_t t1)
+{
+    const struct kernels *k = job->cpu->kernels;
+    size_t n;
+    for (size_t c = 0; c < job->cols; c += n) {
+        n = job->cols - c < SLAB_COLS ? job->cols - c : SLAB_COLS;
+        const float *slab[CHUNK_PANELS + 1];
+        for (size_t p = 0; p < panels; p++) {
+            const char *panel =
+                (const char *)w->panels + (first + p) * w->panel_bytes;
+            slab[p] = s->slab.floats[p];
+            if (w->plain.type == DTYPE_F32)
+                slab[p] = (const float *)(const void *)panel + c * ROWS;
+            else
+                k->unpack_floats(w->plain.type, panel, c, n, s->slab.floats[p]);
+        }
+        slab[panels] = slab[panels - 1];
+        for (size_t p = 0; p < panels; p += 2)
+            slab_floats(job, slab + p, s, p, panels - p > 1 ? 2 : 1, c, n, t0,
+                        t1);
+    }
+}
+
+static void chunk_many(const struct job *job, const struct linear *l,
+                       struct scratch *s, size_t first, size_t panels)
+{
+    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
+    for (size_t t0 = 0, t1; t0 < job->tokens; t0 = t1) {
+        t1 = job->tokens - t0 < BLOCK_TOKENS ? job->tokens : t0 + BLOCK_TOKENS;
+        if (dtype_is_block(w->plain.type))
+            chunk_blocks(job, w, s, first, panels, t0, t1);
+        else
+            chunk_floats(job, w, s, first, panels, t0, t1);
+        for (size_t p = 0; p < panels; p++)
+            for (size_t t = t0; t < t1; t++)
+                result_store(l, first + p, t, s->sums[p][t - t0]);
+    }
+}
+
+/* --- the whole --------------------------------------------------------- */
+
+static size_t panel_count(const struct linear *l)
+{
+    return ((const struct cpu_weight *)l->w)->panel_count;
+}
+
+static size_t chunk_count(const struct job *job, const struct linear *l)
+{
+    return (panel_count(l) + job->chunk_panels - 1) / job->chunk_panels;
+}
+
+static void chunk_run(void *arg, size_t chunk, int worker)
+{
+    struct job *job = arg;
+    const struct linear *l = job->list;
+    for (size_t n; chunk >= (n = chunk_count(job, l)); l++)
+        chunk -= n;
+    size_t first = chunk * job->chunk_panels;
+    size_t panels = panel_count(l) - first;
+    if (panels > job->chunk_panels) panels = job->chunk_panels;
+    if (job->tokens <= job->cpu->kernels->fused_tokens)
+        chunk_fused(job, l, first, panels);
+    else
+        chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels);
+}
+
+void cpu_linear(struct device *dev, const float *x, size_t tokens,
+                const struct linear *list, size_t count)
+{
+    struct cpu *cpu = (struct cpu *)dev;
+    struct job job = {.cpu = cpu,
+                      .x = x,
+                      .floats = cpu->floats,
+                      .tokens = tokens,
+                      .cols = list->w->cols,
+                      .list = list,
+                      .count = count};
+    assert(tokens <= cpu->rows && job.cols <= cpu->cols); /* device_reserve */
+
+    bool blocks = false, floats = false;
+    size_t panels = 0, chunks = 0;
+    for (size_t i = 0; i < count; i++) {
+        *(dtype_is_block(list[i].w->type) ? &blocks : &floats) = true;
+        panels += panel_count(&list[i]);
+    }
+    size_t prepare = (tokens + PREPARE_TOKENS - 1) / PREPARE_TOKENS;
+    if (blocks) pool_run(cpu->pool, prepare_runs, &job, prepare);
+    if (floats && tokens == 1)
+        job.floats = x;
+    else if (floats)
+        pool_run(cpu->pool, prepare_floats, &job, prepare);
+
+    /* Large chunks are many streams and few takes; a few for each worker
+     * keep them all busy to the end. */
+    job.chunk_panels =
+        tokens <= cpu->kernels->fused_tokens ? PANELS_MAX : CHUNK_PANELS;
+    size_t share = panels / ((size_t)dev->threads * 4);
+    while (job.chunk_panels > 2 && job.chunk_panels > share)
+        job.chunk_panels /= 2;
+    for (size_t i = 0; i < count; i++)
+        chunks += chunk_count(&job, &list[i]);
+    pool_run(cpu->pool, chunk_run, &job, chunks);
+}

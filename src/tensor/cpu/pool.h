@@ -1,0 +1,43 @@
+/* tensor/cpu/pool.h - workers that share one job at a time.
+ *
+ * pool_run cuts a job into chunks 0 .. count-1 that whoever is free takes
+ * next; the caller works too, so a job never waits for a worker to wake up,
+ * only for chunks that are already under way. Which thread computes a chunk
+ * must not matter for its result.
+ *
+ * Idle workers watch for the next job for a few tens of microseconds, then
+ * sleep in the kernel: an idle machine stays idle, and a competing process
+ * costs its share and no more. One thread at a time calls pool_run. */
+#ifndef BATON_TENSOR_CPU_POOL_H
+#define BATON_TENSOR_CPU_POOL_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct pool;
+
+struct pool_options {
+    int threads; /* the caller included, >= 1                        */
+    bool pin;    /* worker i stays on the i-th usable core (caller: 0th is
+                    left alone); only sensible when nobody competes    */
+    int spin_us; /* how long to watch before sleeping; 0: the default */
+};
+
+/* ERR_NOMEM, ERR_IO (no thread). */
+int pool_create(struct pool **out, const struct pool_options *options,
+                struct why *why);
+void pool_destroy(struct pool *pool); /* NULL is fine */
+int pool_threads(const struct pool *pool);
+
+/* Calls fn(arg, chunk, worker) once for each chunk < count; worker is below
+ * pool_threads and no two calls with the same one overlap (so it may index
+ * scratch memory). Returns when all are done; what they wrote is visible. */
+void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
+              void *arg, size_t count);
+
+/* Cores this process may use: its affinity mask and its cgroup's quota. */
+int pool_usable_cores(void);
+
+#endif

@@ -1,0 +1,97 @@
+/* tensor/cpu/rows_body.h - what is done row by row or element by element, for
+ * the instruction set of the file that includes it. */
+#ifndef BATON_TENSOR_CPU_ROWS_BODY_H
+#define BATON_TENSOR_CPU_ROWS_BODY_H
+
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/vec.h"
+
+#include <math.h>
+
+/* The last n < L floats at p, zeros behind them. */
+ALWAYS vf vf_load_some(const float *p, size_t n)
+{
+    float lanes[L] = {0};
+    memcpy(lanes, p, n * sizeof *p);
+    return vf_load(lanes);
+}
+
+ALWAYS void vf_store_some(float *p, vf v, size_t n)
+{
+    float lanes[L];
+    vf_store(lanes, v);
+    memcpy(p, lanes, n * sizeof *p);
+}
+
+static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
+                    float eps)
+{
+    size_t whole = cols / L * L, rest = cols - whole, c = 0;
+    vf sums[4] = {{0}};
+    for (; c + 4 * L <= whole; c += 4 * L)
+        UNROLLED (i, 4) {
+            vf v = vf_load(x + c + i * L);
+            sums[i] = vf_fma(v, v, sums[i]);
+        }
+    for (; c < whole; c += L) {
+        vf v = vf_load(x + c);
+        sums[0] = vf_fma(v, v, sums[0]);
+    }
+    vf last = vf_load_some(x + whole, rest);
+    sums[0] = vf_fma(last, last, sums[0]);
+    float squares = vf_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    vf inverse = vf_set(1 / sqrtf(squares / (float)cols + eps));
+    for (c = 0; c < whole; c += L)
+        vf_store(out + c, vf_load(x + c) * inverse * vf_load(gain + c));
+    if (rest)
+        vf_store_some(out + whole,
+                      last * inverse * vf_load_some(gain + whole, rest), rest);
+}
+
+ALWAYS vf silu(vf g)
+{
+    return g / (vf_exp(-g) + 1);
+}
+
+static void silu_mul(float *out, const float *gate, const float *up, size_t n)
+{
+    size_t whole = n / L * L, rest = n - whole;
+    for (size_t i = 0; i < whole; i += L)
+        vf_store(out + i, silu(vf_load(gate + i)) * vf_load(up + i));
+    if (rest)
+        vf_store_some(out + whole,
+                      silu(vf_load_some(gate + whole, rest)) *
+                          vf_load_some(up + whole, rest),
+                      rest);
+}
+
+static void rope(float *x, const float *cs, size_t heads, size_t rotary,
+                 size_t d)
+{
+    size_t half = rotary / 2, whole = half / L * L, rest = half - whole;
+    for (size_t h = 0; h < heads; h++, x += d) {
+        for (size_t i = 0; i <= whole; i += L) {
+            size_t n = i < whole ? L : rest;
+            vf a = vf_load_some(x + i, n), b = vf_load_some(x + half + i, n);
+            vf c = vf_load_some(cs + i, n), s = vf_load_some(cs + half + i, n);
+            vf_store_some(x + i, vf_fma(a, c, -(b * s)), n);
+            vf_store_some(x + half + i, vf_fma(b, c, a * s), n);
+        }
+    }
+}
+
+/* Floats to KV elements. */
+static void encode(enum dtype type, const float *in, void *out, size_t n)
+{
+    size_t whole = n / L * L, size = dtype_block_bytes(type);
+    if (type == DTYPE_F32) whole = 0; /* a copy */
+    for (size_t i = 0; i < whole; i += L) {
+        if (type == DTYPE_F16)
+            f16_of_vf((char *)out + i * 2, vf_load(in + i));
+        else
+            bf16_of_vf((char *)out + i * 2, vf_load(in + i));
+    }
+    dtype_encode(type, in + whole, (char *)out + whole * size, n - whole);
+}
+
+#endif

@@ -1,0 +1,358 @@
+/* tensor/cpu/vec.h - the few vector operations that the kernels are made of.
+ *
+ * One instruction set per file that includes this, chosen by its compiler
+ * flags: AVX-512 (with VNNI), AVX2 (with FMA, F16C), or GNU C vectors that
+ * any compiler lowers to what it has. L lanes of 32 bits; ordinary operators
+ * work on vf and vi. The generic set has no fused multiply-add, and no file
+ * here may contract a * b + c by itself (-ffp-contract=off): equal
+ * operations in equal order is what makes equal rows give equal bits. */
+#ifndef BATON_TENSOR_CPU_VEC_H
+#define BATON_TENSOR_CPU_VEC_H
+
+#include "tensor/tensor.h"
+
+#include <string.h>
+
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#define VEC_AVX512 1
+#define VEC_AVX2   0
+enum { L = 16 };
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define VEC_AVX512 0
+#define VEC_AVX2   1
+enum { L = 8 };
+#else
+#define VEC_AVX512 0
+#define VEC_AVX2   0
+enum { L = 4 };
+#endif
+
+#if VEC_AVX512 || VEC_AVX2
+#include <immintrin.h>
+#endif
+
+typedef float vf __attribute__((vector_size(4 * L)));
+typedef int32_t vi __attribute__((vector_size(4 * L)));
+typedef uint32_t vu __attribute__((vector_size(4 * L)));
+typedef int16_t vs __attribute__((vector_size(4 * L)));
+typedef uint16_t vw __attribute__((vector_size(4 * L)));
+typedef uint8_t vb __attribute__((vector_size(4 * L)));
+typedef int32_t vi_any __attribute__((vector_size(4 * L), aligned(1)));
+typedef float vf_any __attribute__((vector_size(4 * L), aligned(1)));
+typedef uint16_t half_any __attribute__((vector_size(2 * L), aligned(1)));
+typedef uint16_t half_vec __attribute__((vector_size(2 * L)));
+typedef uint8_t byte_any __attribute__((vector_size(L), aligned(1)));
+
+/* for (int i = 0; i < n; i++), unrolled whole: the arrays that it indexes
+ * are then registers. */
+#define UNROLLED(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+
+#define ALWAYS static inline __attribute__((always_inline, unused))
+
+ALWAYS vf vf_load(const float *p)
+{
+    return *(const vf_any *)p;
+}
+
+ALWAYS void vf_store(float *p, vf v)
+{
+    *(vf_any *)p = v;
+}
+
+ALWAYS vi vi_load(const void *p)
+{
+    return *(const vi_any *)p;
+}
+
+ALWAYS void vi_store(void *p, vi v)
+{
+    *(vi_any *)p = v;
+}
+
+ALWAYS vf vf_set(float f)
+{
+    return f - (vf){0};
+}
+
+ALWAYS vi vi_set(int32_t i)
+{
+    return i - (vi){0};
+}
+
+/* The four bytes at p in every lane. */
+ALWAYS vi vi_spread(const void *p)
+{
+    int32_t i;
+    memcpy(&i, p, 4);
+    return vi_set(i);
+}
+
+ALWAYS vf vf_of(vi v)
+{
+    return __builtin_convertvector(v, vf);
+}
+
+/* yes where mask (all ones or zeros) is set, else no. */
+ALWAYS vf vf_pick(vi mask, vf yes, vf no)
+{
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+
+/* L bytes, halves, as integers. */
+ALWAYS vi vi_of_bytes(const void *p)
+{
+    return __builtin_convertvector(*(const byte_any *)p, vi);
+}
+
+ALWAYS vi vi_of_halves(const void *p)
+{
+    return __builtin_convertvector(*(const half_any *)p, vi);
+}
+
+ALWAYS vf vf_of_bf16(const void *p)
+{
+    return (vf)(vi_of_halves(p) << 16);
+}
+
+/* a * b + c; x where it is NaN, else the larger; nearest-even integers of
+ * |v| < 2^22; L halves as floats; floats as halves. */
+#if VEC_AVX512
+
+ALWAYS vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+ALWAYS vf vf_max(vf x, vf low)
+{
+    return _mm512_max_ps(low, x);
+}
+
+ALWAYS vf vf_min(vf x, vf high)
+{
+    return _mm512_min_ps(high, x);
+}
+
+ALWAYS vi vi_round(vf v)
+{
+    return (vi)_mm512_cvtps_epi32(v);
+}
+
+ALWAYS vf vf_of_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256(p));
+}
+
+ALWAYS void f16_of_vf(void *p, vf v)
+{
+    _mm256_storeu_si256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* acc + the dot product, lane by lane, of four unsigned bytes and four signed
+ * ones. Inline assembly because gcc 12 copies every accumulator to the stack
+ * around the intrinsic. */
+ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
+{
+    (void)wide;
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(bytes), "v"(x));
+    return acc;
+}
+
+/* v * 2^n for n of any size. */
+ALWAYS vf vf_scale2(vf v, vf n)
+{
+    return _mm512_scalef_ps(v, n);
+}
+
+ALWAYS float vf_sum(vf v)
+{
+    return _mm512_reduce_add_ps(v);
+}
+
+#elif VEC_AVX2
+
+ALWAYS vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+ALWAYS vf vf_max(vf x, vf low)
+{
+    return _mm256_max_ps(low, x);
+}
+
+ALWAYS vf vf_min(vf x, vf high)
+{
+    return _mm256_min_ps(high, x);
+}
+
+ALWAYS vi vi_round(vf v)
+{
+    return (vi)_mm256_cvtps_epi32(v);
+}
+
+ALWAYS vf vf_of_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+
+ALWAYS void f16_of_vf(void *p, vf v)
+{
+    _mm_storeu_si128(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* As above; pairs of products pass through 16 bits. wide: bytes are signed
+ * ones plus 128, whose pairs could overflow, so the sign moves to x (and the
+ * 128 is gone: OFFSET_WIDE in kernels.h). */
+ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
+{
+    __m256i w = (__m256i)bytes, s = (__m256i)x;
+    if (wide) {
+        w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        s = _mm256_sign_epi8(s, w);
+        w = _mm256_abs_epi8(w);
+    }
+    __m256i pairs = _mm256_maddubs_epi16(w, s);
+    return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+#else
+
+ALWAYS vf vf_fma(vf a, vf b, vf c)
+{
+    return a * b + c;
+}
+
+ALWAYS vf vf_max(vf x, vf low)
+{
+    return vf_pick(x < low, low, x);
+}
+
+ALWAYS vf vf_min(vf x, vf high)
+{
+    return vf_pick(x > high, high, x);
+}
+
+ALWAYS vi vi_round(vf v)
+{
+    return (vi)(v + 0x1.8p23f) - 0x4b400000;
+}
+
+ALWAYS vf vf_of_f16(const void *p)
+{
+    vi h = vi_of_halves(p), rest = (h & 0x7fff) << 13;
+    vi special = rest >= 0x0f800000; /* infinity or NaN */
+    vi odd = rest > 0x0f800000;
+    vi plain = (vi)((vf)rest * 0x1p112f);
+    vi other = 0x7f800000 | rest | (odd & 0x00400000);
+    return (vf)((h & 0x8000) << 16 | (special & other) | (~special & plain));
+}
+
+ALWAYS void f16_of_vf(void *p, vf v)
+{
+    for (int i = 0; i < L; i++) {
+        uint16_t h = f32_to_f16(v[i]);
+        memcpy((char *)p + 2 * i, &h, 2);
+    }
+}
+
+/* As above; even and odd bytes are multiplied apart in 16 bits: a product is
+ * at most 255 * 127. */
+ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
+{
+    (void)wide;
+    vs even = (vs)((vw)bytes & 0xff) * (((vs)x << 8) >> 8);
+    vs odd = (vs)((vw)bytes >> 8) * ((vs)x >> 8);
+    vi even_sum = (((vi)even << 16) >> 16) + ((vi)even >> 16);
+    vi odd_sum = (((vi)odd << 16) >> 16) + ((vi)odd >> 16);
+    return acc + even_sum + odd_sum;
+}
+
+#endif
+
+#if !VEC_AVX512
+
+/* In two steps, since one factor cannot reach subnormals and infinity. */
+ALWAYS vf vf_scale2(vf v, vf n)
+{
+    vi all = vi_round(n), half = all >> 1;
+    vf a = (vf)((half + 127) << 23), b = (vf)((all - half + 127) << 23);
+    return v * a * b;
+}
+
+/* Halves of the lanes are added until one is left. */
+ALWAYS float vf_sum(vf v)
+{
+    float lanes[L];
+    vf_store(lanes, v);
+    for (int n = L / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            lanes[i] += lanes[i + n];
+    return lanes[0];
+}
+
+#endif
+
+/* The L x L transpose: blocks of h lanes are exchanged between rows h apart,
+ * for h = 1, 2, 4, ... */
+#define VEC_LOW(h, l)  ((l) & (h) ? L + (l) - (h) : (l))
+#define VEC_HIGH(h, l) ((l) & (h) ? L + (l) : (l) + (h))
+#define VEC_4(F, h, l) F(h, l), F(h, l + 1), F(h, l + 2), F(h, l + 3)
+#if VEC_AVX512
+#define VEC_LANES(F, h) \
+    VEC_4(F, h, 0), VEC_4(F, h, 4), VEC_4(F, h, 8), VEC_4(F, h, 12)
+#elif VEC_AVX2
+#define VEC_LANES(F, h) VEC_4(F, h, 0), VEC_4(F, h, 4)
+#else
+#define VEC_LANES(F, h) VEC_4(F, h, 0)
+#endif
+#define VEC_EXCHANGE(h)                                                     \
+    UNROLLED (i, L) {                                                       \
+        if (i & (h)) continue;                                              \
+        vf a = m[i], b = m[i + (h)];                                        \
+        m[i] = __builtin_shufflevector(a, b, VEC_LANES(VEC_LOW, h));        \
+        m[i + (h)] = __builtin_shufflevector(a, b, VEC_LANES(VEC_HIGH, h)); \
+    }
+
+ALWAYS void vf_transpose(vf m[L])
+{
+    VEC_EXCHANGE(1)
+    VEC_EXCHANGE(2)
+#if VEC_AVX512 || VEC_AVX2
+    VEC_EXCHANGE(4)
+#endif
+#if VEC_AVX512
+    VEC_EXCHANGE(8)
+#endif
+}
+
+/* Rounds to nearest even; a NaN stays one. */
+ALWAYS void bf16_of_vf(void *p, vf v)
+{
+    vu bits = (vu)v;
+    vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    vu nan = (vu)((bits & 0x7fffffff) > 0x7f800000);
+    rounded = (nan & (bits >> 16 | 0x40)) | (~nan & rounded);
+    half_vec h = __builtin_convertvector(rounded, half_vec);
+    memcpy(p, &h, sizeof h);
+}
+
+/* e^x within 2 units in the last place; 0 for what is below all floats,
+ * infinity above; NaN stays. The polynomial is Cephes' expf. */
+ALWAYS vf vf_exp(vf x)
+{
+    x = vf_min(vf_max(x, vf_set(-104)), vf_set(89));
+    vf n = vf_of(vi_round(x * 0x1.715476p+0f));
+    vf r = vf_fma(n, vf_set(-0.693359375f), x);
+    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf p = vf_set(1.9875691500e-4f);
+    p = vf_fma(p, r, vf_set(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+    p = vf_fma(p, r * r, r) + 1;
+    return vf_scale2(p, n);
+}
+
+#endif

@@ -1,0 +1,229 @@
+/* op_attention on every instruction set: close to "ref"; the same bits for a
+ * prompt in one chunk, in several, or token by token, beside others or
+ * alone, whatever the page size and the number of threads. */
+#include "tests/tensor/ops_help.h"
+
+/* One sequence of n tokens in a cache of its own with shuffled pages. */
+struct cache {
+    size_t n, heads, d;
+    struct op_kv kv;
+    uint32_t *pages;
+    float *q, *k, *v; /* [n, heads, d], [n, g, d] */
+};
+
+static struct cache cache_make(size_t n, size_t heads, size_t g, size_t d,
+                               enum dtype type, uint32_t page_tokens,
+                               uint64_t *seed)
+{
+    struct cache c = {.n = n, .heads = heads, .d = d};
+    size_t page_count = (n + page_tokens - 1) / page_tokens;
+    size_t bytes =
+        (page_count + 1) * page_tokens * g * d * dtype_block_bytes(type);
+    c.kv = (struct op_kv){mem_must(bytes, 1), mem_must(bytes, 1), type,
+                          page_tokens,        (uint32_t)g,        (uint32_t)d};
+    c.pages = mem_must(page_count, sizeof *c.pages);
+    for (size_t i = 0; i < page_count; i++) {
+        size_t j = rng_next(seed) % (i + 1);
+        c.pages[i] = c.pages[j];
+        c.pages[j] = (uint32_t)i + 1;
+    }
+    c.q = random_floats(n * heads * d, seed);
+    c.k = random_floats(n * g * d, seed);
+    c.v = random_floats(n * g * d, seed);
+    return c;
+}
+
+static void cache_fini(struct cache *c)
+{
+    mem_free(c->kv.k), mem_free(c->kv.v), mem_free(c->pages);
+    mem_free(c->q), mem_free(c->k), mem_free(c->v);
+}
+
+/* Writes and attends tokens [from, from + rows) of the sequence. */
+static void step(struct device *dev, struct cache *c, size_t from, size_t rows,
+                 float *out)
+{
+    size_t g = c->kv.kv_heads, row = c->heads * c->d;
+    struct op_seq seq = {0, (uint32_t)rows, (uint32_t)(from + rows), c->pages};
+    op_kv_write(dev, &c->kv, &seq, 1, c->k + from * g * c->d,
+                c->v + from * g * c->d);
+    op_attention(dev, out + from * row, c->q + from * row, &c->kv, &seq, 1,
+                 c->heads, 1 / sqrtf((float)c->d));
+}
+
+static const struct shape {
+    size_t n, heads, g, d;
+    enum dtype type;
+    uint32_t page_tokens;
+} shapes[] = {
+    {1, 4, 4, 64, DTYPE_F32, 1},      {37, 9, 3, 64, DTYPE_F16, 16},
+    {70, 4, 1, 80, DTYPE_BF16, 8},    {301, 8, 1, 96, DTYPE_F16, 64},
+    {530, 2, 1, 128, DTYPE_BF16, 32}, {260, 3, 3, 20, DTYPE_F32, 4},
+    {97, 16, 2, 16, DTYPE_F16, 2},    {258, 2, 2, 256, DTYPE_F32, 64},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+static struct cache shape_cache(const struct shape *s, uint64_t *seed)
+{
+    return cache_make(s->n, s->heads, s->g, s->d, s->type, s->page_tokens,
+                      seed);
+}
+
+static void attention_is_close_to_ref(void **state)
+{
+    (void)state;
+    struct device *ref = open_ref();
+    for (size_t s = 0; s < SHAPES; s++) {
+        uint64_t seed = 20 + s;
+        struct cache c = shape_cache(&shapes[s], &seed);
+        size_t n = c.n * c.heads * c.d;
+        float *want = floats(n), *got = floats(n);
+        step(ref, &c, 0, c.n, want);
+        for (int i = 0; i < ISAS; i++) {
+            struct device *cpu = open_cpu(isas[i], 2);
+            if (!cpu) continue;
+            step(cpu, &c, 0, c.n, got);
+            check_close(got, want, n,
+                        2e-5 * largest(c.v, c.n * c.kv.kv_heads * c.d), 1e-5);
+            device_close(cpu);
+        }
+        cache_fini(&c);
+        mem_free(want), mem_free(got);
+    }
+    device_close(ref);
+}
+
+static void chunks_and_threads_do_not_change_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < ISAS; i++) {
+        struct device *one = open_cpu(isas[i], 1);
+        if (!one) continue;
+        struct device *three = open_cpu(isas[i], 3);
+        for (size_t s = 0; s < SHAPES; s++) {
+            uint64_t seed = 40 + s;
+            struct cache c = shape_cache(&shapes[s], &seed);
+            size_t n = c.n * c.heads * c.d;
+            float *want = floats(n), *got = floats(n);
+            step(one, &c, 0, c.n, want);
+            for (int split = 0; split < 4; split++) {
+                memset(got, 0, n * sizeof *got);
+                for (size_t t = 0, rows; t < c.n; t += rows) {
+                    rows = split == 0 ? 1 : 1 + rng_next(&seed) % 60;
+                    if (split == 3) rows = c.n;
+                    if (rows > c.n - t) rows = c.n - t;
+                    step(split % 2 ? three : one, &c, t, rows, got);
+                }
+                if (memcmp(got, want, n * sizeof *got) != 0)
+                    fail_msg("%s: shape %zu split %d", device_describe(one), s,
+                             split);
+            }
+            cache_fini(&c);
+            mem_free(want), mem_free(got);
+        }
+        device_close(one);
+        device_close(three);
+    }
+}
+
+/* A batch of sequences in one cache: prefill, decode and nothing to do. */
+static void a_batch_gives_what_each_alone_gives(void **state)
+{
+    (void)state;
+    enum { G = 2, HEADS = 6, D = 64, PT = 16, PAGES = 60, SEQS = 5 };
+    static const uint32_t lens[SEQS] = {40, 290, 1, 17, 300};
+    static const uint32_t rows[SEQS] = {40, 1, 1, 0, 33};
+    uint64_t seed = 60;
+    uint32_t order[PAGES], next = 0;
+    for (uint32_t i = 0; i < PAGES; i++) {
+        size_t j = rng_next(&seed) % (i + 1);
+        order[i] = order[j];
+        order[j] = i;
+    }
+    struct op_seq seqs[SEQS];
+    uint32_t first = 0;
+    for (int s = 0; s < SEQS; s++) {
+        seqs[s] = (struct op_seq){first, rows[s], lens[s], order + next};
+        next += (lens[s] + PT - 1) / PT;
+        first += rows[s];
+    }
+    assert_true(next <= PAGES);
+    float *k = random_floats(PAGES * PT * G * D, &seed);
+    float *v = random_floats(PAGES * PT * G * D, &seed);
+    float *q = random_floats(first * HEADS * D, &seed);
+    struct op_kv kv = {k, v, DTYPE_F32, PT, G, D};
+    float *all = floats(first * HEADS * D), *one = floats(first * HEADS * D);
+    for (int i = 0; i < ISAS; i++) {
+        struct device *cpu = open_cpu(isas[i], 2);
+        if (!cpu) continue;
+        op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f);
+        for (int s = 0; s < SEQS; s++)
+            op_attention(cpu, one, q, &kv, &seqs[s], 1, HEADS, 0.125f);
+        assert_memory_equal(all, one, first * HEADS * D * sizeof *all);
+        device_close(cpu);
+    }
+    mem_free(k), mem_free(v), mem_free(q), mem_free(all), mem_free(one);
+}
+
+/* Tokens that a row does not see may hold anything, also in its own chunk;
+ * one that it sees makes it (and later rows) no number. */
+static void rows_see_no_later_token(void **state)
+{
+    (void)state;
+    for (int i = 0; i < ISAS; i++) {
+        struct device *cpu = open_cpu(isas[i], 2);
+        if (!cpu) continue;
+        for (int in_v = 0; in_v < 2; in_v++) {
+            uint64_t seed = 70;
+            struct cache c = cache_make(300, 4, 2, 64, DTYPE_F16, 16, &seed);
+            size_t row = c.heads * c.d, n = c.n * row, bad = 271;
+            float *clean = floats(n), *got = floats(n);
+            step(cpu, &c, 0, c.n, clean);
+            (in_v ? c.v : c.k)[bad * 2 * c.d + 3] = NAN; /* kv head 0 */
+            step(cpu, &c, 0, c.n, got);
+            assert_memory_equal(got, clean, bad * row * sizeof *got);
+            for (size_t t = bad; t < c.n; t++) {
+                assert_true(isnan(got[t * row + 3]));
+                assert_memory_equal(got + t * row + 2 * c.d,
+                                    clean + t * row + 2 * c.d,
+                                    2 * c.d * sizeof *got);
+            }
+            cache_fini(&c);
+            mem_free(clean), mem_free(got);
+        }
+        device_close(cpu);
+    }
+}
+
+/* Scores far beyond what exp can take, and of -inf in a whole segment. */
+static void large_scores_are_fine(void **state)
+{
+    (void)state;
+    struct device *ref = open_ref();
+    uint64_t seed = 80;
+    struct cache c = cache_make(600, 1, 1, 16, DTYPE_F32, 32, &seed);
+    size_t n = c.n * c.d;
+    float *want = floats(n), *got = floats(n);
+    for (size_t t = 0; t < c.n; t++) {
+        c.q[t * 16] = 100;
+        c.k[t * 16] = t < 300 ? -INFINITY : (float)(t % 50) * 30;
+    }
+    step(ref, &c, 0, c.n, want);
+    for (int i = 0; i < ISAS; i++) {
+        struct device *cpu = open_cpu(isas[i], 2);
+        if (!cpu) continue;
+        step(cpu, &c, 0, c.n, got);
+        for (size_t t = 0; t < 300; t++) /* all scores -inf: 0 / 0 */
+            assert_true(isnan(got[t * 16]) && isnan(want[t * 16]));
+        /* float32 scores of 40 000 are only good to 0.4 % after exp */
+        check_close(got + 300 * 16, want + 300 * 16, 300 * 16, 1e-2, 1e-2);
+        device_close(cpu);
+    }
+    cache_fini(&c);
+    mem_free(want), mem_free(got);
+    device_close(ref);
+}
+
+TESTS(T(attention_is_close_to_ref), T(chunks_and_threads_do_not_change_bits),
+      T(a_batch_gives_what_each_alone_gives), T(rows_see_no_later_token),
+      T(large_scores_are_fine))

@@ -1,0 +1,272 @@
+/* The operations but op_linear and op_attention: close to "ref", the same
+ * bits in any batch, and "ref" itself against values worked out by hand. */
+#include "tests/tensor/ops_help.h"
+
+static void ref_means_what_the_contract_says(void **state)
+{
+    (void)state;
+    struct device *ref = open_ref();
+    float x[4] = {3, 4, 0, 0}, gain[4] = {1, 2, 1, 1}, out[4];
+    op_rmsnorm(ref, out, x, gain, 2, 2, 0);
+    float root = (float)sqrt(12.5);
+    check_close(out, (float[]){3 / root, 8 / root}, 2, 1e-6, 0);
+    assert_true(isnan(out[2])); /* 0 / 0 without eps */
+
+    float turned[4] = {1, 2, 3, 4}, freqs[1] = {0.5f};
+    struct rope rope = {freqs, 2, 1};
+    op_rope(ref, turned, &rope, (uint32_t[]){2}, 1, 1, 4);
+    check_close(turned,
+                (float[]){(float)(cos(1) - 2 * sin(1)),
+                          (float)(2 * cos(1) + sin(1)), 3, 4},
+                4, 1e-6, 0);
+
+    float g[2] = {0, 2}, up[2] = {5, 3};
+    op_silu_mul(ref, out, g, up, 2);
+    check_close(out, (float[]){0, (float)(6 / (1 + exp(-2)))}, 2, 1e-6, 0);
+
+    /* One head of dimension 2, three tokens, a page each, in odd order. */
+    float k[8] = {0, 0, 2, 0, 0, 0, 1, 0}, v[8] = {0, 0, 6, 1, 0, 0, 9, 4};
+    struct op_kv kv = {k, v, DTYPE_F32, 1, 1, 2};
+    uint32_t pages[] = {3, 1, 2};
+    struct op_seq seq = {0, 1, 3, pages};
+    float new_k[2] = {3, 7}, new_v[2] = {2, 2}, q[2] = {1, 0};
+    op_kv_write(ref, &kv, &seq, 1, new_k, new_v);
+    assert_true(k[4] == 3 && k[5] == 7 && v[4] == 2);
+    op_attention(ref, out, q, &kv, &seq, 1, 1, 1);
+    double e1 = exp(1), e2 = exp(2), e3 = exp(3), all = e1 + e2 + e3;
+    check_close(out,
+                (float[]){(float)((9 * e1 + 6 * e2 + 2 * e3) / all),
+                          (float)((4 * e1 + 1 * e2 + 2 * e3) / all)},
+                2, 1e-6, 0);
+    device_close(ref);
+}
+
+typedef void on_cpu(struct device *cpu, struct device *ref);
+
+static void on_each_isa(on_cpu *test)
+{
+    struct device *ref = open_ref();
+    for (int i = 0; i < ISAS; i++) {
+        struct device *cpu = open_cpu(isas[i], 2);
+        if (!cpu) continue;
+        test(cpu, ref);
+        device_close(cpu);
+    }
+    device_close(ref);
+}
+
+static void norms(struct device *cpu, struct device *ref)
+{
+    static const size_t cols[] = {1, 5, 16, 64, 80, 576, 1024, 1027};
+    uint64_t seed = 11;
+    for (size_t i = 0; i < sizeof cols / sizeof *cols; i++) {
+        size_t rows = 67, n = rows * cols[i];
+        float *x = random_floats(n, &seed),
+              *gain = random_floats(cols[i], &seed);
+        float *got = floats(n), *want = floats(n);
+        op_rmsnorm(cpu, got, x, gain, rows, cols[i], 1e-6f);
+        op_rmsnorm(ref, want, x, gain, rows, cols[i], 1e-6f);
+        check_close(got, want, n, 2e-6 * largest(want, n), 2e-6);
+        for (size_t r = 0; r < rows; r++) /* by one, in place */
+            op_rmsnorm(cpu, x + r * cols[i], x + r * cols[i], gain, 1, cols[i],
+                       1e-6f);
+        assert_memory_equal(x, got, n * sizeof *x);
+        mem_free(x), mem_free(gain), mem_free(got), mem_free(want);
+    }
+}
+
+static void silus(struct device *cpu, struct device *ref)
+{
+    uint64_t seed = 12;
+    enum { N = 50001 };
+    float *g = random_floats(N, &seed), *up = random_floats(N, &seed);
+    float *got = floats(N), *want = floats(N);
+    for (int i = 0; i < 4000; i++)
+        g[i] = (float)(i - 2000) * 0.06f;
+    op_silu_mul(cpu, got, g, up, N);
+    op_silu_mul(ref, want, g, up, N);
+    check_close(got, want, N, 1e-36, 2e-6);
+    for (size_t i = 0, n; i < N; i += n) { /* other cuts, in place */
+        n = 1 + rng_next(&seed) % 700;
+        if (n > N - i) n = N - i;
+        op_silu_mul(cpu, g + i, g + i, up + i, n);
+    }
+    assert_memory_equal(g, got, N * sizeof *g);
+
+    float odd[5] = {NAN, INFINITY, -INFINITY, 1e38f, -1e38f}, ones[5], out[5];
+    for (int i = 0; i < 5; i++)
+        ones[i] = 1;
+    op_silu_mul(cpu, out, odd, ones, 5);
+    assert_true(isnan(out[0]) && out[1] == INFINITY && out[3] == 1e38f);
+    assert_true(out[4] == 0);
+    mem_free(g), mem_free(up), mem_free(got), mem_free(want);
+}
+
+static void ropes(struct device *cpu, struct device *ref)
+{
+    static const struct {
+        size_t heads, d, rotary;
+    } shapes[] = {
+        {3, 64, 64}, {1, 128, 128}, {9, 80, 80}, {2, 96, 32}, {4, 64, 2}};
+    uint64_t seed = 13;
+    enum { TOKENS = 70 };
+    uint32_t positions[TOKENS];
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        size_t heads = shapes[i].heads, d = shapes[i].d;
+        size_t n = TOKENS * heads * d;
+        float freqs[64];
+        for (size_t f = 0; f < shapes[i].rotary / 2; f++)
+            freqs[f] =
+                (float)pow(1e4, -2.0 * (double)f / (double)shapes[i].rotary);
+        for (int t = 0; t < TOKENS; t++)
+            positions[t] = (uint32_t)(rng_next(&seed) % 40000);
+        struct rope rope = {freqs, shapes[i].rotary, 1.25f};
+        float *x = random_floats(n, &seed), *got = floats(n), *want = floats(n);
+        memcpy(got, x, n * sizeof *x);
+        memcpy(want, x, n * sizeof *x);
+        for (int twice = 0; twice < 2; twice++) { /* the second: known turns */
+            op_rope(cpu, got, &rope, positions, TOKENS, heads, d);
+            op_rope(ref, want, &rope, positions, TOKENS, heads, d);
+            check_close(got, want, n, 2e-6 * largest(want, n), 2e-6);
+        }
+        for (size_t t = 0; t < TOKENS * 2; t++)
+            op_rope(cpu, x + t / 2 * heads * d, &rope, positions + t / 2, 1,
+                    heads, d);
+        assert_memory_equal(x, got, n * sizeof *x);
+        mem_free(x), mem_free(got), mem_free(want);
+    }
+}
+
+static void rows_copied(struct device *cpu, struct device *ref)
+{
+    uint64_t seed = 14;
+    struct why why = {0};
+    for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
+        enum { VOCAB = 50, COLS = 512, TOKENS = 90 };
+        void *bytes = random_matrix(type, VOCAB, COLS, &seed);
+        struct weight *w, *r;
+        assert_int_equal(weight_create(&w, cpu, type, VOCAB, COLS, bytes, &why),
+                         0);
+        assert_int_equal(weight_create(&r, ref, type, VOCAB, COLS, bytes, &why),
+                         0);
+        assert_int_equal(weight_rows(w), VOCAB);
+        assert_int_equal(weight_cols(w), COLS);
+        int32_t ids[TOKENS];
+        uint32_t rows[TOKENS];
+        for (int t = 0; t < TOKENS; t++) {
+            ids[t] = (int32_t)(rng_next(&seed) % VOCAB);
+            rows[t] = (uint32_t)(rng_next(&seed) % TOKENS);
+        }
+        float *got = floats(TOKENS * COLS), *want = floats(TOKENS * COLS);
+        float *picked = floats(TOKENS * COLS);
+        op_embed(cpu, got, w, ids, TOKENS);
+        op_embed(ref, want, r, ids, TOKENS);
+        assert_memory_equal(got, want, TOKENS * COLS * sizeof *got);
+        dtype_decode(
+            type, (char *)bytes + (size_t)ids[7] * dtype_row_bytes(type, COLS),
+            picked, COLS);
+        assert_memory_equal(got + 7 * COLS, picked, COLS * sizeof *got);
+        op_gather(cpu, picked, got, rows, TOKENS, COLS);
+        for (int t = 0; t < TOKENS; t++)
+            assert_memory_equal(picked + t * COLS, got + rows[t] * COLS,
+                                COLS * sizeof *got);
+        weight_destroy(w);
+        weight_destroy(r);
+        mem_free(bytes), mem_free(got), mem_free(want), mem_free(picked);
+    }
+}
+
+static void kv_written(struct device *cpu, struct device *ref)
+{
+    uint64_t seed = 15;
+    enum { PAGES = 12, PAGE_TOKENS = 4, G = 3, D = 20, ROWS_ = 19 };
+    enum { ELEMS = PAGES * PAGE_TOKENS * G * D };
+    uint32_t first[] = {7, 3, 9, 1}, second[] = {2, 11};
+    struct op_seq seqs[] = {
+        {0, 13, 15, first}, {13, 0, 3, second}, {13, 6, 6, second}};
+    float *k = random_floats(ROWS_ * G * D, &seed);
+    float *v = random_floats(ROWS_ * G * D, &seed);
+    k[5] = NAN, k[6] = INFINITY, k[7] = 1e-8f, k[8] = 65520, v[9] = 3e38f;
+    for (enum dtype type = DTYPE_F32; type <= DTYPE_BF16; type++) {
+        float *mine[2] = {floats(ELEMS), floats(ELEMS)};
+        float *its[2] = {floats(ELEMS), floats(ELEMS)};
+        struct op_kv a = {mine[0], mine[1], type, PAGE_TOKENS, G, D};
+        struct op_kv b = {its[0], its[1], type, PAGE_TOKENS, G, D};
+        op_kv_write(cpu, &a, seqs, 3, k, v);
+        op_kv_write(ref, &b, seqs, 3, k, v);
+        for (int i = 0; i < 2; i++) {
+            assert_memory_equal(mine[i], its[i], ELEMS * sizeof(float));
+            mem_free(mine[i]), mem_free(its[i]);
+        }
+    }
+    mem_free(k), mem_free(v);
+}
+
+static void norms_are_close_and_alone(void **state)
+{
+    (void)state;
+    on_each_isa(norms);
+}
+
+static void silu_is_close_and_alone(void **state)
+{
+    (void)state;
+    on_each_isa(silus);
+}
+
+static void rope_is_close_and_alone(void **state)
+{
+    (void)state;
+    on_each_isa(ropes);
+}
+
+static void embed_and_gather_copy_rows(void **state)
+{
+    (void)state;
+    on_each_isa(rows_copied);
+}
+
+static void kv_is_rounded_into_its_pages(void **state)
+{
+    (void)state;
+    on_each_isa(kv_written);
+}
+
+static void nothing(struct device *cpu, struct device *ref)
+{
+    struct device *both[] = {cpu, ref};
+    for (int i = 0; i < 2; i++) {
+        float x[1] = {1};
+        struct weight *w;
+        assert_int_equal(weight_create(&w, both[i], DTYPE_F32, 1, 1, x, NULL),
+                         0);
+        struct rope rope = {x, 2, 1};
+        struct op_kv kv = {x, x, DTYPE_F32, 1, 1, 1};
+        struct op_seq none = {0, 0, 0, NULL};
+        struct linear l = {x, w, NULL, false};
+        op_embed(both[i], x, w, NULL, 0);
+        op_rmsnorm(both[i], x, x, x, 0, 1, 1);
+        op_linear(both[i], x, 0, &l, 1);
+        op_linear(both[i], x, 1, &l, 0);
+        op_rope(both[i], x, &rope, NULL, 0, 1, 2);
+        op_kv_write(both[i], &kv, NULL, 0, x, x);
+        op_kv_write(both[i], &kv, &none, 1, x, x);
+        op_attention(both[i], x, x, &kv, NULL, 0, 1, 1);
+        op_attention(both[i], x, x, &kv, &none, 1, 1, 1);
+        op_silu_mul(both[i], x, x, x, 0);
+        op_gather(both[i], x, x, NULL, 0, 1);
+        assert_true(x[0] == 1);
+        weight_destroy(w);
+    }
+}
+
+static void empty_calls_do_nothing(void **state)
+{
+    (void)state;
+    on_each_isa(nothing);
+}
+
+TESTS(T(ref_means_what_the_contract_says), T(norms_are_close_and_alone),
+      T(silu_is_close_and_alone), T(rope_is_close_and_alone),
+      T(embed_and_gather_copy_rows), T(kv_is_rounded_into_its_pages),
+      T(empty_calls_do_nothing))
