@@ -1,0 +1,692 @@
+/* Batches: checked and copied at submit, routed over ways once the link is
+ * up, taken in chunks, finished when the last chunk is back.
+ *
+ *     waiting (link NULL) -> routed: streams in the link's queues
+ *       -> all taken -> all chunks back -> finished (x->done, or sync waiter)
+ *
+ * The first failure takes what is left out of the queues; the batch still
+ * waits for its chunks, so that a completion always means quiet memory. */
+#include "xfer/core.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { INLINE_BYTES = 64 << 10 }; /* a caller copies this much itself */
+
+static void batch_free(struct batch *b)
+{
+    if (!b) return;
+    mem_free(b->locals);
+    mem_free(b->sorted);
+    mem_free(b->ops);
+    mem_free(b);
+}
+
+/* ---- what the caller gave ---- */
+
+static int span_of(uint64_t at, uint64_t bytes, uint32_t rows, uint64_t pitch,
+                   uint64_t *span)
+{
+    struct wire_desc d = {.addr = at, .bytes = bytes, .rows = rows};
+    uint64_t last = 0, end;
+    d.pitch = pitch;
+    if (rows > 1 && (pitch < bytes ||
+                     __builtin_mul_overflow(pitch, (uint64_t)rows - 1, &last)))
+        return ERR_INVALID;
+    if (__builtin_add_overflow(last, bytes, &end) ||
+        __builtin_add_overflow(at, end, &end))
+        return ERR_INVALID;
+    *span = wire_desc_span(&d);
+    return 0;
+}
+
+static uint64_t remote_span(const struct xfer_op *op)
+{
+    return op->rows > 1 ? op->remote_pitch * (op->rows - 1) + op->bytes
+                        : op->bytes;
+}
+
+/* Rows that touch each other on both sides are one row. */
+static int op_normalize(struct xfer_op *op, size_t index, struct why *why)
+{
+    uint64_t span, all;
+    if (op->rows == 0) op->rows = 1;
+    if (op->kind != XFER_WRITE && op->kind != XFER_READ)
+        return err_set(why, ERR_INVALID, "operation %zu: kind %d", index,
+                       (int)op->kind);
+    if (span_of((uintptr_t)op->local, op->bytes, op->rows, op->local_pitch,
+                &span) ||
+        span_of(op->remote, op->bytes, op->rows, op->remote_pitch, &span) ||
+        __builtin_mul_overflow(op->bytes, (uint64_t)op->rows, &all))
+        return err_set(why, ERR_INVALID,
+                       "operation %zu: %u rows of %llu bytes, pitches %llu "
+                       "and %llu",
+                       index, op->rows, (unsigned long long)op->bytes,
+                       (unsigned long long)op->local_pitch,
+                       (unsigned long long)op->remote_pitch);
+    if (op->rows > 1 && op->local_pitch == op->bytes &&
+        op->remote_pitch == op->bytes) {
+        op->bytes = all;
+        op->rows = 1;
+    }
+    return 0;
+}
+
+static int batch_create(struct batch **out, const struct xfer_batch *from,
+                        struct why *why)
+{
+    *out = NULL;
+    if (from->count && !from->ops)
+        return err_set(why, ERR_INVALID, "no operations");
+    struct batch *b = mem_try(1, sizeof *b, 0);
+    if (!b) return err_set(why, ERR_NOMEM, "out of memory for a batch");
+    size_t bytes;
+    if (__builtin_mul_overflow(from->count, sizeof *b->ops, &bytes) ||
+        !(b->ops = mem_retry(NULL, bytes))) {
+        batch_free(b);
+        return err_set(why, ERR_NOMEM, "out of memory for %zu operations",
+                       from->count);
+    }
+    b->tag = from->tag;
+    if (from->epoch) {
+        b->has_epoch = true;
+        b->epoch = *from->epoch;
+    }
+    for (size_t i = 0; i < from->count; i++) {
+        if (from->ops[i].bytes == 0) continue;
+        struct xfer_op *op = &b->ops[b->count];
+        *op = from->ops[i];
+        int rc = op_normalize(op, i, why);
+        if (rc) {
+            batch_free(b);
+            return rc;
+        }
+        b->bytes += op->bytes * op->rows;
+        b->count++;
+    }
+    *out = b;
+    return 0;
+}
+
+static bool local_add(struct batch *b, struct xfer_mem *mem)
+{
+    if (mem->seen_by == b->serial) return true;
+    if (b->local_count == b->local_cap) {
+        size_t cap = b->local_cap ? b->local_cap * 2 : 4;
+        void *grown = mem_retry(b->locals, cap * sizeof(struct xfer_mem *));
+        if (!grown) return false;
+        b->locals = grown;
+        b->local_cap = cap;
+    }
+    mem->seen_by = b->serial;
+    mem->users++;
+    b->locals[b->local_count++] = mem;
+    return true;
+}
+
+static void locals_drop(struct batch *b)
+{
+    while (b->local_count)
+        mem_user_drop(b->locals[--b->local_count]);
+}
+
+/* Finds and holds the registration of each local range. */
+static int locals_hold(struct xfer *x, struct batch *b, struct why *why)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        const struct xfer_op *op = &b->ops[i];
+        uint64_t span = op->rows > 1
+                            ? op->local_pitch * (op->rows - 1) + op->bytes
+                            : op->bytes;
+        struct xfer_mem *mem = mem_at(x, (uintptr_t)op->local, span);
+        int rc = 0;
+        if (!mem)
+            rc = err_set(why, ERR_RANGE,
+                         "operation %zu: local memory %p + %llu is not "
+                         "registered",
+                         i, op->local, (unsigned long long)span);
+        else if (!local_add(b, mem))
+            rc = err_set(why, ERR_NOMEM, "out of memory for a batch");
+        if (rc) {
+            locals_drop(b);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* ---- the end of a batch ---- */
+
+static void stream_unqueue(struct stream *s)
+{
+    if (!s->list) return;
+    TAILQ_REMOVE(s->list, s, next);
+    s->list = NULL;
+}
+
+static void batch_finish(struct batch *b)
+{
+    struct xfer *x = b->peer->x;
+    TAILQ_REMOVE(&b->peer->batches, b, of_peer);
+    if (TAILQ_EMPTY(&b->peer->batches) && !b->peer->refs) xfer_chores(x);
+    locals_drop(b);
+    x->batch_count--;
+    x->stats.batches++;
+    if (b->rc) x->stats.batches_failed++;
+    b->finished = true;
+    if (!b->sync) {
+        TAILQ_INSERT_TAIL(&x->done, b, done);
+        if (!x->done_signaled) {
+            uint64_t one = 1;
+            x->done_signaled = write(x->done_fd, &one, sizeof one) > 0;
+        }
+    }
+    pthread_cond_broadcast(&x->done_cond);
+}
+
+static void batch_settle(struct batch *b)
+{
+    if (b->chunks || b->finished) return;
+    for (int i = 0; i < XFER_WAYS; i++)
+        if (b->streams[i].list) return;
+    batch_finish(b);
+}
+
+/* Nothing more of b is begun. A lost peer outranks a cancel: it says that the
+ * other side's memory may still change. */
+static void batch_fail(struct batch *b, int rc, const char *text)
+{
+    for (int i = 0; i < XFER_WAYS; i++)
+        stream_unqueue(&b->streams[i]);
+    if (!b->rc || (b->rc == ERR_CANCELED && rc != ERR_CANCELED)) {
+        b->rc = rc;
+        snprintf(b->text, sizeof b->text, "%s", text);
+    }
+    batch_settle(b);
+}
+
+void batches_fail_unrouted(struct xfer_peer *peer, int rc, const char *text)
+{
+    struct batch *b, *after;
+    for (b = TAILQ_FIRST(&peer->batches); b; b = after) {
+        after = TAILQ_NEXT(b, of_peer);
+        if (!b->link) batch_fail(b, rc, text);
+    }
+}
+
+void batches_fail_link(struct xfer_link *link, int rc, const char *text)
+{
+    struct batch *b, *after;
+    for (b = TAILQ_FIRST(&link->peer->batches); b; b = after) {
+        after = TAILQ_NEXT(b, of_peer);
+        if (b->link == link) batch_fail(b, rc, text);
+    }
+}
+
+static bool something_left(const struct batch *b)
+{
+    if (!b->link) return true;
+    for (int i = 0; i < XFER_WAYS; i++)
+        if (b->streams[i].list) return true;
+    return false;
+}
+
+size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag)
+{
+    size_t asked = 0;
+    struct batch *b, *after;
+    for (b = TAILQ_FIRST(&peer->batches); b; b = after) {
+        after = TAILQ_NEXT(b, of_peer);
+        if (tag && (b->tag != *tag || b->sync)) continue;
+        asked++;
+        if (something_left(b)) batch_fail(b, ERR_CANCELED, "canceled");
+    }
+    return asked;
+}
+
+/* ---- routing ---- */
+
+static const struct xfer_way *way_of(struct xfer_link *link,
+                                     const struct xfer_op *op)
+{
+    const struct xfer_way *ways[] = {&xfer_way_self, &xfer_way_memfd,
+                                     &xfer_way_cma, link->frames};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        if (ways[i] && ways[i]->find(link, op)) return ways[i];
+    return NULL;
+}
+
+static void stream_queue(struct xfer_link *link, struct batch *b,
+                         const struct xfer_way *way, struct xfer_op *ops,
+                         size_t count)
+{
+    struct stream *s = &b->streams[__builtin_ctz(way->via)];
+    s->batch = b;
+    s->way = way;
+    s->ops = ops;
+    s->count = count;
+    s->list = way->copy ? &link->copy_queue : &link->frame_queue;
+    TAILQ_INSERT_TAIL(s->list, s, next);
+}
+
+/* Splits operations of several ways into one run of ops per way. */
+static int batch_sort(struct xfer_link *link, struct batch *b)
+{
+    const struct xfer_way *ways[XFER_WAYS] = {NULL};
+    size_t counts[XFER_WAYS] = {0}, at[XFER_WAYS], sum = 0;
+    b->sorted = mem_retry(NULL, b->count * sizeof *b->sorted);
+    if (!b->sorted) return ERR_NOMEM;
+    for (size_t i = 0; i < b->count; i++) {
+        const struct xfer_way *way = way_of(link, &b->ops[i]);
+        ways[__builtin_ctz(way->via)] = way;
+        counts[__builtin_ctz(way->via)]++;
+    }
+    for (int w = 0; w < XFER_WAYS; w++) {
+        at[w] = sum;
+        sum += counts[w];
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        int w = __builtin_ctz(way_of(link, &b->ops[i])->via);
+        b->sorted[at[w]++] = b->ops[i];
+    }
+    for (int w = 0; w < XFER_WAYS; w++)
+        if (counts[w])
+            stream_queue(link, b, ways[w], b->sorted + at[w] - counts[w],
+                         counts[w]);
+    return 0;
+}
+
+/* No way has the range (none of them asks the target). */
+static void batch_unreachable(struct xfer_link *link, struct batch *b,
+                              const struct xfer_op *op)
+{
+    char text[200];
+    struct xfer_op any_key = *op;
+    any_key.key = 0;
+    bool stale = op->key && way_of(link, &any_key);
+    snprintf(text, sizeof text, "peer %.100s: 0x%llx + %llu: %s",
+             link->peer->name, (unsigned long long)op->remote,
+             (unsigned long long)remote_span(op),
+             stale ? err_text(ERR_STALE) : "not in its registered memory");
+    batch_fail(b, stale ? ERR_STALE : ERR_RANGE, text);
+}
+
+static void batch_route(struct xfer_link *link, struct batch *b)
+{
+    const struct xfer_way *first = NULL;
+    bool mixed = false;
+    b->link = link;
+    if (b->has_epoch && memcmp(&b->epoch, &link->epoch, sizeof b->epoch)) {
+        batch_fail(b, ERR_STALE, "the peer has restarted: another epoch");
+        return;
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        const struct xfer_op *op = &b->ops[i];
+        const struct xfer_way *way = way_of(link, op);
+        if (!way) {
+            batch_unreachable(link, b, op);
+            return;
+        }
+        if (!first) first = way;
+        mixed |= way != first;
+    }
+    if (!mixed && first)
+        stream_queue(link, b, first, b->ops, b->count);
+    else if (mixed && batch_sort(link, b))
+        batch_fail(b, ERR_NOMEM, "out of memory for a batch");
+    batch_settle(b); /* of no operations */
+}
+
+static void link_kick(struct xfer_link *link)
+{
+    struct stream *s = TAILQ_FIRST(&link->frame_queue);
+    if (s) s->way->kick(link);
+    if (TAILQ_EMPTY(&link->copy_queue)) return;
+    if (!link->in_copy_list) {
+        link->in_copy_list = true;
+        TAILQ_INSERT_TAIL(&link->x->copy_links, link, copying);
+    }
+    pthread_cond_broadcast(&link->x->work_cond);
+}
+
+void batches_route(struct xfer_peer *peer)
+{
+    struct batch *b, *after;
+    for (b = TAILQ_FIRST(&peer->batches); b; b = after) {
+        after = TAILQ_NEXT(b, of_peer);
+        if (!b->link) batch_route(peer->link, b);
+    }
+    link_kick(peer->link);
+}
+
+/* ---- chunks ---- */
+
+static struct xfer_chunk *chunk_new(struct xfer *x)
+{
+    struct xfer_chunk *chunk = x->free_chunks;
+    if (chunk)
+        x->free_chunks = chunk->next;
+    else
+        chunk = mem_retry(NULL, sizeof *chunk);
+    return chunk;
+}
+
+static struct xfer_piece piece_of(const struct xfer_op *op, uint32_t row,
+                                  uint64_t offset)
+{
+    return (struct xfer_piece){
+        .local = (char *)op->local + row * op->local_pitch + offset,
+        .remote = op->remote + row * op->remote_pitch + offset,
+        .local_pitch = op->local_pitch,
+        .remote_pitch = op->remote_pitch};
+}
+
+/* The next part of the operation that fits into room bytes, with the stream
+ * moved behind it; rows == 0: better begin a new chunk with it. */
+static struct xfer_piece stream_cut(struct stream *s, uint64_t room, bool fresh)
+{
+    const struct xfer_op *op = &s->ops[s->at];
+    struct xfer_piece p = piece_of(op, s->row, s->offset);
+    if (s->offset == 0 && op->bytes <= room) {
+        uint64_t fit = room / op->bytes, left = op->rows - s->row;
+        p.rows = (uint32_t)(fit < left ? fit : left);
+        p.bytes = op->bytes;
+        s->row += p.rows;
+    } else if (fresh || op->bytes > XFER_CHUNK_BYTES) {
+        uint64_t left = op->bytes - s->offset;
+        p.rows = 1;
+        p.bytes = room < left ? room : left;
+        s->offset += p.bytes;
+        if (s->offset == op->bytes) {
+            s->offset = 0;
+            s->row++;
+        }
+    } else {
+        return p;
+    }
+    if (s->row == op->rows) {
+        s->row = 0;
+        s->at++;
+    }
+    return p;
+}
+
+static bool piece_merge(struct xfer_piece *last, const struct xfer_piece *p)
+{
+    if (last->rows != 1 || p->rows != 1 ||
+        last->local + last->bytes != p->local ||
+        last->remote + last->bytes != p->remote)
+        return false;
+    last->bytes += p->bytes;
+    return true;
+}
+
+static void chunk_fill(struct xfer_chunk *chunk, struct stream *s,
+                       uint64_t bytes_max)
+{
+    while (s->at < s->count && chunk->count < XFER_CHUNK_PIECES &&
+           chunk->bytes < bytes_max) {
+        const struct xfer_op *op = &s->ops[s->at];
+        if (op->kind != chunk->kind || op->key != chunk->key ||
+            s->way->find(chunk->link, op) != chunk->place)
+            break;
+        struct xfer_piece p =
+            stream_cut(s, bytes_max - chunk->bytes, chunk->count == 0);
+        if (!p.rows) break;
+        chunk->bytes += p.bytes * p.rows;
+        if (chunk->count && piece_merge(&chunk->pieces[chunk->count - 1], &p))
+            continue;
+        chunk->pieces[chunk->count++] = p;
+    }
+}
+
+struct xfer_chunk *xfer_chunk_take(struct xfer_link *link,
+                                   struct stream_list *queue,
+                                   uint64_t bytes_max)
+{
+    struct stream *s;
+    while ((s = TAILQ_FIRST(queue))) {
+        struct batch *b = s->batch;
+        const struct xfer_op *op = &s->ops[s->at];
+        struct xfer_place *place = s->way->find(link, op);
+        struct xfer_chunk *chunk = place ? chunk_new(link->x) : NULL;
+        if (!chunk) {
+            char text[120];
+            snprintf(text, sizeof text, "0x%llx is not registered any more",
+                     (unsigned long long)op->remote);
+            batch_fail(b, place ? ERR_NOMEM : ERR_RANGE,
+                       place ? "out of memory for a chunk" : text);
+            continue;
+        }
+        chunk->batch = b;
+        chunk->link = link;
+        chunk->way = s->way;
+        chunk->place = place;
+        chunk->kind = op->kind;
+        chunk->key = op->key;
+        chunk->id = ++link->x->chunk_ids;
+        chunk->bytes = chunk->count = 0;
+        chunk->next = NULL;
+        chunk_fill(chunk, s, bytes_max);
+        if (s->way->hold) s->way->hold(place);
+        link->refs++;
+        b->chunks++;
+        if (s->at == s->count) stream_unqueue(s);
+        return chunk;
+    }
+    return NULL;
+}
+
+static void count_chunk(struct xfer *x, const struct xfer_chunk *chunk, int rc)
+{
+    int w = __builtin_ctz(chunk->way->via);
+    x->stats.way[w].chunks++;
+    if (rc) {
+        x->stats.way[w].errors++;
+        return;
+    }
+    x->stats.way[w].bytes += chunk->bytes;
+    chunk->batch->bytes_done += chunk->bytes;
+    if (chunk->kind == XFER_WRITE)
+        x->stats.bytes_written += chunk->bytes;
+    else
+        x->stats.bytes_read += chunk->bytes;
+}
+
+void xfer_chunk_done(struct xfer_chunk *chunk, int rc, const char *text)
+{
+    struct xfer_link *link = chunk->link;
+    struct xfer *x = link->x;
+    struct batch *b = chunk->batch;
+    count_chunk(x, chunk, rc);
+    if (chunk->way->drop) chunk->way->drop(chunk->place);
+    chunk->next = x->free_chunks;
+    x->free_chunks = chunk;
+    b->chunks--;
+    if (rc)
+        batch_fail(b, rc, text);
+    else
+        batch_settle(b);
+    link_drop(link);
+}
+
+/* ---- the front door ---- */
+
+/* Small work for a copying way is done by the caller: no thread wakes. */
+static struct xfer_chunk *take_inline(struct xfer_link *link, struct batch *b)
+{
+    struct stream *s = TAILQ_FIRST(&link->copy_queue);
+    if (!s || s->batch != b || b->bytes > INLINE_BYTES) return NULL;
+    return xfer_chunk_take(link, &link->copy_queue, INLINE_BYTES);
+}
+
+/* Under the lock; the batch is accepted when it returns 0. */
+static int batch_accept(struct xfer_peer *peer, struct batch *b,
+                        struct xfer_chunk **own, struct why *why)
+{
+    struct xfer *x = peer->x;
+    if (x->stopping) return err_set(why, ERR_CANCELED, "engine is closing");
+    if (x->batch_count >= x->opt.batches_max)
+        return err_set(why, ERR_AGAIN, "%zu batches are unfinished",
+                       x->batch_count);
+    b->peer = peer;
+    b->serial = ++x->batch_serials;
+    int rc = locals_hold(x, b, why);
+    if (rc) return rc;
+    x->batch_count++;
+    x->stats.ops += b->count;
+    TAILQ_INSERT_TAIL(&peer->batches, b, of_peer);
+    if (peer->link && peer->link->up) {
+        struct xfer_link *link = peer->link;
+        batch_route(link, b);
+        *own = take_inline(link, b);
+        link_kick(link);
+    } else if (peer->state == XFER_DOWN) {
+        peer->state = XFER_CONNECTING;
+        peer->dial_ms = 0;
+        xfer_chores(x);
+    }
+    return 0;
+}
+
+static int submit(struct xfer_peer *peer, struct batch *b, struct why *why)
+{
+    struct xfer *x = peer->x;
+    struct xfer_chunk *own = NULL;
+    pthread_mutex_lock(&x->lock);
+    int rc = batch_accept(peer, b, &own, why);
+    pthread_mutex_unlock(&x->lock);
+    if (rc)
+        batch_free(b);
+    else if (own)
+        worker_run_one(x, own);
+    return rc;
+}
+
+int xfer_submit_batch(struct xfer_peer *peer, const struct xfer_batch *batch,
+                      struct why *why)
+{
+    struct batch *b;
+    int rc = batch_create(&b, batch, why);
+    return rc ? rc : submit(peer, b, why);
+}
+
+int xfer_submit(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
+                uint64_t tag, struct why *why)
+{
+    return xfer_submit_batch(
+        peer, &(struct xfer_batch){.ops = ops, .count = n, .tag = tag}, why);
+}
+
+int xfer_transfer(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
+                  int timeout_ms, struct why *why)
+{
+    struct xfer *x = peer->x;
+    struct batch *b;
+    uint64_t deadline = deadline_after(timeout_ms);
+    int rc =
+        batch_create(&b, &(struct xfer_batch){.ops = ops, .count = n}, why);
+    if (rc) return rc;
+    b->sync = true;
+    rc = submit(peer, b, why);
+    if (rc) return rc;
+    bool late = false;
+    pthread_mutex_lock(&x->lock);
+    while (!b->finished) {
+        if (cond_until(&x->done_cond, &x->lock, deadline)) continue;
+        late = true;
+        deadline = UINT64_MAX;
+        if (something_left(b)) batch_fail(b, ERR_CANCELED, "canceled");
+    }
+    pthread_mutex_unlock(&x->lock);
+    rc = b->rc;
+    if (rc && late)
+        rc = err_set(why, ERR_TIMEOUT, "transfer with %s: not done in %d ms",
+                     xfer_peer_name(peer), timeout_ms);
+    else if (rc)
+        err_set(why, rc, "%s", b->text);
+    batch_free(b);
+    return rc;
+}
+
+static void done_fill(struct xfer_done *out, const struct batch *b)
+{
+    out->tag = b->tag;
+    out->rc = b->rc;
+    out->bytes = b->bytes_done;
+    snprintf(out->text, sizeof out->text, "%s", b->text);
+}
+
+/* Under the lock: b leaves the list of completions. */
+static void done_take(struct xfer *x, struct batch *b)
+{
+    TAILQ_REMOVE(&x->done, b, done);
+    if (!TAILQ_EMPTY(&x->done) || !x->done_signaled) return;
+    uint64_t drained;
+    x->done_signaled = read(x->done_fd, &drained, sizeof drained) < 0;
+}
+
+size_t xfer_poll(struct xfer *x, struct xfer_done *done, size_t cap)
+{
+    size_t n = 0;
+    while (n < cap) {
+        pthread_mutex_lock(&x->lock);
+        struct batch *b = TAILQ_FIRST(&x->done);
+        if (b) done_take(x, b);
+        pthread_mutex_unlock(&x->lock);
+        if (!b) break;
+        done_fill(&done[n++], b);
+        batch_free(b);
+    }
+    return n;
+}
+
+int xfer_wait(struct xfer *x, uint64_t tag, int timeout_ms,
+              struct xfer_done *done)
+{
+    uint64_t deadline = deadline_after(timeout_ms);
+    struct batch *b;
+    pthread_mutex_lock(&x->lock);
+    for (;;) {
+        TAILQ_FOREACH(b, &x->done, done)
+        if (b->tag == tag) break;
+        if (b) {
+            done_take(x, b);
+            break;
+        }
+        if (!cond_until(&x->done_cond, &x->lock, deadline)) break;
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (!b) return ERR_TIMEOUT;
+    done_fill(done, b);
+    batch_free(b);
+    return 0;
+}
+
+int xfer_fd(const struct xfer *x)
+{
+    return x->done_fd;
+}
+
+size_t xfer_cancel(struct xfer *x, uint64_t tag)
+{
+    size_t asked = 0;
+    struct xfer_peer *peer;
+    pthread_mutex_lock(&x->lock);
+    TAILQ_FOREACH(peer, &x->peers, next)
+    asked += batches_cancel(peer, &tag);
+    pthread_mutex_unlock(&x->lock);
+    return asked;
+}
+
+size_t xfer_cancel_peer(struct xfer_peer *peer)
+{
+    pthread_mutex_lock(&peer->x->lock);
+    size_t asked = batches_cancel(peer, NULL);
+    pthread_mutex_unlock(&peer->x->lock);
+    return asked;
+}

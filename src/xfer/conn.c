@@ -1,0 +1,1029 @@
+#include "xfer/conn.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "xfer/hmac.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* ---- cursor ---- */
+
+static uint64_t piece_left(const struct cursor *at)
+{
+    const struct xfer_piece *p = &at->pieces[at->at];
+    return p->bytes * p->rows - at->offset;
+}
+
+static bool rows_touch(const struct xfer_piece *p)
+{
+    return p->rows == 1 || p->local_pitch == p->bytes;
+}
+
+/* The next run of bytes without a gap. */
+static struct iovec cursor_run(const struct cursor *at)
+{
+    const struct xfer_piece *p = &at->pieces[at->at];
+    uint64_t row = at->offset / p->bytes, within = at->offset % p->bytes;
+    if (rows_touch(p))
+        return (struct iovec){p->local + at->offset, piece_left(at)};
+    return (struct iovec){p->local + row * p->local_pitch + within,
+                          p->bytes - within};
+}
+
+void cursor_advance(struct cursor *at, uint64_t n)
+{
+    while (n) {
+        uint64_t left = piece_left(at), take = n < left ? n : left;
+        at->offset += take;
+        n -= take;
+        if (take < left) return;
+        at->at++;
+        at->offset = 0;
+    }
+}
+
+int cursor_iov(const struct cursor *from, struct iovec *iov, int max,
+               uint64_t bytes_max, size_t *pieces)
+{
+    struct cursor at = *from;
+    int n = 0;
+    while (n < max && bytes_max && at.at < at.count) {
+        struct iovec run = cursor_run(&at);
+        if (run.iov_len > bytes_max) run.iov_len = bytes_max;
+        iov[n++] = run;
+        bytes_max -= run.iov_len;
+        cursor_advance(&at, run.iov_len);
+    }
+    if (pieces) *pieces = at.at - from->at + (at.offset != 0);
+    return n;
+}
+
+bool cursor_small(const struct cursor *at)
+{
+    const struct xfer_piece *p = &at->pieces[at->at];
+    return (rows_touch(p) ? p->bytes * p->rows : p->bytes) < ROW_SMALL;
+}
+
+size_t cursor_copy(struct cursor *at, uint8_t *buffer, size_t n, bool out)
+{
+    size_t done = 0;
+    while (done < n && at->at < at->count) {
+        struct iovec run = cursor_run(at);
+        size_t take = run.iov_len < n - done ? run.iov_len : n - done;
+        if (out)
+            memcpy(run.iov_base, buffer + done, take);
+        else
+            memcpy(buffer + done, run.iov_base, take);
+        done += take;
+        cursor_advance(at, take);
+    }
+    return done;
+}
+
+/* ---- making and ending ---- */
+
+static struct conn *conn_create(struct xfer *x, int fd, bool local)
+{
+    struct conn *c = mem_must(1, sizeof *c);
+    c->x = x;
+    c->io = &x->ios[0];
+    c->fd = fd;
+    c->local = local;
+    c->fence_fd = -1;
+    c->flight_end = &c->flight;
+    c->rx = mem_must(RX_BYTES, 1);
+    c->hs = mem_must(1, sizeof *c->hs);
+    TAILQ_INIT(&c->tx);
+    TAILQ_INIT(&c->announces);
+    pthread_mutex_lock(&x->lock);
+    TAILQ_INSERT_TAIL(&x->conns, c, next);
+    x->conn_count++;
+    pthread_mutex_unlock(&x->lock);
+    return c;
+}
+
+/* Larger socket buffers where the system lets us; setting them smaller than
+ * what the kernel would grow to by itself would be a loss. */
+static void buffers_set(int fd)
+{
+    int bytes = 4 << 20;
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
+}
+
+static void socket_tune(struct conn *c)
+{
+    int one = 1;
+    if (!c->local)
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (c->kind == WIRE_DATA_LANE) buffers_set(c->fd);
+}
+
+struct conn *conn_dial(struct xfer_link *link, enum wire_kind kind,
+                       unsigned lane, const struct addr *addr, struct why *why)
+{
+    struct xfer *x = link->x;
+    bool local = addr->ss.ss_family == AF_UNIX;
+    int fd = socket(addr->ss.ss_family,
+                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        err_sys(why, ERR_IO, errno, "socket");
+        return NULL;
+    }
+    const struct sockaddr *to = (const struct sockaddr *)&addr->ss;
+    if (connect(fd, to, addr->bytes) && errno != EINPROGRESS) {
+        err_sys(why, ERR_PEER, errno, "peer %s: connect%s", link->peer->name,
+                local ? " on this host" : "");
+        close(fd);
+        return NULL;
+    }
+    struct conn *c = conn_create(x, fd, local);
+    c->kind = kind;
+    c->lane = lane;
+    c->hs->stage = CONNECTING;
+    c->hs->deadline_ms = clock_ms() + x->opt.connect_ms;
+    pthread_mutex_lock(&x->lock);
+    c->link = link;
+    link->refs++;
+    if (link->dead) conn_attend(c, ATTEND_KILL);
+    pthread_mutex_unlock(&x->lock);
+    c->events = EPOLLOUT;
+    io_watch(c);
+    return c;
+}
+
+void conn_peer_addr(const struct conn *c, struct addr *out)
+{
+    out->bytes = sizeof out->ss;
+    memset(&out->ss, 0, sizeof out->ss);
+    getpeername(c->fd, (struct sockaddr *)&out->ss, &out->bytes);
+}
+
+void conn_accept(struct xfer *x, int fd, bool local)
+{
+    pthread_mutex_lock(&x->lock);
+    bool stopping = x->stopping;
+    pthread_mutex_unlock(&x->lock);
+    if (stopping) {
+        close(fd);
+        return;
+    }
+    struct conn *c = conn_create(x, fd, local), *old;
+    c->inbound = true;
+    c->hs->stage = HELLO_WAITED;
+    c->hs->deadline_ms = clock_ms() + HANDSHAKE_MS;
+    c->events = EPOLLIN | EPOLLRDHUP;
+    io_watch(c);
+    pthread_mutex_lock(&x->lock);
+    x->stats.accepted++;
+    bool full = ++x->half_open > HALF_OPEN_MAX || x->conn_count > CONNS_MAX;
+    TAILQ_FOREACH(old, &x->conns, next)
+    if (old->inbound && !old->open && !old->dead) break;
+    pthread_mutex_unlock(&x->lock);
+    /* The oldest stranger makes room, so that silent ones block nobody. */
+    if (full && old) conn_fail(old, ERR_AGAIN, "too many connections");
+}
+
+void conn_bury(struct conn *c)
+{
+    if (c->dead) return;
+    c->dead = true;
+    if (c->fence && c->inbound) direct_revoke(c);
+    TAILQ_INSERT_TAIL(&c->io->graves, c, burying);
+}
+
+void conn_fail(struct conn *c, int rc, const char *fmt, ...)
+{
+    char text[200];
+    if (c->dead) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    conn_bury(c);
+    pthread_mutex_lock(&c->x->lock);
+    if (!c->open && c->inbound) c->x->stats.rejected++;
+    if (c->in) inlink_fail(c->x, c->in);
+    if (c->link && c->kind == WIRE_DIRECT && !c->link->up && !c->link->dead) {
+        c->link->direct = NULL;
+        snprintf(c->link->direct_text, sizeof c->link->direct_text, "%.150s",
+                 text);
+        link_up(c->link); /* without a same-host way */
+    } else if (c->link) {
+        link_fail(c->link, rc, text);
+    }
+    pthread_mutex_unlock(&c->x->lock);
+}
+
+static void conn_free(struct conn *c)
+{
+    for (struct txn *t; (t = TAILQ_FIRST(&c->tx));) {
+        TAILQ_REMOVE(&c->tx, t, next);
+        if (t->heap) mem_free(t);
+    }
+    while (c->fd_count)
+        close(c->fds[--c->fd_count]);
+    if (c->fence_fd >= 0) close(c->fence_fd);
+    mem_free(c->pieces);
+    mem_free(c->hs);
+    mem_free(c->rx);
+    mem_free(c);
+}
+
+bool conn_destroy(struct conn *c)
+{
+    struct xfer *x = c->x;
+    if (c->want_flush) {
+        TAILQ_REMOVE(&c->io->flush, c, flushing);
+        c->want_flush = false;
+    }
+    if (!c->ended && !direct_quiet(c)) {
+        c->zombie = true; /* peers_housekeep looks again */
+        c->events = EPOLLRDHUP;
+        io_watch(c);
+        pthread_mutex_lock(&x->lock);
+        xfer_chores(x);
+        pthread_mutex_unlock(&x->lock);
+        return false;
+    }
+    io_unwatch(c);
+    pthread_mutex_lock(&x->lock);
+    if (c->in_attention) TAILQ_REMOVE(&c->io->attention, c, attending);
+    TAILQ_REMOVE(&x->conns, c, next);
+    x->conn_count--;
+    if (c->inbound && !c->open) x->half_open--;
+    frames_give_back(c, c->link && c->link->peer->why.text[0]
+                            ? c->link->peer->why.text
+                            : "connection closed");
+    direct_end(c);
+    if (c->in && --c->in->conns == 0) {
+        TAILQ_REMOVE(&x->inlinks, c->in, next);
+        mem_free(c->in);
+    }
+    int fd = c->fd;
+    if (c->link) {
+        if (c->kind == WIRE_DIRECT && c->open && c->link->direct_fd < 0) {
+            /* Its end tells the target that our copies are over. */
+            c->link->direct_fd = fd;
+            fd = -1;
+        }
+        link_drop(c->link);
+    }
+    xfer_chores(x);
+    pthread_cond_broadcast(&x->quiet_cond);
+    pthread_mutex_unlock(&x->lock);
+    if (fd >= 0) close(fd);
+    conn_free(c);
+    return true;
+}
+
+void conn_attend(struct conn *c, unsigned attention)
+{
+    c->attention |= attention;
+    if (c->in_attention) return;
+    c->in_attention = true;
+    TAILQ_INSERT_TAIL(&c->io->attention, c, attending);
+    io_wake(c->io);
+}
+
+void conn_attended(struct conn *c, unsigned attention)
+{
+    if (attention & ATTEND_KILL) conn_bury(c);
+    if (c->dead) return;
+    if (attention & ATTEND_ADOPT) io_watch(c);
+    if (attention & (ATTEND_ADOPT | ATTEND_RESUME)) conn_resume(c);
+    if (attention & ATTEND_PUMP && c->open) {
+        if (c->kind == WIRE_DATA_LANE && !c->inbound) frames_pump(c);
+        if (c->kind == WIRE_DIRECT) direct_attended(c);
+    }
+}
+
+/* ---- sending ---- */
+
+static void flush_later(struct conn *c)
+{
+    if (c->want_flush) return;
+    c->want_flush = true;
+    TAILQ_INSERT_TAIL(&c->io->flush, c, flushing);
+}
+
+void conn_queue(struct conn *c, struct txn *t, bool in_front)
+{
+    if (in_front)
+        TAILQ_INSERT_HEAD(&c->tx, t, next);
+    else
+        TAILQ_INSERT_TAIL(&c->tx, t, next);
+    c->tx_bytes += t->head_bytes + t->payload_left;
+    flush_later(c);
+}
+
+static struct txn *txn_create(const struct wire_header *h, const void *body,
+                              size_t n)
+{
+    struct txn *t = mem_must(1, sizeof *t + WIRE_HEADER + n);
+    t->heap = true;
+    t->fd = -1;
+    t->head = (uint8_t *)(t + 1);
+    t->head_bytes = WIRE_HEADER + n;
+    wire_header_encode(h, t->head);
+    if (n) memcpy(t->head + WIRE_HEADER, body, n);
+    return t;
+}
+
+void conn_send(struct conn *c, const struct wire_header *h, const void *body,
+               size_t n, int fd, bool in_front)
+{
+    struct txn *t = txn_create(h, body, n);
+    t->fd = fd;
+    conn_queue(c, t, in_front);
+}
+
+static void watch_events(struct conn *c)
+{
+    uint32_t want = EPOLLRDHUP;
+    if (!c->paused) want |= EPOLLIN;
+    if (!TAILQ_EMPTY(&c->tx)) want |= EPOLLOUT;
+    if (want == c->events) return;
+    c->events = want;
+    io_watch(c);
+}
+
+/* What goes into one sendmsg. */
+struct gather {
+    struct iovec iov[IOV_BATCH];
+    int count;
+    uint64_t bytes;
+    int fd;
+    bool bounced;
+};
+
+/* Adds the payload of t, false when not all of it went in. */
+static bool gather_payload(struct conn *c, struct gather *g, struct txn *t)
+{
+    uint64_t room = TURN_BYTES - g->bytes, had = g->bytes;
+    if (room > t->payload_left) room = t->payload_left;
+    if (cursor_small(&t->payload)) {
+        if (g->bounced || g->count == IOV_BATCH) return false;
+        struct cursor at = t->payload;
+        size_t n = room < BOUNCE_BYTES ? room : BOUNCE_BYTES;
+        n = cursor_copy(&at, c->io->bounce, n, false);
+        g->bounced = true;
+        g->iov[g->count++] = (struct iovec){c->io->bounce, n};
+        g->bytes += n;
+    } else {
+        int n = cursor_iov(&t->payload, g->iov + g->count, IOV_BATCH - g->count,
+                           room, NULL);
+        for (int i = 0; i < n; i++)
+            g->bytes += g->iov[g->count++].iov_len;
+    }
+    return g->bytes - had == t->payload_left;
+}
+
+static void gather_all(struct conn *c, struct gather *g)
+{
+    struct txn *t;
+    *g = (struct gather){.fd = -1};
+    TAILQ_FOREACH(t, &c->tx, next)
+    {
+        bool first = t == TAILQ_FIRST(&c->tx);
+        if (g->count == IOV_BATCH || g->bytes >= TURN_BYTES) return;
+        if (t->fd >= 0 && !first) return; /* begins a message of its own */
+        if (t->head_sent < t->head_bytes) {
+            size_t n = t->head_bytes - t->head_sent;
+            g->iov[g->count++] = (struct iovec){t->head + t->head_sent, n};
+            g->bytes += n;
+            if (t->fd >= 0) {
+                if (t->head_sent == 0) g->fd = t->fd;
+                return;
+            }
+            if (t->reply) return; /* its payload is sent under checks */
+        }
+        if (t->payload_left && !gather_payload(c, g, t)) return;
+    }
+}
+
+static ssize_t gather_send(struct conn *c, struct gather *g)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr m = {.msg_iov = g->iov, .msg_iovlen = (size_t)g->count};
+    if (g->fd >= 0) {
+        memset(&control, 0, sizeof control);
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control;
+        struct cmsghdr *cm = CMSG_FIRSTHDR(&m);
+        cm->cmsg_level = SOL_SOCKET;
+        cm->cmsg_type = SCM_RIGHTS;
+        cm->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(cm), &g->fd, sizeof(int));
+    }
+    return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void txn_end(struct conn *c, struct txn *t)
+{
+    TAILQ_REMOVE(&c->tx, t, next);
+    if (t->reply) frames_reply_sent(c, t);
+    if (t->heap) mem_free(t);
+}
+
+static void tx_consume(struct conn *c, uint64_t n)
+{
+    struct txn *t;
+    c->tx_bytes -= n;
+    while ((t = TAILQ_FIRST(&c->tx))) {
+        uint64_t head = t->head_bytes - t->head_sent;
+        uint64_t take = n < head ? n : head;
+        t->head_sent += take;
+        n -= take;
+        take = n < t->payload_left ? n : t->payload_left;
+        cursor_advance(&t->payload, take);
+        t->payload_left -= take;
+        n -= take;
+        if (t->head_sent < t->head_bytes || t->payload_left) return;
+        txn_end(c, t);
+    }
+}
+
+/* The payload of a READ's answer: registrations are held while the kernel
+ * copies; when they are gone, zeros go out and DONE tells. */
+static ssize_t reply_send(struct conn *c, struct txn *t)
+{
+    struct gather g = {.fd = -1};
+    struct held held = {.count = 0};
+    size_t pieces;
+    g.count = cursor_iov(&t->payload, g.iov, IOV_BATCH, TURN_BYTES, &pieces);
+    if (!t->status)
+        t->status = frames_enter(c, t->payload.pieces + t->payload.at, pieces,
+                                 XFER_REMOTE_READ, t->key, &held);
+    if (t->status) {
+        memset(c->io->bounce, 0, BOUNCE_BYTES);
+        uint64_t n = t->payload_left;
+        g.iov[0] =
+            (struct iovec){c->io->bounce, n < BOUNCE_BYTES ? n : BOUNCE_BYTES};
+        g.count = 1;
+    } else if (cursor_small(&t->payload)) {
+        struct cursor at = t->payload;
+        at.count = at.at + pieces; /* those that are held */
+        FOREIGN_BEGIN();
+        size_t copied = cursor_copy(&at, c->io->bounce, BOUNCE_BYTES, false);
+        FOREIGN_END();
+        g.iov[0] = (struct iovec){c->io->bounce, copied};
+        g.count = 1;
+    }
+    FOREIGN_BEGIN();
+    ssize_t n = gather_send(c, &g);
+    FOREIGN_END();
+    frames_leave(c, &held);
+    return n;
+}
+
+void conn_flush(struct conn *c)
+{
+    uint64_t budget = TURN_BYTES;
+    struct txn *t;
+    while (!c->dead && (t = TAILQ_FIRST(&c->tx)) && budget) {
+        ssize_t n;
+        if (t->reply && t->head_sent == t->head_bytes) {
+            n = reply_send(c, t);
+        } else {
+            struct gather g;
+            gather_all(c, &g);
+            n = gather_send(c, &g);
+        }
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) break;
+        if (n < 0) {
+            conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
+            return;
+        }
+        tx_consume(c, (uint64_t)n);
+        budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
+    }
+    if (!c->dead) watch_events(c);
+}
+
+/* ---- handshake ---- */
+
+static void proof(struct conn *c, char role, uint8_t out[WIRE_MAC])
+{
+    struct handshake *hs = c->hs;
+    struct hmac_piece pieces[] = {{&role, 1},
+                                  {hs->hello, hs->hello_bytes},
+                                  {hs->welcome, sizeof hs->welcome}};
+    hmac_sha256(c->x->token, c->x->token_bytes, pieces, 3, out);
+}
+
+static void hello_send(struct conn *c)
+{
+    struct xfer *x = c->x;
+    struct wire_hello hello = {.version = WIRE_VERSION,
+                               .kind = (uint8_t)c->kind,
+                               .lane = (uint8_t)c->lane,
+                               .heartbeat_ms = x->opt.heartbeat_ms,
+                               .epoch = x->epoch,
+                               .link = c->link->id};
+    if (c->kind != WIRE_CONTROL) hello.want = c->link->epoch;
+    random_bytes(hello.nonce, sizeof hello.nonce);
+    memcpy(hello.name, x->name, sizeof hello.name);
+    c->hs->hello_bytes = wire_hello_encode(&hello, c->hs->hello);
+    c->hs->stage = HELLO_SENT;
+    c->hs->deadline_ms = clock_ms() + HANDSHAKE_MS;
+    conn_send(
+        c,
+        &(struct wire_header){.type = WIRE_HELLO, .bytes = c->hs->hello_bytes},
+        c->hs->hello, c->hs->hello_bytes, -1, false);
+}
+
+static void connected(struct conn *c)
+{
+    int e = 0;
+    socklen_t n = sizeof e;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &n);
+    if (e) {
+        conn_fail(c, ERR_PEER, "peer %s: connect: %s", c->link->peer->name,
+                  strerror(e));
+        return;
+    }
+    socket_tune(c);
+    hello_send(c);
+    watch_events(c);
+}
+
+/* The socket's other end is on this machine; over unix, of this user. */
+static bool from_here(struct conn *c)
+{
+    if (c->local) {
+        struct ucred who = {0};
+        socklen_t n = sizeof who;
+        return !getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &n) &&
+               who.uid == geteuid();
+    }
+    struct sockaddr_storage far = {0}, near = {0};
+    socklen_t far_n = sizeof far, near_n = sizeof near;
+    if (getpeername(c->fd, (struct sockaddr *)&far, &far_n) ||
+        getsockname(c->fd, (struct sockaddr *)&near, &near_n) ||
+        far.ss_family != near.ss_family)
+        return false;
+    if (far.ss_family == AF_INET) {
+        const struct sockaddr_in *f = (const void *)&far, *m = (void *)&near;
+        return f->sin_addr.s_addr == m->sin_addr.s_addr ||
+               ntohl(f->sin_addr.s_addr) >> 24 == 127;
+    }
+    const struct sockaddr_in6 *f = (const void *)&far, *m = (void *)&near;
+    return IN6_IS_ADDR_LOOPBACK(&f->sin6_addr) ||
+           !memcmp(&f->sin6_addr, &m->sin6_addr, sizeof f->sin6_addr);
+}
+
+/* Says no, in words, and ends the connection once they are out. */
+static void refuse(struct conn *c, int rc, const char *text)
+{
+    conn_send(c,
+              &(struct wire_header){.type = WIRE_READY,
+                                    .count = (uint32_t)-rc,
+                                    .bytes = strlen(text)},
+              text, strlen(text), -1, false);
+    conn_flush(c);
+    conn_fail(c, rc, "%s", text);
+}
+
+static const char *hello_refused(struct conn *c, int *rc)
+{
+    struct xfer *x = c->x;
+    const struct wire_hello *hello = &c->hs->peer;
+    static const struct xfer_epoch unknown;
+    *rc = ERR_UNSUPPORTED;
+    if (c->local && !(x->opt.via & XFER_VIA_HOST))
+        return "same-host ways are switched off";
+    *rc = ERR_AUTH;
+    if (c->local && !from_here(c)) return "process of another user";
+    if (!c->local && hello->kind == WIRE_DIRECT) return "not a unix socket";
+    if (!x->token_bytes && !x->opt.insecure && !from_here(c))
+        return "no token is set, so only this machine may connect";
+    *rc = ERR_STALE;
+    if (memcmp(&hello->want, &unknown, sizeof unknown) &&
+        memcmp(&hello->want, &x->epoch, sizeof x->epoch))
+        return "restarted: another epoch";
+    return NULL;
+}
+
+static int hello_in(struct conn *c, const uint8_t *body, size_t n,
+                    struct why *why)
+{
+    struct handshake *hs = c->hs;
+    int rc = wire_hello_decode(&hs->peer, body, n, why);
+    if (rc) return rc;
+    c->kind = hs->peer.kind;
+    c->lane = hs->peer.lane;
+    const char *no = hello_refused(c, &rc);
+    if (no) {
+        refuse(c, rc, no);
+        return 0;
+    }
+    memcpy(hs->hello, body, n);
+    hs->hello_bytes = n;
+    struct wire_welcome welcome = {.version = WIRE_VERSION,
+                                   .epoch = c->x->epoch};
+    random_bytes(welcome.nonce, sizeof welcome.nonce);
+    wire_welcome_encode(&welcome, hs->welcome);
+    hs->stage = PROOF_WAITED;
+    conn_send(
+        c,
+        &(struct wire_header){.type = WIRE_WELCOME, .bytes = WIRE_WELCOME_BODY},
+        hs->welcome, WIRE_WELCOME_BODY, -1, false);
+    return 0;
+}
+
+/* Under the lock: the inlink of this hello, made when it is the first. */
+static struct inlink *inlink_of(struct xfer *x, const struct wire_hello *hello)
+{
+    struct inlink *in;
+    TAILQ_FOREACH(in, &x->inlinks, next)
+    if (in->id == hello->link && !in->down &&
+        !memcmp(&in->epoch, &hello->epoch, sizeof in->epoch))
+        return in;
+    if (hello->kind != WIRE_CONTROL) return NULL;
+    in = mem_must(1, sizeof *in);
+    in->id = hello->link;
+    in->epoch = hello->epoch;
+    in->heartbeat_ms = hello->heartbeat_ms;
+    in->heard_ms = clock_ms();
+    memcpy(in->name, hello->name, sizeof in->name);
+    TAILQ_INSERT_TAIL(&x->inlinks, in, next);
+    return in;
+}
+
+/* The handshake is over: the connection serves its kind from now on. */
+static void opened(struct conn *c, struct why *why)
+{
+    struct xfer *x = c->x;
+    mem_free(c->hs);
+    c->hs = NULL;
+    pthread_mutex_lock(&x->lock);
+    c->open = true;
+    if (c->inbound) x->half_open--;
+    c->moving = c->kind == WIRE_DATA_LANE && c->lane % x->io_count != 0;
+    c->paused = c->moving;
+    if (c->link && !c->link->dead) {
+        if (c->kind == WIRE_CONTROL)
+            xfer_chores(x); /* peers_housekeep tries the same host */
+        else if (c->kind == WIRE_DATA_LANE)
+            c->link->lanes[c->link->lane_count++] = c;
+    }
+    pthread_mutex_unlock(&x->lock);
+    if (c->kind == WIRE_DIRECT && c->inbound && direct_opened(c, why)) {
+        conn_fail(c, ERR_IO, "%s", why->text);
+        return;
+    }
+    if (c->moving)
+        flush_later(c); /* the end of the turn sees to it */
+    else if (c->kind == WIRE_DATA_LANE && !c->inbound)
+        frames_pump(c);
+}
+
+void conn_move(struct conn *c)
+{
+    struct xfer *x = c->x;
+    io_unwatch(c);
+    pthread_mutex_lock(&x->lock);
+    unsigned attention = c->attention | ATTEND_ADOPT | ATTEND_PUMP;
+    if (c->in_attention) TAILQ_REMOVE(&c->io->attention, c, attending);
+    c->in_attention = c->moving = false;
+    c->io = &x->ios[c->lane % x->io_count];
+    conn_attend(c, attention);
+    pthread_mutex_unlock(&x->lock);
+}
+
+static int proof_in(struct conn *c, const uint8_t *body, struct why *why)
+{
+    struct xfer *x = c->x;
+    uint8_t mac[WIRE_MAC];
+    proof(c, 'I', mac);
+    if (!hmac_equal(mac, body)) {
+        refuse(c, ERR_AUTH, "token does not match");
+        return 0;
+    }
+    socket_tune(c);
+    pthread_mutex_lock(&x->lock);
+    c->in = x->stopping ? NULL : inlink_of(x, &c->hs->peer);
+    if (c->in) c->in->conns++;
+    if (c->in && c->kind == WIRE_CONTROL) xfer_chores(x); /* its timer */
+    pthread_mutex_unlock(&x->lock);
+    if (!c->in) {
+        refuse(c, ERR_STALE, "link is over");
+        return 0;
+    }
+    proof(c, 'T', mac);
+    conn_send(c, &(struct wire_header){.type = WIRE_READY, .bytes = WIRE_MAC},
+              mac, WIRE_MAC, -1, false);
+    opened(c, why);
+    return 0;
+}
+
+static int welcome_in(struct conn *c, const uint8_t *body, size_t n,
+                      struct why *why)
+{
+    struct wire_welcome welcome;
+    int rc = wire_welcome_decode(&welcome, body, n, why);
+    if (rc) return rc;
+    memcpy(c->hs->welcome, body, n);
+    pthread_mutex_lock(&c->x->lock);
+    if (c->kind == WIRE_CONTROL) c->link->epoch = welcome.epoch;
+    bool same = !memcmp(&c->link->epoch, &welcome.epoch, sizeof welcome.epoch);
+    pthread_mutex_unlock(&c->x->lock);
+    if (!same) return err_set(why, ERR_STALE, "peer has restarted");
+    uint8_t mac[WIRE_MAC];
+    proof(c, 'I', mac);
+    c->hs->stage = PROOF_SENT;
+    conn_send(c, &(struct wire_header){.type = WIRE_PROOF, .bytes = WIRE_MAC},
+              mac, WIRE_MAC, -1, false);
+    return 0;
+}
+
+static int ready_in(struct conn *c, const struct wire_header *h,
+                    const uint8_t *body, struct why *why)
+{
+    if (h->count) {
+        int rc = h->count < ERR_COUNT_ ? -(int)h->count : ERR_PEER;
+        return err_set(why, rc, "peer %s refused: %.*s", c->link->peer->name,
+                       (int)h->bytes, (const char *)body);
+    }
+    if (c->hs->stage != PROOF_SENT)
+        return err_set(why, ERR_FORMAT, "ready too early");
+    uint8_t mac[WIRE_MAC];
+    proof(c, 'T', mac);
+    if (!hmac_equal(mac, body))
+        return err_set(why, ERR_AUTH, "peer %s has another token",
+                       c->link->peer->name);
+    opened(c, why);
+    return 0;
+}
+
+static int handshake_in(struct conn *c, const struct wire_header *h,
+                        const uint8_t *body, struct why *why)
+{
+    enum stage stage = c->hs->stage;
+    if (h->type == WIRE_HELLO && stage == HELLO_WAITED)
+        return hello_in(c, body, h->bytes, why);
+    if (h->type == WIRE_PROOF && stage == PROOF_WAITED)
+        return proof_in(c, body, why);
+    if (h->type == WIRE_WELCOME && stage == HELLO_SENT)
+        return welcome_in(c, body, h->bytes, why);
+    if (h->type == WIRE_READY && (stage == HELLO_SENT || stage == PROOF_SENT))
+        return ready_in(c, h, body, why);
+    return err_set(why, ERR_FORMAT, "frame of type %u in the handshake",
+                   h->type);
+}
+
+/* ---- receiving ---- */
+
+static int control_in(struct conn *c, const struct wire_header *h,
+                      struct why *why)
+{
+    struct xfer *x = c->x;
+    uint64_t now = clock_ms();
+    if (h->type == WIRE_PING && c->inbound) {
+        pthread_mutex_lock(&x->lock);
+        c->in->heard_ms = now;
+        pthread_mutex_unlock(&x->lock);
+        conn_send(c, &(struct wire_header){.type = WIRE_PONG, .aux = h->aux},
+                  NULL, 0, -1, false);
+        return 0;
+    }
+    if (h->type == WIRE_PONG && !c->inbound) {
+        pthread_mutex_lock(&x->lock);
+        c->link->heard_ms = now;
+        pthread_mutex_unlock(&x->lock);
+        return 0;
+    }
+    return err_set(why, ERR_FORMAT, "frame of type %u among life signs",
+                   h->type);
+}
+
+static int dispatch(struct conn *c, const struct wire_header *h,
+                    const uint8_t *body, struct why *why)
+{
+    if (!c->open) return handshake_in(c, h, body, why);
+    if (c->kind == WIRE_CONTROL) return control_in(c, h, why);
+    if (c->kind == WIRE_DATA_LANE) return frames_in(c, h, body, why);
+    return direct_in(c, h, body, why);
+}
+
+static void sink_took(struct conn *c, uint64_t n)
+{
+    c->sink_left -= n;
+    if (c->sink_left == 0) frames_sink_end(c);
+}
+
+/* Payload that lies in the receive buffer already. */
+static void sink_buffered(struct conn *c)
+{
+    size_t n = c->rx_to - c->rx_from;
+    if (n > c->sink_left) n = c->sink_left;
+    if (c->sink == SINK_CHUNK) {
+        cursor_copy(&c->sink_at, c->rx + c->rx_from, n, true);
+    } else if (c->sink == SINK_WRITE) {
+        /* Piece by piece, each under its registration. */
+        uint64_t left = piece_left(&c->sink_at);
+        struct held held = {.count = 0};
+        if (n > left) n = left;
+        c->refused = frames_enter(c, c->sink_at.pieces + c->sink_at.at, 1,
+                                  XFER_REMOTE_WRITE, c->h.aux, &held);
+        FOREIGN_BEGIN();
+        if (c->refused)
+            c->sink = SINK_DISCARD;
+        else
+            cursor_copy(&c->sink_at, c->rx + c->rx_from, n, true);
+        FOREIGN_END();
+        frames_leave(c, &held);
+    }
+    c->rx_from += n;
+    sink_took(c, n);
+}
+
+/* Frames out of the buffer, as far as they are complete. */
+static void rx_parse(struct conn *c)
+{
+    struct why why = {0};
+    while (!c->dead && !c->paused && c->rx_from < c->rx_to) {
+        size_t have = c->rx_to - c->rx_from;
+        const uint8_t *at = c->rx + c->rx_from;
+        int rc = 0;
+        if (c->sink) {
+            sink_buffered(c);
+            continue;
+        }
+        if (!c->have_header) {
+            if (have < WIRE_HEADER) return;
+            rc = wire_header_decode(&c->h, at, &why);
+            c->have_header = !rc;
+        }
+        size_t body = rc ? 0 : wire_body_bytes(&c->h);
+        if (!rc && have < WIRE_HEADER + body) return;
+        if (!rc) {
+            c->have_header = false;
+            c->rx_from += WIRE_HEADER + body;
+            rc = dispatch(c, &c->h, at + WIRE_HEADER, &why);
+        }
+        if (rc) conn_fail(c, rc, "%s", why_text(&why, rc));
+    }
+}
+
+static void take_fds(struct conn *c, struct msghdr *m)
+{
+    for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
+        if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t n = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(cm) + i * sizeof fd, sizeof fd);
+            if (c->fd_count < FDS_MAX)
+                c->fds[c->fd_count++] = fd;
+            else
+                close(fd);
+        }
+    }
+}
+
+/* Fills the buffer: header and body, not much more of a payload. */
+static ssize_t rx_fill(struct conn *c)
+{
+    if (c->rx_from == c->rx_to) c->rx_from = c->rx_to = 0;
+    if (c->rx_from) {
+        memmove(c->rx, c->rx + c->rx_from, c->rx_to - c->rx_from);
+        c->rx_to -= c->rx_from;
+        c->rx_from = 0;
+    }
+    size_t room = RX_BYTES - c->rx_to;
+    if (!c->sink && !c->have_header && room > RX_STEP) room = RX_STEP;
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec iov = {c->rx + c->rx_to, room};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (c->local && c->kind == WIRE_DIRECT) {
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control;
+    }
+    ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n > 0) {
+        c->rx_to += (size_t)n;
+        if (m.msg_control) take_fds(c, &m);
+    }
+    return n;
+}
+
+/* Payload straight to where it goes; the buffer takes what follows. */
+static ssize_t sink_fill(struct conn *c)
+{
+    struct iovec iov[IOV_BATCH + 1];
+    struct held held = {.count = 0};
+    size_t pieces;
+    int count = 0;
+    if (c->sink != SINK_DISCARD)
+        count = cursor_iov(&c->sink_at, iov, IOV_BATCH, c->sink_left, &pieces);
+    if (c->sink == SINK_WRITE) {
+        c->refused = frames_enter(c, c->sink_at.pieces + c->sink_at.at, pieces,
+                                  XFER_REMOTE_WRITE, c->h.aux, &held);
+        if (c->refused) c->sink = SINK_DISCARD;
+    }
+    uint64_t all = 0;
+    if (c->sink == SINK_DISCARD) {
+        size_t n = c->sink_left < BOUNCE_BYTES ? c->sink_left : BOUNCE_BYTES;
+        iov[0] = (struct iovec){c->io->bounce, n};
+        count = 1;
+    }
+    for (int i = 0; i < count; i++)
+        all += iov[i].iov_len;
+    c->rx_from = c->rx_to = 0;
+    if (all == c->sink_left) iov[count++] = (struct iovec){c->rx, RX_STEP / 4};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)count};
+    if (c->inbound) FOREIGN_BEGIN();
+    ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
+    if (c->inbound) FOREIGN_END();
+    frames_leave(c, &held);
+    if (n <= 0) return n;
+    uint64_t took = (uint64_t)n < all ? (uint64_t)n : all;
+    c->rx_to = (size_t)((uint64_t)n - took);
+    if (c->sink != SINK_DISCARD) cursor_advance(&c->sink_at, took);
+    sink_took(c, took);
+    return n;
+}
+
+static void ended(struct conn *c)
+{
+    c->ended = true;
+    if (c->link)
+        conn_fail(c, ERR_PEER, "peer %s closed the connection",
+                  c->link->peer->name);
+    else
+        conn_fail(c, ERR_PEER, "peer closed the connection");
+}
+
+static void conn_read(struct conn *c)
+{
+    uint64_t budget = TURN_BYTES;
+    while (!c->dead && !c->paused && budget) {
+        bool straight = c->sink && c->rx_from == c->rx_to &&
+                        (c->sink == SINK_DISCARD || !cursor_small(&c->sink_at));
+        ssize_t n = straight ? sink_fill(c) : rx_fill(c);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) break;
+        if (n == 0) {
+            ended(c);
+            return;
+        }
+        if (n < 0) {
+            c->ended = true;
+            conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
+            return;
+        }
+        budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
+        rx_parse(c);
+    }
+    if (!c->dead) watch_events(c);
+}
+
+void conn_resume(struct conn *c)
+{
+    c->paused = false;
+    rx_parse(c);
+    if (!c->dead) watch_events(c);
+}
+
+void conn_event(struct conn *c, uint32_t events)
+{
+    uint32_t over = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+    if (c->zombie && events & over) {
+        c->zombie = false;
+        c->ended = true;
+        TAILQ_INSERT_TAIL(&c->io->graves, c, burying);
+    }
+    if (c->dead) return;
+    if (c->hs && c->hs->stage == CONNECTING) {
+        connected(c);
+        return;
+    }
+    /* An initiator that is gone has given up what is still unread. */
+    if (c->inbound && c->open && events & over) {
+        ended(c);
+        return;
+    }
+    if (events & EPOLLOUT) conn_flush(c);
+    if (events & (EPOLLIN | over)) conn_read(c);
+    if (!c->dead && c->kind == WIRE_DATA_LANE && !c->inbound && c->open &&
+        !c->moving)
+        frames_pump(c);
+}
