@@ -350,7 +350,7 @@ static void cancel(struct pair *p)
                                .remote = p->t.shared,
                                .bytes = TARGET_BYTES},
              1);
-    for (int round = 0; round < 20; round++) {
+    for (int round = 0; round < 20 || (!canceled && round < 500); round++) {
         for (size_t i = 0; i < 8; i++)
             ops[i] = (struct xfer_op){.kind = XFER_WRITE,
                                       .local = p->mine + i * part,
