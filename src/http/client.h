@@ -7,6 +7,9 @@
  * After http_call_cancel none of them runs any more. Each callback may make
  * and cancel calls, its own included.
  *
+ * A kept connection that its server closed in the meantime costs no error: the
+ * request is sent once more on a new one, while no byte of an answer came.
+ *
  * No proxy of the environment is used, no redirect is followed, no Expect
  * header is sent. Built on libcurl. */
 #ifndef BATON_HTTP_CLIENT_H

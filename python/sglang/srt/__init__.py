@@ -1,0 +1,1 @@
+"""SGLang's module names for baton's commands; see baton_shim.py."""

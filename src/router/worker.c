@@ -1,0 +1,202 @@
+#include "router/worker.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "http/client.h"
+#include "http/loop.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void set_down(struct worker *w, const char *text)
+{
+    if (!w->healthy) return;
+    w->healthy = false;
+    w->passed = 0;
+    log_warn("router", "%s %s is unhealthy: %s", w->pool->options.role, w->url,
+             text);
+    loop_timer_set(w->pool->probe_timer, w->pool->options.probe_ms,
+                   w->pool->options.probe_ms);
+}
+
+void worker_refused(struct worker *w, const char *text)
+{
+    w->failures++;
+    set_down(w, text);
+}
+
+void worker_failed(struct worker *w)
+{
+    unsigned limit = w->pool->options.trip_failures;
+    w->failures++;
+    if (limit && ++w->failed >= limit) set_down(w, "too many failed requests");
+}
+
+void worker_answered(struct worker *w)
+{
+    w->failed = 0;
+}
+
+static void probed(void *arg, struct http_call *call,
+                   const struct http_result *result)
+{
+    (void)call;
+    struct worker *w = arg;
+    const struct pool_options *o = &w->pool->options;
+    w->probe = NULL;
+    if (result->rc == 0 && result->status == 200) {
+        w->failed = 0;
+        if (w->healthy || ++w->passed < o->up_successes) return;
+        w->healthy = true;
+        log_info("router", "%s %s is healthy", o->role, w->url);
+        return;
+    }
+    w->passed = 0;
+    if (w->healthy && ++w->failed >= o->down_failures)
+        set_down(w, result->rc ? result->text : "health check failed");
+}
+
+static void probe(struct worker *w)
+{
+    if (w->probe) return;
+    char url[2048];
+    snprintf(url, sizeof url, "%s%s", w->url, w->pool->options.health_path);
+    struct http_call_options o = {
+        .url = url,
+        .headers = w->pool->options.headers,
+        .connect_ms = w->pool->options.timeout_ms,
+        .total_ms = w->pool->options.timeout_ms,
+        .on_done = probed,
+        .arg = w,
+    };
+    http_call(w->pool->client, &o, &w->probe);
+}
+
+static void probe_unhealthy(void *arg)
+{
+    struct pool *pool = arg;
+    if (pool_healthy(pool) == pool->count) loop_timer_unset(pool->probe_timer);
+    for (size_t i = 0; i < pool->count; i++)
+        if (!pool->workers[i].healthy) probe(&pool->workers[i]);
+}
+
+static void check_healthy(void *arg)
+{
+    struct pool *pool = arg;
+    for (size_t i = 0; i < pool->count; i++)
+        if (pool->workers[i].healthy) probe(&pool->workers[i]);
+}
+
+void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
+               const struct pool_options *options)
+{
+    *pool = (struct pool){.options = *options, .client = client};
+    pool->check_timer = loop_timer_create(loop, check_healthy, pool);
+    pool->probe_timer = loop_timer_create(loop, probe_unhealthy, pool);
+    if (options->check_ms)
+        loop_timer_set(pool->check_timer, options->check_ms, options->check_ms);
+}
+
+void pool_fini(struct pool *pool)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        http_call_cancel(pool->workers[i].probe);
+        mem_free(pool->workers[i].url);
+        mem_free(pool->workers[i].bootstrap_host);
+    }
+    mem_free(pool->workers);
+    loop_timer_destroy(pool->check_timer);
+    loop_timer_destroy(pool->probe_timer);
+    *pool = (struct pool){.count = 0};
+}
+
+/* The host of http[s]://[user@]host[:port][/...], brackets kept. */
+static char *host_of(const char *url)
+{
+    const char *from = strstr(url, "://");
+    if (!from ||
+        (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+        return NULL;
+    from += 3;
+    size_t n = strcspn(from, "/?#");
+    const char *at = memchr(from, '@', n);
+    if (at) {
+        n -= (size_t)(at + 1 - from);
+        from = at + 1;
+    }
+    if (*from == '[') {
+        const char *close = memchr(from, ']', n);
+        n = close ? (size_t)(close + 1 - from) : 0;
+    } else {
+        const char *colon = memchr(from, ':', n);
+        if (colon) n = (size_t)(colon - from);
+    }
+    return n ? mem_dup_n(from, n) : NULL;
+}
+
+int pool_add(struct pool *pool, const char *url, int bootstrap_port,
+             struct why *why)
+{
+    char *host = host_of(url);
+    if (!host)
+        return err_set(why, ERR_INVALID,
+                       "--%s %s: not of the form http://host:port",
+                       pool->options.role, url);
+    size_t n = strlen(url);
+    while (n && url[n - 1] == '/')
+        n--;
+    pool->workers =
+        mem_remust(pool->workers, (pool->count + 1) * sizeof *pool->workers);
+    pool->workers[pool->count++] = (struct worker){
+        .pool = pool,
+        .url = mem_dup_n(url, n),
+        .bootstrap_host = host,
+        .bootstrap_port = bootstrap_port,
+        .healthy = true,
+    };
+    return 0;
+}
+
+size_t pool_healthy(const struct pool *pool)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < pool->count; i++)
+        count += pool->workers[i].healthy;
+    return count;
+}
+
+/* The n-th of those that may be taken. */
+static struct worker *nth(struct pool *pool, const struct worker *avoid,
+                          size_t n)
+{
+    for (size_t i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[i];
+        if (w->healthy && w != avoid && n-- == 0) return w;
+    }
+    return NULL;
+}
+
+struct worker *pool_pick(struct pool *pool, const struct worker *avoid)
+{
+    size_t count = pool_healthy(pool);
+    if (avoid && avoid->healthy) {
+        if (count == 1)
+            avoid = NULL; /* better than none */
+        else
+            count--;
+    }
+    if (!count) return NULL;
+    switch (pool->options.policy) {
+    case POLICY_ROUND_ROBIN: return nth(pool, avoid, pool->next++ % count);
+    case POLICY_POWER_OF_TWO: {
+        size_t i = random_u64() % count;
+        struct worker *a = nth(pool, avoid, i);
+        if (count == 1) return a;
+        size_t j = random_u64() % (count - 1);
+        struct worker *b = nth(pool, avoid, j + (j >= i));
+        return b->in_flight < a->in_flight ? b : a;
+    }
+    case POLICY_RANDOM: break;
+    }
+    return nth(pool, avoid, random_u64() % count);
+}

@@ -1,0 +1,79 @@
+/* router/worker.h - the workers behind a router: who is there, who is healthy,
+ * who takes the next request. Owned by the loop's thread.
+ *
+ * A worker is taken to be healthy until it refuses a connection, fails
+ * trip_failures requests in a row, or fails down_failures health checks; then
+ * nothing is sent to it until up_successes probes of its health route in a row
+ * are answered with 200. */
+#ifndef BATON_ROUTER_WORKER_H
+#define BATON_ROUTER_WORKER_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_timer;
+struct http_client;
+struct http_call;
+struct http_header;
+struct pool;
+
+struct worker {
+    struct pool *pool;
+    char *url;            /* without a last '/' */
+    char *bootstrap_host; /* of url; IPv6 in brackets */
+    int bootstrap_port;   /* -1: unknown, sent as null */
+    bool healthy;
+    unsigned in_flight;
+    unsigned failed; /* requests, or health checks, in a row */
+    unsigned passed; /* probes in a row */
+    uint64_t requests, failures;
+    struct http_call *probe;
+};
+
+enum policy { POLICY_RANDOM, POLICY_ROUND_ROBIN, POLICY_POWER_OF_TWO };
+
+struct pool_options {
+    const char *role; /* "prefill", "decode": borrowed, for logs */
+    enum policy policy;
+    const char *health_path;           /* borrowed */
+    const struct http_header *headers; /* of probes; borrowed */
+    uint64_t check_ms;                 /* of healthy workers; 0: never */
+    uint64_t probe_ms;                 /* of unhealthy ones */
+    uint64_t timeout_ms;
+    unsigned down_failures, up_successes, trip_failures; /* 0: never trips */
+};
+
+struct pool {
+    struct pool_options options;
+    struct http_client *client;
+    struct worker *workers;
+    size_t count;
+    size_t next; /* round robin */
+    struct loop_timer *check_timer, *probe_timer;
+};
+
+void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
+               const struct pool_options *options);
+void pool_fini(struct pool *pool); /* before its client is closed */
+
+/* Before the first pick; workers do not move afterwards. ERR_INVALID: url is
+ * no http:// or https:// URL with a host. */
+int pool_add(struct pool *pool, const char *url, int bootstrap_port,
+             struct why *why);
+
+/* One healthy worker by the policy, rather not avoid (may be NULL); NULL: all
+ * are unhealthy. */
+struct worker *pool_pick(struct pool *pool, const struct worker *avoid);
+size_t pool_healthy(const struct pool *pool);
+
+/* What became of a request: reports of the one who sent it. */
+void worker_answered(struct worker *worker);
+void worker_failed(struct worker *worker);
+/* It refused: unhealthy at once. */
+void worker_refused(struct worker *worker, const char *text);
+
+#endif
