@@ -2,14 +2,18 @@
 #include "xfer/core.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+#include <unistd.h>
 
-/* "host", "v4", "[v6]" before the last ':' and a port of 1..65535. */
+enum { LISTEN_BACKLOG = 128 };
+
+/* "host", "v4", "[v6]" before the last ':' and a port of 0..65535. */
 int addr_split(const char *name, char host[HOST_MAX], uint16_t *port,
                struct why *why)
 {
@@ -29,7 +33,7 @@ int addr_split(const char *name, char host[HOST_MAX], uint16_t *port,
     char *end;
     if (colon[1] < '0' || colon[1] > '9') goto bad;
     unsigned long n = strtoul(colon + 1, &end, 10);
-    if (*end || n < 1 || n > 65535) goto bad;
+    if (*end || n > 65535) goto bad;
     memcpy(host, from, (size_t)(to - from));
     host[to - from] = 0;
     *port = (uint16_t)n;
@@ -82,4 +86,31 @@ void addr_unix(const struct xfer_epoch *epoch, struct addr *out)
     memcpy(&out->ss, &un, sizeof un);
     out->bytes =
         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+int addr_listen(const struct addr *addr, const char *what, struct why *why)
+{
+    int one = 1;
+    int fd = socket(addr->ss.ss_family,
+                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return err_sys(why, ERR_IO, errno, "socket");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->bytes) ||
+        listen(fd, LISTEN_BACKLOG)) {
+        int rc = errno == EADDRINUSE ? ERR_EXISTS : ERR_IO;
+        err_sys(why, rc, errno, "cannot listen on %s", what);
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+uint16_t addr_port_of(int fd)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t n = sizeof ss;
+    getsockname(fd, (struct sockaddr *)&ss, &n);
+    return ntohs(ss.ss_family == AF_INET
+                     ? ((struct sockaddr_in *)&ss)->sin_port
+                     : ((struct sockaddr_in6 *)&ss)->sin6_port);
 }

@@ -257,6 +257,9 @@ int addr_numeric(const char *host, uint16_t port, struct addr *out);
 int addr_resolve(const char *host, uint16_t port, struct addr *out,
                  struct why *why); /* may wait for a name server */
 void addr_unix(const struct xfer_epoch *epoch, struct addr *out);
+/* A listening socket, or ERR_EXISTS (taken) or ERR_IO; what: its name. */
+int addr_listen(const struct addr *addr, const char *what, struct why *why);
+uint16_t addr_port_of(int fd); /* that it is bound to */
 
 /* ---- same host (direct.c) ---- */
 
@@ -313,6 +316,7 @@ struct xfer {
 
 void xfer_chores(struct xfer *x);        /* wakes io 0; under the lock */
 uint64_t deadline_after(int timeout_ms); /* clock_ms, UINT64_MAX for -1 */
+void cond_init(pthread_cond_t *cond);    /* on clock_ms's clock */
 /* Waits on cond at most until the deadline; false: it passed. */
 bool cond_until(pthread_cond_t *cond, pthread_mutex_t *lock,
                 uint64_t deadline_ms);

@@ -465,6 +465,7 @@ int xfer_peer_open(struct xfer *x, const char *name, struct xfer_peer **out,
     *out = NULL;
     int rc = addr_split(name, host, &port, why);
     if (rc) return rc;
+    if (!port) return err_set(why, ERR_INVALID, "\"%s\" has port 0", name);
     addr_join(host, port, full, sizeof full);
     pthread_mutex_lock(&x->lock);
     struct xfer_peer *peer = peer_find(x, full);

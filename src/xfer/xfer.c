@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LISTEN_BACKLOG = 128, TOKEN_MAX = 4096 };
+enum { TOKEN_MAX = 4096 };
 
 uint64_t deadline_after(int timeout_ms)
 {
@@ -73,23 +73,6 @@ static bool is_wildcard(const struct addr *addr)
     return IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
 }
 
-static int listen_on(const struct addr *addr, const char *what, struct why *why)
-{
-    int one = 1;
-    int fd = socket(addr->ss.ss_family,
-                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return err_sys(why, ERR_IO, errno, "socket");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (const struct sockaddr *)&addr->ss, addr->bytes) ||
-        listen(fd, LISTEN_BACKLOG)) {
-        int rc = errno == EADDRINUSE ? ERR_EXISTS : ERR_IO;
-        err_sys(why, rc, errno, "cannot listen on %s", what);
-        close(fd);
-        return rc;
-    }
-    return fd;
-}
-
 static int listen_tcp(struct xfer *x, struct why *why)
 {
     const char *host = x->opt.advertise ? x->opt.advertise : x->opt.host;
@@ -105,13 +88,9 @@ static int listen_tcp(struct xfer *x, struct why *why)
                        "listening on %s needs the name that peers use",
                        x->opt.host);
     addr_join(x->opt.host, x->opt.port, what, sizeof what);
-    x->listen_fd = listen_on(&addr, what, why);
+    x->listen_fd = addr_listen(&addr, what, why);
     if (x->listen_fd < 0) return x->listen_fd;
-    socklen_t n = sizeof addr.ss;
-    getsockname(x->listen_fd, (struct sockaddr *)&addr.ss, &n);
-    x->port = ntohs(addr.ss.ss_family == AF_INET
-                        ? ((struct sockaddr_in *)&addr.ss)->sin_port
-                        : ((struct sockaddr_in6 *)&addr.ss)->sin6_port);
+    x->port = addr_port_of(x->listen_fd);
     memcpy(x->host, host, strlen(host) + 1);
     addr_join(x->host, x->port, x->name, sizeof x->name);
     return 0;
@@ -121,19 +100,16 @@ static int listen_unix(struct xfer *x, struct why *why)
 {
     struct addr addr;
     addr_unix(&x->epoch, &addr);
-    x->unix_fd = listen_on(&addr, "a unix socket", why);
+    x->unix_fd = addr_listen(&addr, "a unix socket", why);
     return x->unix_fd < 0 ? x->unix_fd : 0;
 }
 
-static void locks_init(struct xfer *x)
+void cond_init(pthread_cond_t *cond)
 {
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_mutex_init(&x->lock, NULL);
-    pthread_cond_init(&x->done_cond, &attr);
-    pthread_cond_init(&x->quiet_cond, &attr);
-    pthread_cond_init(&x->work_cond, &attr);
+    pthread_cond_init(cond, &attr);
     pthread_condattr_destroy(&attr);
 }
 
@@ -143,7 +119,10 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
     *out = NULL;
     struct xfer *x = mem_must(1, sizeof *x);
     x->listen_fd = x->unix_fd = x->done_fd = -1;
-    locks_init(x);
+    pthread_mutex_init(&x->lock, NULL);
+    cond_init(&x->done_cond);
+    cond_init(&x->quiet_cond);
+    cond_init(&x->work_cond);
     TAILQ_INIT(&x->links);
     TAILQ_INIT(&x->copy_links);
     TAILQ_INIT(&x->peers);

@@ -1,0 +1,573 @@
+/* The config store's server: one thread, one epoll, a map of keys, a list of
+ * those who wait. Nothing here blocks on one client: each has a buffer with a
+ * maximum, strangers have a second to say hello and are few. */
+#include "xfer/store.h"
+
+#include "base/clock.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "xfer/core.h"
+#include "xfer/hmac.h"
+#include "xfer/store_wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    CLIENTS_MAX = 1024,
+    STRANGERS_MAX = 64,
+    HELLO_MS = 1000,
+    WAITS_MAX = 1024,      /* GETs that wait, a client */
+    TOTAL_MAX = 256 << 20, /* keys and values together */
+    READ_STEP = 64 << 10,
+    OUT_MAX = 4 * STORE_BODY_MAX, /* answers that a client does not read */
+    ACCEPT_PAUSE_MS = 100,
+};
+
+struct entry {
+    struct entry *next; /* of the same hash */
+    size_t key_bytes, value_bytes;
+    char *key, *value;
+};
+
+struct client {
+    TAILQ_ENTRY(client) next;
+    int fd;
+    bool known, dead;
+    uint64_t hello_by_ms;
+    uint8_t nonce[STORE_NONCE];
+    struct buf in, out;
+    size_t sent;
+    uint32_t events;
+    unsigned waits;
+};
+
+struct waiting {
+    TAILQ_ENTRY(waiting) next;
+    struct client *client;
+    uint64_t id, hash, deadline_ms;
+    size_t key_bytes;
+    char key[];
+};
+
+struct xfer_store {
+    int listener, epoll, wake;
+    char *token;
+    char url[HOST_MAX + 40];
+    pthread_t thread;
+    bool running;
+    uint64_t seed, accept_ms;
+    struct map entries;
+    size_t bytes; /* of all keys and values */
+    TAILQ_HEAD(, client) clients;
+    TAILQ_HEAD(, waiting) waits;
+    size_t client_count, stranger_count;
+};
+
+/* ---- keys ---- */
+
+static uint64_t key_hash(const struct xfer_store *s, const char *key, size_t n)
+{
+    return hash_bytes(key, n, s->seed);
+}
+
+static struct entry *entry_find(struct xfer_store *s, const char *key, size_t n)
+{
+    struct entry *e = map_get(&s->entries, key_hash(s, key, n));
+    while (e && (e->key_bytes != n || memcmp(e->key, key, n)))
+        e = e->next;
+    return e;
+}
+
+static void entry_free(struct entry *e)
+{
+    mem_free(e->key);
+    mem_free(e->value);
+    mem_free(e);
+}
+
+static struct entry *entry_make(struct xfer_store *s, const char *key, size_t n)
+{
+    struct entry *e = entry_find(s, key, n);
+    if (e) return e;
+    uint64_t hash = key_hash(s, key, n);
+    e = mem_must(1, sizeof *e);
+    e->key = mem_dup_n(key, n);
+    e->key_bytes = n;
+    e->next = map_get(&s->entries, hash);
+    map_put(&s->entries, hash, e);
+    s->bytes += n;
+    return e;
+}
+
+static void entry_remove(struct xfer_store *s, struct entry *e)
+{
+    uint64_t hash = key_hash(s, e->key, e->key_bytes);
+    struct entry *head = map_get(&s->entries, hash);
+    if (head == e && e->next) {
+        map_put(&s->entries, hash, e->next);
+    } else if (head == e) {
+        map_remove(&s->entries, hash);
+    } else {
+        while (head->next != e)
+            head = head->next;
+        head->next = e->next;
+    }
+    s->bytes -= e->key_bytes + e->value_bytes;
+    entry_free(e);
+}
+
+/* Replaces bytes [at, end) of key's value: SET from 0, APPEND from its end. */
+static int value_put(struct xfer_store *s, const struct store_request *r,
+                     const char *value, size_t n, bool append,
+                     struct entry **out)
+{
+    struct entry *e = entry_find(s, r->key, r->key_bytes);
+    size_t had = e ? e->value_bytes : 0, at = append ? had : 0;
+    if (n > STORE_VALUE_MAX - at) return ERR_RANGE;
+    if (s->bytes - had + at + n + r->key_bytes > TOTAL_MAX) return ERR_NOMEM;
+    char *grown = mem_retry(e && append ? e->value : NULL, at + n + 1);
+    if (!grown) return ERR_NOMEM;
+    memcpy(grown + at, value, n);
+    e = entry_make(s, r->key, r->key_bytes);
+    if (!append) mem_free(e->value);
+    e->value = grown;
+    e->value_bytes = at + n;
+    s->bytes += e->value_bytes - had;
+    *out = e;
+    return 0;
+}
+
+/* ---- clients ---- */
+
+static void client_kill(struct client *c)
+{
+    c->dead = true;
+}
+
+static void client_flush(struct xfer_store *s, struct client *c)
+{
+    while (c->sent < c->out.len) {
+        ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent,
+                         MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno != EAGAIN) client_kill(c);
+        if (n < 0) break;
+        c->sent += (size_t)n;
+    }
+    if (c->sent == c->out.len) {
+        buf_reset(&c->out);
+        c->sent = 0;
+    } else if (c->sent > OUT_MAX / 2) {
+        buf_drop_front(&c->out, c->sent);
+        c->sent = 0;
+    }
+    uint32_t want = EPOLLIN | (c->out.len ? EPOLLOUT : 0);
+    if (want == c->events || c->dead) return;
+    c->events = want;
+    struct epoll_event ev = {.events = want, .data.ptr = c};
+    epoll_ctl(s->epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+static void answer(struct client *c, uint64_t id, int rc, int64_t number,
+                   const char *value, size_t n)
+{
+    store_answer_encode(
+        &c->out, id,
+        &(struct store_answer){
+            .rc = rc, .number = number, .value = value, .value_bytes = n});
+    if (c->out.failed) client_kill(c); /* it does not read */
+}
+
+static void waiting_end(struct xfer_store *s, struct waiting *w)
+{
+    TAILQ_REMOVE(&s->waits, w, next);
+    w->client->waits--;
+    mem_free(w);
+}
+
+static void wake_waiting(struct xfer_store *s, const struct entry *e)
+{
+    uint64_t hash = key_hash(s, e->key, e->key_bytes);
+    struct waiting *w, *after;
+    for (w = TAILQ_FIRST(&s->waits); w; w = after) {
+        after = TAILQ_NEXT(w, next);
+        if (w->hash != hash || w->key_bytes != e->key_bytes ||
+            memcmp(w->key, e->key, e->key_bytes))
+            continue;
+        struct client *c = w->client;
+        answer(c, w->id, 0, 0, e->value, e->value_bytes);
+        waiting_end(s, w);
+        client_flush(s, c);
+    }
+}
+
+static void client_destroy(struct xfer_store *s, struct client *c)
+{
+    struct waiting *w, *after;
+    for (w = TAILQ_FIRST(&s->waits); w; w = after) {
+        after = TAILQ_NEXT(w, next);
+        if (w->client == c) waiting_end(s, w);
+    }
+    TAILQ_REMOVE(&s->clients, c, next);
+    s->client_count--;
+    if (!c->known) s->stranger_count--;
+    close(c->fd);
+    buf_fini(&c->in);
+    buf_fini(&c->out);
+    mem_free(c);
+}
+
+/* ---- requests ---- */
+
+static void do_get(struct xfer_store *s, struct client *c, uint64_t id,
+                   const struct store_request *r)
+{
+    struct entry *e = entry_find(s, r->key, r->key_bytes);
+    if (e || r->number == 0) {
+        answer(c, id, e ? 0 : ERR_NOT_FOUND, 0, e ? e->value : NULL,
+               e ? e->value_bytes : 0);
+        return;
+    }
+    if (c->waits >= WAITS_MAX) {
+        answer(c, id, ERR_AGAIN, 0, NULL, 0);
+        return;
+    }
+    struct waiting *w = mem_must(1, sizeof *w + r->key_bytes);
+    bool for_ever = r->number < 0 || r->number > INT32_MAX;
+    w->client = c;
+    w->id = id;
+    w->hash = key_hash(s, r->key, r->key_bytes);
+    w->deadline_ms = for_ever ? UINT64_MAX : clock_ms() + (uint64_t)r->number;
+    w->key_bytes = r->key_bytes;
+    memcpy(w->key, r->key, r->key_bytes);
+    c->waits++;
+    TAILQ_INSERT_TAIL(&s->waits, w, next);
+}
+
+static int do_add(struct xfer_store *s, const struct store_request *r,
+                  struct entry **changed, int64_t *now)
+{
+    struct entry *e = entry_find(s, r->key, r->key_bytes);
+    char text[32];
+    long long was = 0;
+    if (e) {
+        int used = 0;
+        if (e->value_bytes == 0 || e->value_bytes >= sizeof text)
+            return ERR_FORMAT;
+        memcpy(text, e->value, e->value_bytes);
+        text[e->value_bytes] = 0;
+        if (sscanf(text, "%lld%n", &was, &used) != 1 ||
+            (size_t)used != e->value_bytes)
+            return ERR_FORMAT;
+    }
+    int64_t sum;
+    if (__builtin_add_overflow((int64_t)was, r->number, &sum)) return ERR_RANGE;
+    *now = sum;
+    int n = snprintf(text, sizeof text, "%" PRId64, sum);
+    return value_put(s, r, text, (size_t)n, false, changed);
+}
+
+static void do_cas(struct xfer_store *s, struct client *c, uint64_t id,
+                   const struct store_request *r)
+{
+    struct entry *e = entry_find(s, r->key, r->key_bytes), *changed = NULL;
+    size_t n = e ? e->value_bytes : 0;
+    bool same = n == r->value_bytes && (!n || !memcmp(e->value, r->value, n));
+    /* The answer first: the swap frees what was found. */
+    size_t mark = c->out.len;
+    answer(c, id, 0, 0, e ? e->value : NULL, n);
+    int rc =
+        same ? value_put(s, r, r->second, r->second_bytes, false, &changed) : 0;
+    if (rc) {
+        c->out.len = mark;
+        answer(c, id, rc, 0, NULL, 0);
+    }
+    if (changed) wake_waiting(s, changed);
+}
+
+static void request(struct xfer_store *s, struct client *c,
+                    const struct store_header *h, const uint8_t *body)
+{
+    struct store_request r;
+    struct entry *changed = NULL, *e;
+    int64_t number = 0;
+    int rc = store_request_decode(&r, h->op, body, h->body_bytes, NULL);
+    if (rc) {
+        client_kill(c);
+        return;
+    }
+    switch (h->op) {
+    case STORE_OP_GET: do_get(s, c, h->id, &r); return;
+    case STORE_OP_CAS: do_cas(s, c, h->id, &r); return;
+    case STORE_OP_SET:
+        rc = value_put(s, &r, r.value, r.value_bytes, false, &changed);
+        break;
+    case STORE_OP_APPEND:
+        rc = value_put(s, &r, r.value, r.value_bytes, true, &changed);
+        if (!rc) number = (int64_t)changed->value_bytes;
+        break;
+    case STORE_OP_ADD: rc = do_add(s, &r, &changed, &number); break;
+    default: /* STORE_OP_REMOVE, the decoder knows no other */
+        e = entry_find(s, r.key, r.key_bytes);
+        if (e) entry_remove(s, e);
+        rc = e ? 0 : ERR_NOT_FOUND;
+    }
+    answer(c, h->id, rc, number, NULL, 0);
+    if (changed) wake_waiting(s, changed);
+}
+
+static void hello(struct xfer_store *s, struct client *c,
+                  const struct store_header *h, const uint8_t *body)
+{
+    uint8_t nonce[STORE_NONCE], mac[STORE_MAC], mine[STORE_MAC];
+    if (store_hello_decode(h, body, nonce, mac, NULL)) {
+        client_kill(c);
+        return;
+    }
+    store_proof(s->token, 'I', c->nonce, nonce, mine);
+    if (!hmac_equal(mac, mine)) {
+        answer(c, h->id, ERR_AUTH, 0, NULL, 0);
+        client_flush(s, c);
+        client_kill(c);
+        return;
+    }
+    c->known = true;
+    s->stranger_count--;
+    store_proof(s->token, 'T', c->nonce, nonce, mine);
+    answer(c, h->id, 0, 0, (const char *)mine, sizeof mine);
+}
+
+/* Serves what is complete in the client's buffer. */
+static void client_parse(struct xfer_store *s, struct client *c)
+{
+    size_t at = 0;
+    while (!c->dead && c->in.len - at >= STORE_HEADER) {
+        const uint8_t *frame = (const uint8_t *)c->in.data + at;
+        struct store_header h;
+        if (store_header_decode(&h, frame, NULL) ||
+            (!c->known && h.body_bytes > STORE_HELLO)) {
+            client_kill(c);
+            break;
+        }
+        if (c->in.len - at - STORE_HEADER < h.body_bytes) break;
+        if (!c->known)
+            hello(s, c, &h, frame + STORE_HEADER);
+        else if (h.op >= STORE_OP_SET)
+            request(s, c, &h, frame + STORE_HEADER);
+        else
+            client_kill(c);
+        at += STORE_HEADER + h.body_bytes;
+    }
+    buf_drop_front(&c->in, at);
+    if (c->in.len == 0 && c->in.cap > READ_STEP * 4) {
+        size_t max = c->in.max;
+        buf_fini(&c->in); /* a large value came and went */
+        buf_init(&c->in, max);
+    }
+}
+
+static void client_read(struct xfer_store *s, struct client *c)
+{
+    size_t room = c->in.max - c->in.len;
+    char *at = buf_grow(&c->in, room < READ_STEP ? room : READ_STEP);
+    if (!at) {
+        client_kill(c);
+        return;
+    }
+    ssize_t n =
+        recv(c->fd, at, room < READ_STEP ? room : READ_STEP, MSG_DONTWAIT);
+    if (n > 0) {
+        c->in.len += (size_t)n;
+        client_parse(s, c);
+        client_flush(s, c);
+    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+        client_kill(c);
+    }
+}
+
+static void client_accept(struct xfer_store *s, int fd)
+{
+    int one = 1;
+    struct client *c = mem_must(1, sizeof *c), *old;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+    c->fd = fd;
+    c->hello_by_ms = clock_ms() + HELLO_MS;
+    c->events = EPOLLIN;
+    buf_init(&c->in, STORE_HEADER + STORE_BODY_MAX);
+    buf_init(&c->out, OUT_MAX);
+    random_bytes(c->nonce, sizeof c->nonce);
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
+    epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &ev);
+    TAILQ_INSERT_TAIL(&s->clients, c, next);
+    s->client_count++;
+    if (++s->stranger_count > STRANGERS_MAX || s->client_count > CLIENTS_MAX) {
+        TAILQ_FOREACH(old, &s->clients, next)
+        if (!old->known && !old->dead) break;
+        if (old) client_kill(old);
+    }
+    store_greeting_encode(&c->out, c->nonce);
+    client_flush(s, c);
+}
+
+static void accept_watch(struct xfer_store *s, bool on)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = s};
+    epoll_ctl(s->epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, s->listener, &ev);
+    s->accept_ms = on ? 0 : clock_ms() + ACCEPT_PAUSE_MS;
+}
+
+static void accept_all(struct xfer_store *s)
+{
+    for (int i = 0; i < 16; i++) {
+        int fd = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            client_accept(s, fd);
+        } else {
+            if (errno == EMFILE || errno == ENFILE) accept_watch(s, false);
+            return;
+        }
+    }
+}
+
+/* What is late: strangers, waits. Returns ms until the next, -1: none. */
+static int timers(struct xfer_store *s)
+{
+    uint64_t now = clock_ms(), next = UINT64_MAX;
+    struct client *c, *c_after;
+    struct waiting *w, *w_after;
+    if (s->accept_ms && now >= s->accept_ms) accept_watch(s, true);
+    if (s->accept_ms) next = s->accept_ms;
+    for (w = TAILQ_FIRST(&s->waits); w; w = w_after) {
+        w_after = TAILQ_NEXT(w, next);
+        if (now < w->deadline_ms) {
+            if (w->deadline_ms < next) next = w->deadline_ms;
+            continue;
+        }
+        c = w->client;
+        answer(c, w->id, ERR_TIMEOUT, 0, NULL, 0);
+        waiting_end(s, w);
+        client_flush(s, c);
+    }
+    for (c = TAILQ_FIRST(&s->clients); c; c = c_after) {
+        c_after = TAILQ_NEXT(c, next);
+        if (!c->known && now >= c->hello_by_ms) client_kill(c);
+        if (!c->known && !c->dead && c->hello_by_ms < next)
+            next = c->hello_by_ms;
+        if (c->dead) client_destroy(s, c);
+    }
+    if (next == UINT64_MAX) return -1;
+    return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
+}
+
+static void *store_main(void *arg)
+{
+    struct xfer_store *s = arg;
+    struct epoll_event events[64];
+    bool quit = false;
+    pthread_setname_np(pthread_self(), "store");
+    while (!quit) {
+        int n = epoll_wait(s->epoll, events, 64, timers(s));
+        for (int i = 0; i < n; i++) {
+            struct client *c = events[i].data.ptr;
+            if (events[i].data.ptr == s) {
+                accept_all(s);
+            } else if (events[i].data.ptr == &s->wake) {
+                quit = true;
+            } else if (!c->dead) {
+                if (events[i].events & EPOLLOUT) client_flush(s, c);
+                if (events[i].events & ~(uint32_t)EPOLLOUT) client_read(s, c);
+            }
+        }
+    }
+    return NULL;
+}
+
+/* ---- front door ---- */
+
+static int store_open(struct xfer_store *s, const char *host, uint16_t port,
+                      struct why *why)
+{
+    char text[HOST_MAX + 32];
+    struct addr addr;
+    addr_join(host, port, text, sizeof text);
+    int rc = addr_resolve(host, port, &addr, why);
+    if (rc) return rc;
+    s->listener = addr_listen(&addr, text, why);
+    if (s->listener < 0) return s->listener;
+    addr_join(host, addr_port_of(s->listener), text, sizeof text);
+    snprintf(s->url, sizeof s->url, "tcp://%s", text);
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    s->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &s->wake};
+    if (s->epoll < 0 || s->wake < 0 ||
+        epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->wake, &ev))
+        return err_sys(why, ERR_IO, errno, "config store: epoll");
+    accept_watch(s, true);
+    int e = thread_start(&s->thread, store_main, s);
+    if (e) return err_sys(why, ERR_IO, e, "config store: thread");
+    s->running = true;
+    return 0;
+}
+
+int xfer_store_serve(const char *url, const char *token,
+                     struct xfer_store **out, struct why *why)
+{
+    char host[HOST_MAX];
+    uint16_t port;
+    *out = NULL;
+    int rc = store_url_split(url, host, &port, why);
+    if (rc) return rc;
+    struct xfer_store *s = mem_must(1, sizeof *s);
+    s->listener = s->epoll = s->wake = -1;
+    s->token = mem_dup(token ? token : "");
+    s->seed = random_u64();
+    TAILQ_INIT(&s->clients);
+    TAILQ_INIT(&s->waits);
+    rc = store_open(s, host, port, why);
+    if (rc)
+        xfer_store_stop(s);
+    else
+        *out = s;
+    return rc;
+}
+
+const char *xfer_store_url(const struct xfer_store *store)
+{
+    return store->url;
+}
+
+void xfer_store_stop(struct xfer_store *s)
+{
+    if (!s) return;
+    if (s->running) {
+        uint64_t one = 1;
+        while (write(s->wake, &one, sizeof one) < 0 && errno == EINTR) {
+        }
+        pthread_join(s->thread, NULL);
+    }
+    while (!TAILQ_EMPTY(&s->clients))
+        client_destroy(s, TAILQ_FIRST(&s->clients));
+    struct entry *e;
+    for (size_t at = 0; (e = map_next(&s->entries, &at, NULL));) {
+        while (e) {
+            struct entry *after = e->next;
+            entry_free(e);
+            e = after;
+        }
+    }
+    map_fini(&s->entries);
+    if (s->listener >= 0) close(s->listener);
+    if (s->epoll >= 0) close(s->epoll);
+    if (s->wake >= 0) close(s->wake);
+    mem_free(s->token);
+    mem_free(s);
+}

@@ -1,0 +1,87 @@
+/* xfer/store.h - a small key-value store at "tcp://host:port".
+ *
+ * The config store of the MemFabric world (ASCEND_MF_STORE_URL): one process
+ * serves it, normally the first prefill; everybody else is a client. It keeps
+ * a directory of who is where; data never passes it, and transfers work
+ * without it. Nothing is persistent. docs/wire.md, "Config store", has the
+ * frames.
+ *
+ * Threads: server and client run one thread each; all functions may be called
+ * from any thread. Keys are text of 1..1024 bytes, values are any bytes, at
+ * most 10 MiB. Errors name the store's url. */
+#ifndef BATON_XFER_STORE_H
+#define BATON_XFER_STORE_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct xfer_store;
+
+/* Serves url on its own thread; port 0 takes any. token: the secret that
+ * clients must prove, NULL for none (then whoever can connect may use it).
+ * ERR_EXISTS: somebody serves there already: be a client. ERR_INVALID: url;
+ * ERR_IO. One silent or hostile client delays nobody. */
+int xfer_store_serve(const char *url, const char *token,
+                     struct xfer_store **out, struct why *why);
+/* The url that clients use, with the real port. Valid until stop. */
+const char *xfer_store_url(const struct xfer_store *store);
+void xfer_store_stop(struct xfer_store *store); /* NULL is fine */
+
+struct xfer_store_client;
+
+/* Connects, trying again until timeout_ms is over (the server may start
+ * later). A client whose server went away connects anew by itself.
+ * ERR_PEER: "config store URL: connection refused"; ERR_AUTH: other token. */
+int xfer_store_connect(const char *url, const char *token, int timeout_ms,
+                       struct xfer_store_client **out, struct why *why);
+/* Watches get ERR_CANCELED first. NULL is fine. */
+void xfer_store_disconnect(struct xfer_store_client *client);
+
+/* Each call takes at most timeout_ms, the waiting of get included. ERR_PEER:
+ * no server, or it went away meanwhile (a change may have been made);
+ * ERR_TIMEOUT: it is there and did not answer, or (get) nobody set the key;
+ * ERR_RANGE: key or value too long; ERR_NOMEM: the store is full. */
+int xfer_store_set(struct xfer_store_client *client, const char *key,
+                   const void *value, size_t n, int timeout_ms,
+                   struct why *why);
+
+/* Takes the value into *value (mem_free it; a 0 byte follows) and *n. Waits
+ * for the key until timeout_ms (-1: for ever) when wait, else ERR_NOT_FOUND. */
+int xfer_store_get(struct xfer_store_client *client, const char *key, int wait,
+                   int timeout_ms, char **value, size_t *n, struct why *why);
+
+/* Adds to the number that is kept as decimal text (absent: 0); *now gets the
+ * new one. ERR_FORMAT: the value is not a number. */
+int xfer_store_add(struct xfer_store_client *client, const char *key,
+                   int64_t delta, int timeout_ms, int64_t *now,
+                   struct why *why);
+int xfer_store_remove(struct xfer_store_client *client, const char *key,
+                      int timeout_ms, struct why *why); /* ERR_NOT_FOUND */
+/* *now gets the bytes after appending. */
+int xfer_store_append(struct xfer_store_client *client, const char *key,
+                      const void *value, size_t n, int timeout_ms,
+                      uint64_t *now, struct why *why);
+
+struct xfer_store_bytes {
+    const void *bytes;
+    size_t n;
+};
+/* Swaps expected for value; absent and empty are the same to it. *found (n
+ * bytes, mem_free it) is what was there: it was swapped when that equals
+ * expected. */
+int xfer_store_cas(struct xfer_store_client *client, const char *key,
+                   struct xfer_store_bytes expected,
+                   struct xfer_store_bytes value, int timeout_ms, char **found,
+                   size_t *n, struct why *why);
+
+/* Calls on_value once, on the client's thread, with the value as soon as the
+ * key has one (rc 0), or with ERR_CANCELED at disconnect. It lives through a
+ * restart of the server. on_value must not call the store. */
+typedef void xfer_store_on_value(void *arg, int rc, const void *value,
+                                 size_t n);
+int xfer_store_watch(struct xfer_store_client *client, const char *key,
+                     xfer_store_on_value *on_value, void *arg, struct why *why);
+
+#endif

@@ -1,0 +1,308 @@
+#include "tests/test.h"
+
+#include "base/mem.h"
+#include "xfer/store.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MS = 10000 };
+
+struct fixture {
+    struct xfer_store *store;
+    struct xfer_store_client *a, *b;
+};
+
+static void start(struct fixture *f)
+{
+    struct why why = {0};
+    if (xfer_store_serve("tcp://127.0.0.1:0", NULL, &f->store, &why) ||
+        xfer_store_connect(xfer_store_url(f->store), NULL, MS, &f->a, &why) ||
+        xfer_store_connect(xfer_store_url(f->store), NULL, MS, &f->b, &why))
+        fail_msg("%s", why.text);
+}
+
+static void stop(struct fixture *f)
+{
+    xfer_store_disconnect(f->a);
+    xfer_store_disconnect(f->b);
+    xfer_store_stop(f->store);
+}
+
+static void expect(struct xfer_store_client *c, const char *key,
+                   const char *value)
+{
+    char *got;
+    size_t n;
+    assert_int_equal(xfer_store_get(c, key, 0, MS, &got, &n, NULL), 0);
+    assert_int_equal(n, strlen(value));
+    assert_string_equal(got, value);
+    mem_free(got);
+}
+
+static void values_are_kept_for_all(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    char *got;
+    int64_t number;
+    uint64_t total;
+    assert_int_equal(xfer_store_get(f.a, "k", 0, MS, &got, NULL, NULL),
+                     ERR_NOT_FOUND);
+    assert_int_equal(xfer_store_set(f.a, "k", "one", 3, MS, NULL), 0);
+    expect(f.b, "k", "one");
+    assert_int_equal(xfer_store_append(f.b, "k", "+two", 4, MS, &total, NULL),
+                     0);
+    assert_int_equal(total, 7);
+    expect(f.a, "k", "one+two");
+    assert_int_equal(xfer_store_add(f.a, "n", 5, MS, &number, NULL), 0);
+    assert_int_equal(xfer_store_add(f.b, "n", -7, MS, &number, NULL), 0);
+    assert_int_equal(number, -2);
+    expect(f.a, "n", "-2");
+    assert_int_equal(xfer_store_add(f.a, "k", 1, MS, &number, NULL),
+                     ERR_FORMAT);
+    assert_int_equal(xfer_store_add(f.a, "n", INT64_MIN, MS, &number, NULL),
+                     ERR_RANGE);
+    assert_int_equal(xfer_store_remove(f.a, "k", MS, NULL), 0);
+    assert_int_equal(xfer_store_remove(f.b, "k", MS, NULL), ERR_NOT_FOUND);
+    stop(&f);
+}
+
+static void cas_swaps_only_what_was_expected(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    char *found;
+    size_t n;
+    struct xfer_store_bytes none = {NULL, 0}, x = {"x", 1}, y = {"y", 1};
+    assert_int_equal(xfer_store_cas(f.a, "c", none, x, MS, &found, &n, NULL),
+                     0);
+    assert_int_equal(n, 0); /* was absent, so it is x now */
+    mem_free(found);
+    assert_int_equal(xfer_store_cas(f.b, "c", y, y, MS, &found, &n, NULL), 0);
+    assert_string_equal(found, "x");
+    mem_free(found);
+    expect(f.a, "c", "x");
+    assert_int_equal(xfer_store_cas(f.b, "c", x, y, MS, &found, &n, NULL), 0);
+    mem_free(found);
+    expect(f.a, "c", "y");
+    stop(&f);
+}
+
+static void binary_and_large_values(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    size_t n = (10 << 20) - 7, got_n;
+    char *big = malloc(n + 1000), *got;
+    struct why why = {0};
+    for (size_t i = 0; i < n; i++)
+        big[i] = (char)(i * 31 >> 3);
+    assert_int_equal(xfer_store_set(f.a, "big", big, n, MS, NULL), 0);
+    assert_int_equal(xfer_store_get(f.b, "big", 0, MS, &got, &got_n, NULL), 0);
+    assert_int_equal(got_n, n);
+    assert_memory_equal(got, big, n);
+    mem_free(got);
+    assert_int_equal(xfer_store_append(f.a, "big", big, 1000, MS, NULL, &why),
+                     ERR_RANGE);
+    assert_int_equal(xfer_store_set(f.a, "big", big, n + 1000, MS, &why),
+                     ERR_RANGE);
+    /* The store as a whole has a limit too; then it still serves. */
+    int rc = 0;
+    for (int i = 0; i < 40 && !rc; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "big%d", i);
+        rc = xfer_store_set(f.a, key, big, n, MS, &why);
+    }
+    assert_int_equal(rc, ERR_NOMEM);
+    assert_int_equal(xfer_store_remove(f.a, "big0", MS, NULL), 0);
+    assert_int_equal(xfer_store_set(f.a, "big", big, n, MS, NULL), 0);
+    free(big);
+    stop(&f);
+}
+
+struct getter {
+    struct xfer_store_client *client;
+    char *value;
+    int rc;
+};
+
+static void *get_later(void *arg)
+{
+    struct getter *g = arg;
+    g->rc = xfer_store_get(g->client, "later", 1, MS, &g->value, NULL, NULL);
+    return NULL;
+}
+
+struct watcher {
+    sem_t called;
+    char value[32];
+    int rc, count;
+};
+
+static void on_value(void *arg, int rc, const void *value, size_t n)
+{
+    struct watcher *w = arg;
+    w->rc = rc;
+    w->count++;
+    if (!rc)
+        snprintf(w->value, sizeof w->value, "%.*s", (int)n,
+                 (const char *)value);
+    sem_post(&w->called);
+}
+
+static void waiting_ends_with_the_key(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    struct getter g = {.client = f.a};
+    struct watcher w = {.rc = 1}, never = {.rc = 1};
+    pthread_t thread;
+    struct why why = {0};
+    char *got;
+    sem_init(&w.called, 0, 0);
+    sem_init(&never.called, 0, 0);
+    assert_int_equal(xfer_store_get(f.a, "later", 1, 30, &got, NULL, &why),
+                     ERR_TIMEOUT);
+    assert_int_equal(xfer_store_watch(f.a, "later", on_value, &w, &why), 0);
+    assert_int_equal(xfer_store_watch(f.b, "never", on_value, &never, &why), 0);
+    pthread_create(&thread, NULL, get_later, &g);
+    /* A client that waits can still ask. */
+    assert_int_equal(xfer_store_set(f.a, "other", "1", 1, MS, NULL), 0);
+    assert_int_equal(xfer_store_set(f.b, "later", "now", 3, MS, NULL), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(g.rc, 0);
+    assert_string_equal(g.value, "now");
+    mem_free(g.value);
+    sem_wait(&w.called);
+    assert_string_equal(w.value, "now");
+    stop(&f);
+    assert_int_equal(w.count, 1);
+    assert_int_equal(never.rc, ERR_CANCELED);
+    sem_destroy(&w.called);
+    sem_destroy(&never.called);
+}
+
+static int dial(const char *url)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET,
+                             .sin_port =
+                                 htons((uint16_t)atoi(strrchr(url, ':') + 1)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof in), 0);
+    return fd;
+}
+
+/* True when the other side has closed. */
+static void expect_closed(int fd)
+{
+    char bytes[256];
+    ssize_t n;
+    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
+    }
+    close(fd);
+}
+
+static void strangers_stop_nobody(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    const char *url = xfer_store_url(f.store);
+    int silent[100];
+    for (int i = 0; i < 100; i++)
+        silent[i] = dial(url);
+    int rude = dial(url);
+    assert_int_equal(
+        send(rude, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL), 27);
+    expect_closed(rude);
+    /* A length of 4 GiB, and a request before hello. */
+    static const unsigned char giant[16] = {0xff, 0xff, 0xff, 0xff, 16};
+    static const unsigned char early[16] = {16, 0, 0, 0, 17};
+    int fds[2] = {dial(url), dial(url)};
+    assert_int_equal(send(fds[0], giant, 16, MSG_NOSIGNAL), 16);
+    assert_int_equal(send(fds[1], early, 16, MSG_NOSIGNAL), 16);
+    assert_int_equal(send(fds[1], early, 16, MSG_NOSIGNAL), 16);
+    expect_closed(fds[0]);
+    expect_closed(fds[1]);
+    assert_int_equal(xfer_store_set(f.a, "k", "v", 1, MS, NULL), 0);
+    expect(f.b, "k", "v");
+    struct xfer_store_client *late;
+    assert_int_equal(xfer_store_connect(url, NULL, MS, &late, NULL), 0);
+    expect(late, "k", "v");
+    xfer_store_disconnect(late);
+    for (int i = 0; i < 100; i++)
+        expect_closed(silent[i]); /* after a second at the latest */
+    stop(&f);
+}
+
+static void a_second_server_becomes_a_client(void **state)
+{
+    (void)state;
+    struct xfer_store *store, *second;
+    struct xfer_store_client *c;
+    struct why why = {0};
+    char url[64];
+    assert_int_equal(xfer_store_serve("tcp://127.0.0.1:0", NULL, &store, &why),
+                     0);
+    snprintf(url, sizeof url, "%s", xfer_store_url(store));
+    assert_int_equal(xfer_store_serve(url, NULL, &second, &why), ERR_EXISTS);
+    assert_null(second);
+    assert_int_equal(xfer_store_connect(url, NULL, MS, &c, &why), 0);
+    struct watcher w = {.rc = 1};
+    sem_init(&w.called, 0, 0);
+    assert_int_equal(xfer_store_watch(c, "k", on_value, &w, &why), 0);
+    /* The server goes: calls say so; it comes back: they work again. */
+    xfer_store_stop(store);
+    assert_int_equal(xfer_store_set(c, "k", "v", 1, 50, &why), ERR_PEER);
+    assert_non_null(strstr(why.text, url));
+    assert_int_equal(xfer_store_serve(url, NULL, &store, &why), 0);
+    assert_int_equal(xfer_store_set(c, "k", "v", 1, MS, &why), 0);
+    sem_wait(&w.called);
+    assert_string_equal(w.value, "v");
+    sem_destroy(&w.called);
+    xfer_store_disconnect(c);
+    xfer_store_stop(store);
+    why.text[0] = 0;
+    assert_int_equal(xfer_store_connect(url, NULL, 60, &c, &why), ERR_PEER);
+    char expected[200];
+    snprintf(expected, sizeof expected, "config store %s: Connection refused",
+             url);
+    assert_string_equal(why.text, expected);
+}
+
+static void the_token_is_asked_for(void **state)
+{
+    (void)state;
+    struct xfer_store *store;
+    struct xfer_store_client *c;
+    struct why why = {0};
+    assert_int_equal(
+        xfer_store_serve("tcp://127.0.0.1:0", "secret", &store, &why), 0);
+    const char *url = xfer_store_url(store);
+    assert_int_equal(xfer_store_connect(url, "secret", MS, &c, &why), 0);
+    assert_int_equal(xfer_store_set(c, "k", "v", 1, MS, &why), 0);
+    xfer_store_disconnect(c);
+    assert_int_equal(xfer_store_connect(url, "guess", MS, &c, &why), ERR_AUTH);
+    assert_int_equal(xfer_store_connect(url, NULL, MS, &c, &why), ERR_AUTH);
+    assert_non_null(strstr(why.text, "token does not match"));
+    xfer_store_stop(store);
+    assert_int_equal(xfer_store_serve("127.0.0.1:1", NULL, &store, &why),
+                     ERR_INVALID);
+    assert_int_equal(xfer_store_serve("tcp://::1:1", NULL, &store, &why),
+                     ERR_INVALID);
+}
+
+TESTS(T(values_are_kept_for_all), T(cas_swaps_only_what_was_expected),
+      T(binary_and_large_values), T(waiting_ends_with_the_key),
+      T(strangers_stop_nobody), T(a_second_server_becomes_a_client),
+      T(the_token_is_asked_for))
