@@ -113,7 +113,7 @@ static int read_u64(struct reader *r, uint64_t *out, const char *what)
 static int read_string(struct reader *r, struct gguf_string *out,
                        const char *what)
 {
-    uint64_t n;
+    uint64_t n = 0;
     int rc = read_u64(r, &n, what);
     if (rc) return rc;
     if (n > r->size - r->at)
