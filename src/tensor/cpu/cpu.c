@@ -45,8 +45,7 @@ static const struct isa {
     {"generic", &kernels_generic, has_any},
 };
 
-/* The best that the processor has and that is not above limit. */
-static const struct kernels *kernels_choose(const char *limit)
+const struct kernels *kernels_choose(const char *limit)
 {
     bool below = !limit;
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {

@@ -43,6 +43,10 @@ static inline void *cpu_scratch(const struct cpu *cpu, int worker)
     return cpu->scratch + (size_t)worker * cpu->scratch_bytes;
 }
 
+/* The best that the processor has and that is not above limit ("generic",
+ * "avx2", "avx512"; NULL: no limit). NULL: no such limit. */
+const struct kernels *kernels_choose(const char *limit);
+
 enum { SCRATCH_ALIGN = 4096 };
 
 /* Bytes that a worker's part of each operation wants. */

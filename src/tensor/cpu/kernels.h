@@ -122,32 +122,46 @@ struct attend_scratch {
     float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
 };
 
+/* Where the sums of a panel and a group of tokens come from and go to, while
+ * slabs of columns are added one after another. */
+struct tile_sums {
+    float *sums; /* [tokens][16] between slabs */
+    bool first;  /* the first slab: sums start at 0 */
+    /* NULL but for the last slab of a whole panel: then result t goes to
+     * out + t * stride, with bias (if not NULL) and what is there (if add). */
+    float *out;
+    size_t stride;
+    const float *bias; /* [16] */
+    bool add;
+};
+
 struct kernels {
     const char *name;
     /* Group sizes of tokens that kernels come in, largest first, 0-ended. */
     const uint8_t *block_groups, *float_groups;
     size_t fused_tokens; /* use fused for so many */
 
-    /* x [tokens][stride floats], cols of each -> one group. */
-    void (*round_group)(struct xrun *out, const float *x, size_t stride,
-                        size_t tokens, size_t cols);
+    /* x [tokens][cols] -> one group for tile.x. */
+    void (*group_runs)(struct xrun *out, const float *x, size_t tokens,
+                       size_t cols);
+    void (*group_floats)(float *out, const float *x, size_t tokens,
+                         size_t cols);
 
     /* sums = panels . x, straight from the packed panels (tokens 1, 2, 4). */
     void (*fused)(const struct tile *tile, size_t tokens);
 
     /* The same bits in three steps for many tokens: unpack columns
-     * [first, first + cols) of a panel, then sums (+)= over those columns,
-     * starting from 0 or from what is there. */
+     * [first, first + cols) of one or two panels, then add those columns. */
     void (*unpack_blocks)(enum dtype type, const void *panel, size_t first,
                           size_t cols, struct wrun *out);
     void (*unpack_floats)(enum dtype type, const void *panel, size_t first,
                           size_t cols, float *out /* [cols][16] */);
     void (*tile_blocks)(enum dtype type, const struct wrun *const w[2],
                         size_t panels, size_t runs, const struct xrun *x,
-                        size_t tokens, float *const sums[2], bool first);
+                        size_t tokens, const struct tile_sums sums[2]);
     void (*tile_floats)(const float *const w[2], size_t panels, size_t cols,
-                        const float *x, size_t tokens, float *const sums[2],
-                        bool first);
+                        const float *x, size_t tokens,
+                        const struct tile_sums sums[2]);
 
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);
@@ -159,6 +173,13 @@ struct kernels {
     void (*attend)(const struct attend *a);
     /* Merges the parts of all segments (parts, in order) into out. */
     void (*attend_merge)(const struct attend *a);
+
+    /* For roofline.h: reads all bytes (a multiple of 2048); does rounds of
+     * so many operations. The results only keep the work from vanishing. */
+    double (*peak_read)(const void *from, size_t bytes);
+    double (*peak_floats)(size_t rounds);
+    double (*peak_dots)(size_t rounds);
+    int floats_round, dots_round;
 };
 
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;

@@ -54,14 +54,6 @@ static size_t group_tokens(const uint8_t *sizes, size_t left)
     return *sizes;
 }
 
-/* x [n][stride] -> [cols][n] */
-static void floats_regroup(float *out, const float *x, size_t n, size_t cols)
-{
-    for (size_t t = 0; t < n; t++)
-        for (size_t c = 0; c < cols; c++)
-            out[c * n + t] = x[t * cols + c];
-}
-
 enum { PREPARE_TOKENS = 24 }; /* a chunk of preparation: whole groups */
 
 static void prepare_runs(void *arg, size_t chunk, int worker)
@@ -73,8 +65,8 @@ static void prepare_runs(void *arg, size_t chunk, int worker)
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
         n = group_tokens(k->block_groups, job->tokens - t);
-        k->round_group(job->cpu->runs + t * (job->cols / RUN),
-                       job->x + t * job->cols, job->cols, n, job->cols);
+        k->group_runs(job->cpu->runs + t * (job->cols / RUN),
+                      job->x + t * job->cols, n, job->cols);
     }
 }
 
@@ -87,8 +79,8 @@ static void prepare_floats(void *arg, size_t chunk, int worker)
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
         n = group_tokens(k->float_groups, job->tokens - t);
-        floats_regroup(job->cpu->floats + t * job->cols, job->x + t * job->cols,
-                       n, job->cols);
+        k->group_floats(job->cpu->floats + t * job->cols,
+                        job->x + t * job->cols, n, job->cols);
     }
 }
 
@@ -109,10 +101,7 @@ static void result_store(const struct linear *l, size_t panel, size_t token,
     if (l->add)
         for (size_t i = 0; i < n; i++)
             y[i] = out[i] + y[i];
-    if (n == ROWS)
-        memcpy(out, y, sizeof y);
-    else
-        memcpy(out, y, n * sizeof *y);
+    memcpy(out, y, n * sizeof *y);
 }
 
 /* --- few tokens -------------------------------------------------------- */
@@ -151,93 +140,122 @@ static void chunk_fused(const struct job *job, const struct linear *l,
 
 /* --- many tokens ------------------------------------------------------- */
 
-/* All groups of tokens [t0, t1) times panels p, p + 1 of the slab. */
-static void slab_blocks(const struct job *job, enum dtype type,
-                        struct scratch *s, size_t p, size_t panels, size_t run0,
-                        size_t runs, size_t t0, size_t t1)
+/* A chunk's panels first .. of l and tokens [t0, t1). */
+struct chunk {
+    const struct job *job;
+    const struct linear *l;
+    struct scratch *s;
+    size_t first, panels, t0, t1;
+};
+
+static const char *panel_at(const struct chunk *c, size_t p)
 {
-    const struct kernels *k = job->cpu->kernels;
-    const struct wrun *w[2] = {s->slab.runs[p], s->slab.runs[p + (panels > 1)]};
-    for (size_t t = t0, n; t < t1; t += n) {
-        n = group_tokens(k->block_groups, job->tokens - t);
-        float *sums[2] = {s->sums[p][t - t0],
-                          s->sums[p + (panels > 1)][t - t0]};
-        const struct xrun *x = group_at(job, true, t);
-        k->tile_blocks(type, w, panels, runs, x + run0 * n, n, sums, run0 == 0);
+    const struct cpu_weight *w = (const struct cpu_weight *)c->l->w;
+    return (const char *)w->panels + (c->first + p) * w->panel_bytes;
+}
+
+/* Whether panel p has all its rows: then its results are stored at once. */
+static bool is_whole(const struct chunk *c, size_t p)
+{
+    return (c->first + p + 1) * ROWS <= c->l->w->rows;
+}
+
+/* The sums of panel p for the group at token t, in columns [from, to). */
+static struct tile_sums sums_at(const struct chunk *c, size_t p, size_t t,
+                                size_t from, size_t to)
+{
+    size_t row = (c->first + p) * ROWS, rows = c->l->w->rows;
+    struct tile_sums sums = {.sums = c->s->sums[p][t - c->t0],
+                             .first = from == 0};
+    if (to == c->job->cols && is_whole(c, p)) {
+        sums.out = c->l->out + t * rows + row;
+        sums.stride = rows;
+        sums.bias = c->l->bias ? c->l->bias + row : NULL;
+        sums.add = c->l->add;
+    }
+    return sums;
+}
+
+/* Columns [from, to) of up to two panels, p and p + 1, all groups. */
+static void slab_blocks(const struct chunk *c, size_t p, size_t panels,
+                        size_t from, size_t to)
+{
+    const struct kernels *k = c->job->cpu->kernels;
+    const struct wrun *w[2] = {c->s->slab.runs[p],
+                               c->s->slab.runs[p + panels - 1]};
+    for (size_t t = c->t0, n; t < c->t1; t += n) {
+        n = group_tokens(k->block_groups, c->job->tokens - t);
+        struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
+                                    sums_at(c, p + panels - 1, t, from, to)};
+        const struct xrun *x = group_at(c->job, true, t);
+        k->tile_blocks(c->l->w->type, w, panels, (to - from) / RUN,
+                       x + from / RUN * n, n, sums);
     }
 }
 
-static void slab_floats(const struct job *job, const float *const w[2],
-                        struct scratch *s, size_t p, size_t panels, size_t col0,
-                        size_t cols, size_t t0, size_t t1)
+static void slab_floats(const struct chunk *c, const float *const w[2],
+                        size_t p, size_t panels, size_t from, size_t to)
 {
-    const struct kernels *k = job->cpu->kernels;
-    for (size_t t = t0, n; t < t1; t += n) {
-        n = group_tokens(k->float_groups, job->tokens - t);
-        float *sums[2] = {s->sums[p][t - t0],
-                          s->sums[p + (panels > 1)][t - t0]};
-        const float *x = group_at(job, false, t);
-        k->tile_floats(w, panels, cols, x + col0 * n, n, sums, col0 == 0);
+    const struct kernels *k = c->job->cpu->kernels;
+    for (size_t t = c->t0, n; t < c->t1; t += n) {
+        n = group_tokens(k->float_groups, c->job->tokens - t);
+        struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
+                                    sums_at(c, p + panels - 1, t, from, to)};
+        const float *x = group_at(c->job, false, t);
+        k->tile_floats(w, panels, to - from, x + from * n, n, sums);
     }
 }
 
-static void chunk_blocks(const struct job *job, const struct cpu_weight *w,
-                         struct scratch *s, size_t first, size_t panels,
-                         size_t t0, size_t t1)
+static void chunk_blocks(const struct chunk *c)
 {
-    const struct kernels *k = job->cpu->kernels;
-    size_t runs = job->cols / RUN, n;
-    for (size_t r = 0; r < runs; r += n) {
-        n = runs - r < SLAB_RUNS ? runs - r : SLAB_RUNS;
-        for (size_t p = 0; p < panels; p++)
-            k->unpack_blocks(w->plain.type,
-                             (const char *)w->panels +
-                                 (first + p) * w->panel_bytes,
-                             r * RUN, n * RUN, s->slab.runs[p]);
-        for (size_t p = 0; p < panels; p += 2)
-            slab_blocks(job, w->plain.type, s, p, panels - p > 1 ? 2 : 1, r, n,
-                        t0, t1);
+    const struct kernels *k = c->job->cpu->kernels;
+    for (size_t from = 0, to; from < c->job->cols; from = to) {
+        to = from + SLAB_RUNS * RUN;
+        if (to > c->job->cols) to = c->job->cols;
+        for (size_t p = 0; p < c->panels; p++)
+            k->unpack_blocks(c->l->w->type, panel_at(c, p), from, to - from,
+                             c->s->slab.runs[p]);
+        for (size_t p = 0; p < c->panels; p += 2)
+            slab_blocks(c, p, c->panels - p > 1 ? 2 : 1, from, to);
     }
 }
 
-static void chunk_floats(const struct job *job, const struct cpu_weight *w,
-                         struct scratch *s, size_t first, size_t panels,
-                         size_t t0, size_t t1)
+static void chunk_floats(const struct chunk *c)
 {
-    const struct kernels *k = job->cpu->kernels;
-    size_t n;
-    for (size_t c = 0; c < job->cols; c += n) {
-        n = job->cols - c < SLAB_COLS ? job->cols - c : SLAB_COLS;
+    const struct kernels *k = c->job->cpu->kernels;
+    for (size_t from = 0, to; from < c->job->cols; from = to) {
+        to = from + SLAB_COLS;
+        if (to > c->job->cols) to = c->job->cols;
         const float *slab[CHUNK_PANELS + 1];
-        for (size_t p = 0; p < panels; p++) {
-            const char *panel =
-                (const char *)w->panels + (first + p) * w->panel_bytes;
-            slab[p] = s->slab.floats[p];
-            if (w->plain.type == DTYPE_F32)
-                slab[p] = (const float *)(const void *)panel + c * ROWS;
+        for (size_t p = 0; p < c->panels; p++) {
+            const char *panel = panel_at(c, p);
+            slab[p] = c->s->slab.floats[p];
+            if (c->l->w->type == DTYPE_F32)
+                slab[p] = (const float *)(const void *)panel + from * ROWS;
             else
-                k->unpack_floats(w->plain.type, panel, c, n, s->slab.floats[p]);
+                k->unpack_floats(c->l->w->type, panel, from, to - from,
+                                 c->s->slab.floats[p]);
         }
-        slab[panels] = slab[panels - 1];
-        for (size_t p = 0; p < panels; p += 2)
-            slab_floats(job, slab + p, s, p, panels - p > 1 ? 2 : 1, c, n, t0,
-                        t1);
+        slab[c->panels] = slab[c->panels - 1];
+        for (size_t p = 0; p < c->panels; p += 2)
+            slab_floats(c, slab + p, p, c->panels - p > 1 ? 2 : 1, from, to);
     }
 }
 
 static void chunk_many(const struct job *job, const struct linear *l,
                        struct scratch *s, size_t first, size_t panels)
 {
-    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
-    for (size_t t0 = 0, t1; t0 < job->tokens; t0 = t1) {
-        t1 = job->tokens - t0 < BLOCK_TOKENS ? job->tokens : t0 + BLOCK_TOKENS;
-        if (dtype_is_block(w->plain.type))
-            chunk_blocks(job, w, s, first, panels, t0, t1);
+    struct chunk c = {job, l, s, first, panels, 0, 0};
+    for (; c.t0 < job->tokens; c.t0 = c.t1) {
+        c.t1 = job->tokens - c.t0 < BLOCK_TOKENS ? job->tokens
+                                                 : c.t0 + BLOCK_TOKENS;
+        if (dtype_is_block(l->w->type))
+            chunk_blocks(&c);
         else
-            chunk_floats(job, w, s, first, panels, t0, t1);
-        for (size_t p = 0; p < panels; p++)
-            for (size_t t = t0; t < t1; t++)
-                result_store(l, first + p, t, s->sums[p][t - t0]);
+            chunk_floats(&c);
+        size_t p = panels - 1; /* only a matrix's last panel has fewer rows */
+        for (size_t t = c.t0; !is_whole(&c, p) && t < c.t1; t++)
+            result_store(l, first + p, t, s->sums[p][t - c.t0]);
     }
 }
 

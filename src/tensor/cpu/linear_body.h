@@ -24,28 +24,25 @@ enum { PARTS = ROWS / L };
 ALWAYS void round_run(struct xrun *out, const float *x)
 {
     vu most = {0};
-    for (int i = 0; i < RUN; i += L) {
-        vu bits = (vu)vf_load(x + i) & 0x7fffffff;
+    UNROLLED (i, RUN / L) {
+        vu bits = (vu)vf_load(x + i * L) & 0x7fffffff;
         vu more = (vu)(bits > most);
         most = (bits & more) | (most & ~more);
     }
-    uint32_t lanes[L], max = 0;
-    memcpy(lanes, &most, sizeof lanes);
-    for (int i = 0; i < L; i++)
-        if (lanes[i] > max) max = lanes[i];
-    float amax;
+    uint32_t max = vu_max(most);
+    float amax, inverse = 0, s = max >= 0x7f800000 ? NAN : 0;
     memcpy(&amax, &max, 4);
-    int32_t q[RUN] = {0}, sums[2] = {0};
-    float inverse = 0, s = max >= 0x7f800000 ? NAN : 0;
-    if (amax >= 1e-30f && max < 0x7f800000) {
+    bool plain = amax >= 1e-30f && max < 0x7f800000;
+    if (plain) {
         inverse = 127.0f / amax;
         s = amax / 127.0f;
-        for (int i = 0; i < RUN; i += L)
-            vi_store(q + i, vi_round(vf_load(x + i) * inverse));
     }
-    for (int i = 0; i < RUN; i++) {
-        out->q[i] = (int8_t)q[i];
-        sums[i / 16] += q[i];
+    int32_t sums[2] = {0};
+    UNROLLED (i, RUN / L) {
+        vi q = plain ? vi_round(vf_load(x + i * L) * inverse) : (vi){0};
+        sums[i / (16 / L)] += vi_sum(q);
+        byte_vec bytes = __builtin_convertvector(q, byte_vec);
+        memcpy(out->q + i * L, &bytes, L);
     }
     int32_t sum = sums[0] + sums[1];
     out->s = s;
@@ -57,12 +54,36 @@ ALWAYS void round_run(struct xrun *out, const float *x)
     out->less32[1] = -32 * sums[1];
 }
 
-static void round_group(struct xrun *out, const float *x, size_t stride,
-                        size_t tokens, size_t cols)
+static void group_runs(struct xrun *out, const float *x, size_t tokens,
+                       size_t cols)
 {
     for (size_t t = 0; t < tokens; t++)
         for (size_t b = 0; b < cols / RUN; b++)
-            round_run(out + b * tokens + t, x + t * stride + b * RUN);
+            round_run(out + b * tokens + t, x + t * cols + b * RUN);
+}
+
+/* Whole vectors of columns are transposed; each column's vector is stored
+ * over the unused lanes of the one before it. */
+static void group_floats(float *out, const float *x, size_t tokens, size_t cols)
+{
+    size_t c = 0;
+    for (; tokens <= L && c + L <= cols; c += L) {
+        vf m[L];
+        UNROLLED (i, L)
+            m[i] = (size_t)i < tokens ? vf_load(x + (size_t)i * cols + c)
+                                      : (vf){0};
+        vf_transpose(m);
+        UNROLLED (i, L) {
+            size_t at = (c + (size_t)i) * tokens;
+            if (at + L <= cols * tokens)
+                vf_store(out + at, m[i]);
+            else
+                vf_store_some(out + at, m[i], tokens);
+        }
+    }
+    for (; c < cols; c++)
+        for (size_t t = 0; t < tokens; t++)
+            out[c * tokens + t] = x[t * cols + c];
 }
 
 /* Where a type's integer sums start: an offset into struct xrun. */
@@ -226,19 +247,39 @@ ALWAYS void fused_blocks(enum dtype type, int P, int T, const struct tile *tile,
                 f[i * T + t]);
 }
 
+/* Lanes part * L and up of a tile's sums: where they start, and where they
+ * go in the end. */
+ALWAYS void sums_begin(const struct tile_sums *s, int part, int T, vf *f)
+{
+    UNROLLED (t, T)
+        f[t] = s->first ? (vf){0} : vf_load(s->sums + t * ROWS + part * L);
+}
+
+ALWAYS void sums_end(const struct tile_sums *s, int part, int T, const vf *f)
+{
+    if (!s->out) {
+        UNROLLED (t, T)
+            vf_store(s->sums + t * ROWS + part * L, f[t]);
+        return;
+    }
+    vf bias = s->bias ? vf_load(s->bias + part * L) : (vf){0};
+    UNROLLED (t, T) {
+        float *out = s->out + (size_t)t * s->stride + part * L;
+        vf y = s->bias ? f[t] + bias : f[t];
+        vf_store(out, s->add ? vf_load(out) + y : y);
+    }
+}
+
 /* V vectors of unpacked weights times T tokens; n in registers beside f. */
 ALWAYS void tile_blocks_of(enum dtype type, int V, int T,
                            const struct wrun *const w[2], int part, size_t runs,
-                           const struct xrun *x, float *const sums[2],
-                           bool first)
+                           const struct xrun *x, const struct tile_sums sums[2])
 {
     int wide = type == DTYPE_Q8_0, halves = type == DTYPE_Q6_K ? 2 : 1;
     size_t start = start_of(type);
     vf f[2 * TOKENS_MAX];
     UNROLLED (v, V)
-        UNROLLED (t, T)
-            f[v * T + t] =
-                first ? (vf){0} : vf_load(sums[v] + t * ROWS + part * L);
+        sums_begin(&sums[v], part, T, f + v * T);
     for (size_t b = 0; b < runs; b++, x += T) {
         UNROLLED (h, halves) {
             vi n[2 * TOKENS_MAX];
@@ -275,8 +316,7 @@ ALWAYS void tile_blocks_of(enum dtype type, int V, int T,
         }
     }
     UNROLLED (v, V)
-        UNROLLED (t, T)
-            vf_store(sums[v] + t * ROWS + part * L, f[v * T + t]);
+        sums_end(&sums[v], part, T, f + v * T);
 }
 
 /* --- float weights ----------------------------------------------------- */
@@ -357,14 +397,15 @@ ALWAYS void fused_floats(enum dtype type, int P, int T, const struct tile *tile,
                 f[i * T + t]);
 }
 
-/* V vectors at w[v] (16 floats a column) times T tokens. */
-ALWAYS void tile_floats_of(int V, int T, const float *const w[2], size_t cols,
-                           const float *x, float *const sums[2], bool first)
+/* V vectors at w[v] (16 floats a column), of part[v] of sums[v], times T
+ * tokens. */
+ALWAYS void tile_floats_of(int V, int T, const float *const w[2],
+                           const int part[2], size_t cols, const float *x,
+                           const struct tile_sums *const sums[2])
 {
     vf f[2 * TOKENS_MAX];
     UNROLLED (v, V)
-        UNROLLED (t, T)
-            f[v * T + t] = first ? (vf){0} : vf_load(sums[v] + t * ROWS);
+        sums_begin(sums[v], part[v], T, f + v * T);
     const float *w0 = w[0], *w1 = w[V - 1];
     for (size_t k = 0; k < cols; k++, x += T, w0 += ROWS, w1 += ROWS) {
         vf a = vf_load(w0), b = vf_load(w1);
@@ -375,8 +416,7 @@ ALWAYS void tile_floats_of(int V, int T, const float *const w[2], size_t cols,
         }
     }
     UNROLLED (v, V)
-        UNROLLED (t, T)
-            vf_store(sums[v] + t * ROWS, f[v * T + t]);
+        sums_end(sums[v], part[v], T, f + v * T);
 }
 
 /* --- the doors: constants for types and sizes -------------------------- */
@@ -460,9 +500,9 @@ static void unpack_floats(enum dtype type, const void *panel, size_t first,
         unpack_columns(DTYPE_BF16, panel, first, cols, out);
 }
 
-#define TILE_CASE(TYPE, V, T)                                      \
-    case T:                                                        \
-        tile_blocks_of(TYPE, V, T, w, part, runs, x, sums, first); \
+#define TILE_CASE(TYPE, V, T)                               \
+    case T:                                                 \
+        tile_blocks_of(TYPE, V, T, w, part, runs, x, sums); \
         break;
 
 #if VEC_AVX512
@@ -475,14 +515,14 @@ static void unpack_floats(enum dtype type, const void *panel, size_t first,
 #endif
 
 /* Types share code where only the contents of struct wrun differ. */
-#define TILE(NAME, TYPE, V)                                                    \
-    static __attribute__((noinline)) void NAME(                                \
-        const struct wrun *const w[2], int part, size_t runs,                  \
-        const struct xrun *x, size_t tokens, float *const sums[2], bool first) \
-    {                                                                          \
-        switch (tokens) {                                                      \
-            TILE_SIZES(TYPE, V)                                                \
-        }                                                                      \
+#define TILE(NAME, TYPE, V)                                                  \
+    static __attribute__((noinline)) void NAME(                              \
+        const struct wrun *const w[2], int part, size_t runs,                \
+        const struct xrun *x, size_t tokens, const struct tile_sums sums[2]) \
+    {                                                                        \
+        switch (tokens) {                                                    \
+            TILE_SIZES(TYPE, V)                                              \
+        }                                                                    \
     }
 
 #define TILES(V)                       \
@@ -492,8 +532,8 @@ static void unpack_floats(enum dtype type, const void *panel, size_t first,
     TILE(tile_q6_k_##V, DTYPE_Q6_K, V)
 
 typedef void tile_fn(const struct wrun *const w[2], int part, size_t runs,
-                     const struct xrun *x, size_t tokens, float *const sums[2],
-                     bool first);
+                     const struct xrun *x, size_t tokens,
+                     const struct tile_sums sums[2]);
 TILES(1)
 
 static tile_fn *tile_1(enum dtype type)
@@ -518,25 +558,23 @@ static tile_fn *tile_2(enum dtype type)
 
 static void tile_blocks(enum dtype type, const struct wrun *const w[2],
                         size_t panels, size_t runs, const struct xrun *x,
-                        size_t tokens, float *const sums[2], bool first)
+                        size_t tokens, const struct tile_sums sums[2])
 {
 #if VEC_AVX512
-    (panels == 2 ? tile_2 : tile_1)(type)(w, 0, runs, x, tokens, sums, first);
+    (panels == 2 ? tile_2 : tile_1)(type)(w, 0, runs, x, tokens, sums);
 #else
     for (size_t p = 0; p < panels; p++)
         for (int part = 0; part < PARTS; part++)
-            tile_1(type)(w + p, part, runs, x, tokens, sums + p, first);
+            tile_1(type)(w + p, part, runs, x, tokens, sums + p);
 #endif
 }
 
 #define FLOAT_CASE(V, T) \
-    case T: tile_floats_of(V, T, w, cols, x, sums, first); break;
+    case T: tile_floats_of(V, T, w, part, cols, x, sums); break;
 
-static __attribute__((noinline)) void tile_floats_2(const float *const w[2],
-                                                    size_t cols, const float *x,
-                                                    size_t tokens,
-                                                    float *const sums[2],
-                                                    bool first)
+static __attribute__((noinline)) void tile_floats_2(
+    const float *const w[2], const int part[2], size_t cols, const float *x,
+    size_t tokens, const struct tile_sums *const sums[2])
 {
     switch (tokens) {
 #if VEC_AVX512
@@ -552,11 +590,9 @@ static __attribute__((noinline)) void tile_floats_2(const float *const w[2],
 }
 
 #if VEC_AVX512
-static __attribute__((noinline)) void tile_floats_1(const float *const w[2],
-                                                    size_t cols, const float *x,
-                                                    size_t tokens,
-                                                    float *const sums[2],
-                                                    bool first)
+static __attribute__((noinline)) void tile_floats_1(
+    const float *const w[2], const int part[2], size_t cols, const float *x,
+    size_t tokens, const struct tile_sums *const sums[2])
 {
     switch (tokens) {
         FLOAT_CASE(1, 12)
@@ -569,18 +605,21 @@ static __attribute__((noinline)) void tile_floats_1(const float *const w[2],
 #endif
 
 static void tile_floats(const float *const w[2], size_t panels, size_t cols,
-                        const float *x, size_t tokens, float *const sums[2],
-                        bool first)
+                        const float *x, size_t tokens,
+                        const struct tile_sums sums[2])
 {
 #if VEC_AVX512
-    (panels == 2 ? tile_floats_2 : tile_floats_1)(w, cols, x, tokens, sums,
-                                                  first);
+    static const int whole[2] = {0, 0};
+    const struct tile_sums *const each[2] = {sums, sums + panels - 1};
+    (panels == 2 ? tile_floats_2 : tile_floats_1)(w, whole, cols, x, tokens,
+                                                  each);
 #else
     for (size_t p = 0; p < panels; p++) {
-        for (int part = 0; part < PARTS; part += 2) {
-            const float *parts[2] = {w[p] + part * L, w[p] + (part + 1) * L};
-            float *to[2] = {sums[p] + part * L, sums[p] + (part + 1) * L};
-            tile_floats_2(parts, cols, x, tokens, to, first);
+        for (int i = 0; i < PARTS; i += 2) {
+            const int part[2] = {i, i + 1};
+            const float *half[2] = {w[p] + i * L, w[p] + (i + 1) * L};
+            const struct tile_sums *const both[2] = {sums + p, sums + p};
+            tile_floats_2(half, part, cols, x, tokens, both);
         }
     }
 #endif

@@ -8,21 +8,6 @@
 
 #include <math.h>
 
-/* The last n < L floats at p, zeros behind them. */
-ALWAYS vf vf_load_some(const float *p, size_t n)
-{
-    float lanes[L] = {0};
-    memcpy(lanes, p, n * sizeof *p);
-    return vf_load(lanes);
-}
-
-ALWAYS void vf_store_some(float *p, vf v, size_t n)
-{
-    float lanes[L];
-    vf_store(lanes, v);
-    memcpy(p, lanes, n * sizeof *p);
-}
-
 static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
                     float eps)
 {

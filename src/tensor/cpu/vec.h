@@ -41,6 +41,7 @@ typedef int32_t vi_any __attribute__((vector_size(4 * L), aligned(1)));
 typedef float vf_any __attribute__((vector_size(4 * L), aligned(1)));
 typedef uint16_t half_any __attribute__((vector_size(2 * L), aligned(1)));
 typedef uint16_t half_vec __attribute__((vector_size(2 * L)));
+typedef int8_t byte_vec __attribute__((vector_size(L)));
 typedef uint8_t byte_any __attribute__((vector_size(L), aligned(1)));
 
 /* for (int i = 0; i < n; i++), unrolled whole: the arrays that it indexes
@@ -169,6 +170,16 @@ ALWAYS float vf_sum(vf v)
     return _mm512_reduce_add_ps(v);
 }
 
+ALWAYS int32_t vi_sum(vi v)
+{
+    return _mm512_reduce_add_epi32((__m512i)v);
+}
+
+ALWAYS uint32_t vu_max(vu v)
+{
+    return _mm512_reduce_max_epu32((__m512i)v);
+}
+
 #elif VEC_AVX2
 
 ALWAYS vf vf_fma(vf a, vf b, vf c)
@@ -291,7 +302,38 @@ ALWAYS float vf_sum(vf v)
     return lanes[0];
 }
 
+ALWAYS int32_t vi_sum(vi v)
+{
+    int32_t sum = 0;
+    UNROLLED (i, L)
+        sum += v[i];
+    return sum;
+}
+
+ALWAYS uint32_t vu_max(vu v)
+{
+    uint32_t most = 0;
+    UNROLLED (i, L)
+        most = v[i] > most ? v[i] : most;
+    return most;
+}
+
 #endif
+
+/* The last n < L floats at p, zeros behind them. */
+ALWAYS vf vf_load_some(const float *p, size_t n)
+{
+    float lanes[L] = {0};
+    memcpy(lanes, p, n * sizeof *p);
+    return vf_load(lanes);
+}
+
+ALWAYS void vf_store_some(float *p, vf v, size_t n)
+{
+    float lanes[L];
+    vf_store(lanes, v);
+    memcpy(p, lanes, n * sizeof *p);
+}
 
 /* The L x L transpose: blocks of h lanes are exchanged between rows h apart,
  * for h = 1, 2, 4, ... */

@@ -1,0 +1,110 @@
+#include "tensor/roofline.h"
+
+#include "base/clock.h"
+#include "tensor/cpu/cpu.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    REPEATS = 5,
+    MIN_BYTES = 256 << 20,
+    MAX_BYTES = 1 << 30,
+    SLICE_UNIT = 1 << 20,
+    ROUNDS = 1 << 20,
+};
+
+struct job {
+    const struct kernels *kernels;
+    char *memory;
+    size_t slice; /* bytes of a thread */
+    double sink[64];
+};
+
+static void slice_touch(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    struct job *job = arg;
+    memset(job->memory + chunk * job->slice, 1, job->slice);
+}
+
+static void slice_read(void *arg, size_t chunk, int worker)
+{
+    struct job *job = arg;
+    job->sink[worker % 64] +=
+        job->kernels->peak_read(job->memory + chunk * job->slice, job->slice);
+}
+
+static void floats(void *arg, size_t chunk, int worker)
+{
+    (void)chunk;
+    struct job *job = arg;
+    job->sink[worker % 64] += job->kernels->peak_floats(ROUNDS);
+}
+
+static void dots(void *arg, size_t chunk, int worker)
+{
+    (void)chunk;
+    struct job *job = arg;
+    job->sink[worker % 64] += job->kernels->peak_dots(ROUNDS);
+}
+
+/* The best rate of a few runs of chunks pieces of work of units each. */
+static double best_rate(struct pool *pool, void (*fn)(void *, size_t, int),
+                        struct job *job, size_t chunks, double units)
+{
+    double best = 0;
+    for (int i = 0; i < REPEATS; i++) {
+        uint64_t begin = clock_ns();
+        pool_run(pool, fn, job, chunks);
+        double rate = (double)chunks * units / (double)(clock_ns() - begin);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+/* Twice the last level cache, within reason. */
+static size_t wanted_bytes(void)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t bytes = cache > 0 ? 2 * (size_t)cache : MIN_BYTES;
+    if (bytes < MIN_BYTES) bytes = MIN_BYTES;
+    return bytes < MAX_BYTES ? bytes : MAX_BYTES;
+}
+
+int roofline_measure(int threads, struct roofline *out, struct why *why)
+{
+    memset(out, 0, sizeof *out);
+    struct pool_options options = {.threads = threads};
+    if (threads == 0) options.threads = pool_usable_cores();
+    struct pool *pool;
+    int rc = pool_create(&pool, &options, why);
+    if (rc) return rc;
+    size_t n = (size_t)options.threads, bytes = wanted_bytes();
+    struct job job = {.kernels = kernels_choose(NULL)};
+    while (!(job.memory = host_alloc(bytes)) && bytes > MIN_BYTES / 16)
+        bytes /= 2;
+    if (!job.memory) {
+        pool_destroy(pool);
+        return err_set(why, ERR_NOMEM, "%zu bytes to read", bytes);
+    }
+    /* Four slices a thread, so that one that is held up is helped out. */
+    job.slice = bytes / (n * 4) / SLICE_UNIT * SLICE_UNIT;
+    if (job.slice == 0) job.slice = SLICE_UNIT;
+    size_t slices = bytes / job.slice;
+
+    out->threads = options.threads;
+    out->read_bytes = slices * job.slice;
+    snprintf(out->isa, sizeof out->isa, "%s", job.kernels->name);
+    pool_run(pool, slice_touch, &job, slices);
+    out->read_gb_s =
+        best_rate(pool, slice_read, &job, slices, (double)job.slice);
+    out->f32_gflop_s = best_rate(pool, floats, &job, n,
+                                 (double)ROUNDS * job.kernels->floats_round);
+    out->int8_gop_s = best_rate(pool, dots, &job, n,
+                                (double)ROUNDS * job.kernels->dots_round);
+    host_free(job.memory);
+    pool_destroy(pool);
+    return 0;
+}

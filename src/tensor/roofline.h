@@ -1,0 +1,26 @@
+/* tensor/roofline.h - what this machine can do at most: the limits that
+ * measured speeds are set against. */
+#ifndef BATON_TENSOR_ROOFLINE_H
+#define BATON_TENSOR_ROOFLINE_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+
+/* Rates of all threads together, the best of a few short runs each. */
+struct roofline {
+    int threads;
+    char isa[32];       /* the instruction set measured, "avx512-vnni"    */
+    size_t read_bytes;  /* of the memory that was read, beyond the caches
+                           where there was room for that much             */
+    double read_gb_s;   /* 1e9 bytes/s, several streams a thread          */
+    double f32_gflop_s; /* a multiplication and an addition are 2         */
+    double int8_gop_s;  /* likewise, integers of 8 bits summed in 32      */
+};
+
+/* Measures for about a second with so many threads (0: as many as usable
+ * cores), on otherwise idle cores if the result is to mean anything.
+ * ERR_INVALID, ERR_NOMEM, ERR_IO (no thread). */
+int roofline_measure(int threads, struct roofline *out, struct why *why);
+
+#endif
