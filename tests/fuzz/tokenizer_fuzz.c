@@ -1,0 +1,56 @@
+/* The first byte chooses: a tokenizer.json, a tokenizer_config.json beside a
+ * small tokenizer.json, or text for the small tokenizer, whose ids must decode
+ * to the text again. */
+#include "base/buf.h"
+#include "text/detok.h"
+#include "text/utf8.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SMALL                                                                \
+    "{\"added_tokens\":[{\"id\":9,\"content\":\"<s>\",\"special\":true}],"   \
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":" \
+    "\"Digits\",\"individual_digits\":true},{\"type\":\"ByteLevel\","        \
+    "\"add_prefix_space\":false}]},\"decoder\":{\"type\":\"ByteLevel\"},"    \
+    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"a\",\"vocab\":{\"a\":0,"    \
+    "\"b\":1,\"\\u0120\":2,\"ab\":3,\"\\u0120a\":4,\"aa\":5},\"merges\":["   \
+    "\"a b\",[\"\\u0120\",\"a\"],\"a a\"]}}"
+
+static void encode(const struct tokenizer *t, const uint8_t *data, size_t size)
+{
+    struct token_list list = {.max = 1 << 20};
+    struct detok d;
+    struct buf out;
+    buf_init(&out, 1 << 22);
+    if (tokenizer_encode(t, (const char *)data, size, TOKENIZER_ADD_SPECIAL,
+                         &list))
+        abort();
+    detok_init(&d, t, true);
+    for (size_t i = 0; i < list.count; i++)
+        detok_feed(&d, list.ids[i], &out);
+    detok_flush(&d, &out);
+    if (out.len && utf8_valid(out.data, out.len) != out.len) abort();
+    buf_fini(&out);
+    token_list_fini(&list);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct tokenizer *t = NULL;
+    struct why why = {0};
+    if (!size) return 0;
+    const char *rest = (const char *)data + 1;
+    int rc = 0;
+    if (data[0] == 'j')
+        rc = tokenizer_parse(&t, rest, size - 1, NULL, 0, &why);
+    else if (data[0] == 'c')
+        rc = tokenizer_parse(&t, SMALL, sizeof SMALL - 1, rest, size - 1, &why);
+    else if (tokenizer_parse(&t, SMALL, sizeof SMALL - 1, NULL, 0, &why))
+        abort();
+    if (rc && why.code != rc) abort(); /* every refusal has a reason */
+    if (!rc) encode(t, data, size);
+    tokenizer_destroy(t);
+    return 0;
+}
