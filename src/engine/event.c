@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-#define TEXT_MAX ((size_t)16 << 20)
+#define TEXT_MAX   ((size_t)16 << 20)
+#define TEXT_USUAL 120 /* of one token */
 
 struct events {
     struct inbox *inbox;
@@ -18,6 +19,7 @@ struct event *event_create(void)
     struct event *e = mem_must(1, sizeof *e);
     buf_init(&e->text, TEXT_MAX);
     buf_init(&e->note, TEXT_MAX);
+    buf_grow(&e->text, TEXT_USUAL); /* now rather than in some later step */
     return e;
 }
 
@@ -110,9 +112,12 @@ void events_recycle(struct events *ev, struct chain *returned)
         chain_add(&ev->spare, link);
         ev->out--;
     }
-    while (ev->delayed.first &&
-           inbox_put(ev->inbox, &event_of(ev->delayed.first)->pub) == 0)
-        chain_take(&ev->delayed);
+    /* Once put, an event is the owner's, link and all: unlink it before. */
+    for (struct link *link; (link = chain_take(&ev->delayed));)
+        if (inbox_put(ev->inbox, &event_of(link)->pub)) {
+            chain_put_back(&ev->delayed, link);
+            break;
+        }
 }
 
 uint32_t events_out(const struct events *ev)

@@ -28,6 +28,13 @@ struct link *chain_take(struct chain *c)
     return link;
 }
 
+void chain_put_back(struct chain *c, struct link *link)
+{
+    link->next = c->first;
+    c->first = link;
+    if (!c->last) c->last = link;
+}
+
 static void chain_move(struct chain *to, struct chain *from)
 {
     if (!from->first) return;

@@ -16,7 +16,8 @@ struct chain { /* first in, first out; zero is empty */
     struct link *first, *last;
 };
 void chain_add(struct chain *c, struct link *link);
-struct link *chain_take(struct chain *c); /* NULL: empty */
+struct link *chain_take(struct chain *c);                /* NULL: empty */
+void chain_put_back(struct chain *c, struct link *link); /* what was taken */
 
 struct gate;
 struct gate *gate_create(void);

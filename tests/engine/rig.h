@@ -253,7 +253,7 @@ static inline void asked_random(struct asked *a, uint32_t longest,
     a->spec.cache_key = rng_next(seed) % 8 == 0;
 }
 
-/* asked_random's pointers lead into itself: copies must be led again. */
+/* What asked_check expects comes from the toy alone. */
 static inline void asked_check(const struct asked *a, const struct seen *s)
 {
     int32_t want[512];

@@ -42,13 +42,14 @@ static inline uint64_t toy_digest(uint64_t before, int32_t token, uint32_t at)
     return hash_u64(before ^ ((uint64_t)(uint32_t)token << 32 | at));
 }
 
-/* A few letters, the two bytes of an é, and the end are likely. */
+/* A few letters, the two bytes of an é, and the end are likely; byte 0, which
+ * would end C strings in tests, is not. */
 static inline void toy_logits(uint64_t digest, float *out)
 {
     uint64_t state = digest;
     for (int i = 0; i < TOY_VOCAB; i++) {
         bool likely = (i >= 'a' && i <= 'f') || i == 0xc3 || i == 0xa9;
-        float base = likely ? 4 : i == TOY_END ? 2 : 0;
+        float base = likely ? 6 : i == TOY_END ? 2 : i == 0 ? -60 : 0;
         out[i] = base + (float)(rng_next(&state) >> 40) * 0x1p-22f;
     }
 }
