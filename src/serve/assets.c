@@ -1,0 +1,295 @@
+#include "serve/assets.h"
+#include "base/mem.h"
+#include "model/file.h"
+#include "model/gguf.h"
+#include "text/template.h"
+#include "text/tokenizer.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PATH_BYTES 4096
+
+struct generation_defaults {
+    json_t *params; /* under the names of sampling parameters */
+};
+
+struct assets {
+    struct tokenizer *tokenizer;
+    struct template *chat; /* NULL: none */
+    struct generation_defaults defaults;
+    bool has_defaults;
+};
+
+/* dir/name; NULL where no such file is. */
+static const char *file_in(char out[PATH_BYTES], const char *dir,
+                           const char *name)
+{
+    int n = snprintf(out, PATH_BYTES, "%s/%s", dir, name);
+    return n > 0 && n < PATH_BYTES && access(out, R_OK) == 0 ? out : NULL;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* --- tokenizer of a GGUF file --- */
+
+struct gguf_vocab {
+    struct gguf_string *tokens, *merges;
+    int32_t *types;
+    struct tokenizer_text *token_texts, *merge_texts;
+};
+
+static void vocab_free(struct gguf_vocab *v)
+{
+    mem_free(v->tokens);
+    mem_free(v->merges);
+    mem_free(v->types);
+    mem_free(v->token_texts);
+    mem_free(v->merge_texts);
+}
+
+static int texts_of(const struct gguf_string *strings, size_t count,
+                    struct tokenizer_text **out, struct why *why)
+{
+    *out = mem_try(count + 1, sizeof **out, 0);
+    if (!*out) return err_set(why, ERR_NOMEM, "vocabulary of %zu", count);
+    for (size_t i = 0; i < count; i++)
+        (*out)[i] = (struct tokenizer_text){strings[i].data, strings[i].len};
+    return 0;
+}
+
+static int read_vocab(const struct gguf *g, struct gguf_vocab *v,
+                      struct tokenizer_spec *spec, struct why *why)
+{
+    size_t type_count = 0;
+    int rc = gguf_get_string_array(g, "tokenizer.ggml.tokens", &v->tokens,
+                                   &spec->token_count, why);
+    if (!rc)
+        rc = gguf_get_string_array(g, "tokenizer.ggml.merges", &v->merges,
+                                   &spec->merge_count, why);
+    if (!rc)
+        rc = gguf_get_int_array(g, "tokenizer.ggml.token_type", &v->types,
+                                &type_count, why);
+    if (!rc && type_count && type_count != spec->token_count)
+        rc = err_set(why, ERR_FORMAT,
+                     "tokenizer.ggml.token_type has %zu entries for %zu tokens",
+                     type_count, spec->token_count);
+    if (!rc) rc = texts_of(v->tokens, spec->token_count, &v->token_texts, why);
+    if (!rc) rc = texts_of(v->merges, spec->merge_count, &v->merge_texts, why);
+    spec->tokens = v->token_texts;
+    spec->merges = v->merge_texts;
+    spec->types = type_count ? v->types : NULL;
+    return rc;
+}
+
+static int get_id(const struct gguf *g, const char *key, int32_t *out,
+                  struct why *why)
+{
+    uint64_t id = UINT32_MAX;
+    int rc = gguf_get_uint(g, key, &id, why);
+    *out = id <= INT32_MAX ? (int32_t)id : -1;
+    return rc;
+}
+
+static int read_spec(const struct gguf *g, struct tokenizer_spec *spec,
+                     struct why *why)
+{
+    bool add_bos = false;
+    int rc = gguf_get_string(g, "tokenizer.ggml.model", &spec->model, why);
+    if (!rc) rc = gguf_get_string(g, "tokenizer.ggml.pre", &spec->pre, why);
+    if (!rc) rc = get_id(g, "tokenizer.ggml.bos_token_id", &spec->bos, why);
+    if (!rc) rc = get_id(g, "tokenizer.ggml.eos_token_id", &spec->eos, why);
+    if (!rc) rc = get_id(g, "tokenizer.ggml.eot_token_id", &spec->eot, why);
+    if (!rc) rc = get_id(g, "tokenizer.ggml.unknown_token_id", &spec->unk, why);
+    if (!rc)
+        rc = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &add_bos, why);
+    if (!rc)
+        rc = gguf_get_string(g, "tokenizer.chat_template", &spec->chat_template,
+                             why);
+    spec->add_bos = gguf_has(g, "tokenizer.ggml.add_bos_token") ? add_bos : -1;
+    return rc;
+}
+
+static int open_gguf(struct assets *assets, const char *path, struct why *why)
+{
+    struct gguf *g;
+    int rc = gguf_open(&g, path, why);
+    if (rc) return rc;
+    struct gguf_vocab vocab = {0};
+    struct tokenizer_spec spec = {0};
+    rc = read_vocab(g, &vocab, &spec, why);
+    if (!rc) rc = read_spec(g, &spec, why);
+    if (!rc && !spec.model)
+        rc = err_set(why, ERR_FORMAT, "%s: no tokenizer in the file", path);
+    if (!rc) rc = tokenizer_create(&assets->tokenizer, &spec, why);
+    vocab_free(&vocab);
+    gguf_close(g);
+    return rc;
+}
+
+static int open_folder(struct assets *assets, const char *dir, struct why *why)
+{
+    char json[PATH_BYTES], config[PATH_BYTES];
+    if (!file_in(json, dir, "tokenizer.json"))
+        return err_set(why, ERR_NOT_FOUND, "%s: no tokenizer.json", dir);
+    return tokenizer_open(&assets->tokenizer, json,
+                          file_in(config, dir, "tokenizer_config.json"), why);
+}
+
+/* --- chat template --- */
+
+static int compile(struct assets *assets, const char *name, const char *source,
+                   size_t n, struct why *why)
+{
+    struct why inner = {0};
+    int rc = template_compile(&assets->chat, source, n, &inner);
+    if (rc) err_set(why, rc, "chat template of %s: %s", name, inner.text);
+    return rc;
+}
+
+static int compile_file(struct assets *assets, const char *path,
+                        struct why *why)
+{
+    struct model_file file;
+    int rc = model_file_open(&file, path, why);
+    if (rc) return rc;
+    rc = compile(assets, path, (const char *)file.bytes, file.size, why);
+    model_file_close(&file);
+    return rc;
+}
+
+/* --chat-template, else chat_template.jinja, else what the tokenizer's files
+ * hold: the order of SGLang and transformers. */
+static int open_template(struct assets *assets, const char *given,
+                         const char *path, struct why *why)
+{
+    char jinja[PATH_BYTES];
+    if (given && access(given, R_OK) != 0)
+        return err_set(why, ERR_NOT_FOUND,
+                       "--chat-template %s: no such file (templates that are "
+                       "known by a name only are not supported)",
+                       given);
+    if (given) return compile_file(assets, given, why);
+    if (is_folder(path) && file_in(jinja, path, "chat_template.jinja"))
+        return compile_file(assets, jinja, why);
+    const char *source = tokenizer_chat_template(assets->tokenizer);
+    if (!source) return 0;
+    return compile(assets, path, source, strlen(source), why);
+}
+
+/* --- generation defaults --- */
+
+/* Source: SGLang's ModelConfig.get_default_sampling_params. */
+static int read_defaults(struct assets *assets, const char *model_path,
+                         struct why *why)
+{
+    static const char *const names[] = {"temperature", "top_p", "top_k",
+                                        "min_p", "repetition_penalty"};
+    char path[PATH_BYTES];
+    if (!is_folder(model_path) ||
+        !file_in(path, model_path, "generation_config.json"))
+        return 0;
+    json_t *config;
+    int rc = json_read(&config, path, (size_t)1 << 20, why);
+    if (rc) return rc;
+    assets->has_defaults = true;
+    assets->defaults.params = json_object();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *v = json_object_get(config, names[i]);
+        if (json_is_number(v))
+            json_object_set(assets->defaults.params, names[i], v);
+    }
+    /* transformers writes 0 for "all", SGLang -1. */
+    json_t *top_k = json_object_get(assets->defaults.params, "top_k");
+    if (json_is_integer(top_k) && json_integer_value(top_k) == 0)
+        json_integer_set(top_k, -1);
+    json_decref(config);
+    return 0;
+}
+
+void generation_defaults_apply(const struct generation_defaults *defaults,
+                               json_t *params)
+{
+    json_object_update_missing(params, defaults->params);
+}
+
+const struct generation_defaults *assets_generation_defaults(
+    const struct assets *assets)
+{
+    return assets->has_defaults ? &assets->defaults : NULL;
+}
+
+/* --- all --- */
+
+int assets_open(struct assets **out, const struct assets_options *options,
+                struct why *why)
+{
+    *out = NULL;
+    struct assets *assets = mem_must(1, sizeof *assets);
+    const char *path = options->tokenizer_path;
+    if (!path) path = options->model_path;
+    int rc = is_folder(path) ? open_folder(assets, path, why)
+                             : open_gguf(assets, path, why);
+    if (!rc) rc = open_template(assets, options->chat_template, path, why);
+    if (!rc) rc = read_defaults(assets, options->model_path, why);
+    if (rc)
+        assets_close(assets);
+    else
+        *out = assets;
+    return rc;
+}
+
+void assets_close(struct assets *assets)
+{
+    if (!assets) return;
+    tokenizer_destroy(assets->tokenizer);
+    template_destroy(assets->chat);
+    json_decref(assets->defaults.params);
+    mem_free(assets);
+}
+
+const struct tokenizer *assets_tokenizer(const struct assets *assets)
+{
+    return assets->tokenizer;
+}
+
+/* The variables that transformers' apply_chat_template gives a template; the
+ * client's own come first and cannot replace these. */
+static json_t *chat_variables(const struct assets *assets,
+                              const json_t *messages, const json_t *tools,
+                              const json_t *variables)
+{
+    const char *bos = tokenizer_bos_text(assets->tokenizer);
+    const char *eos = tokenizer_eos_text(assets->tokenizer);
+    json_t *all = json_object();
+    if (*bos) json_object_set_new(all, "bos_token", json_string(bos));
+    if (*eos) json_object_set_new(all, "eos_token", json_string(eos));
+    json_object_update(all, (json_t *)(uintptr_t)variables);
+    json_object_set(all, "messages", (json_t *)(uintptr_t)messages);
+    if (tools)
+        json_object_set(all, "tools", (json_t *)(uintptr_t)tools);
+    else
+        json_object_set_new(all, "tools", json_null());
+    json_object_set_new(all, "add_generation_prompt", json_true());
+    return all;
+}
+
+int assets_render_chat(const struct assets *assets, const json_t *messages,
+                       const json_t *tools, const json_t *variables,
+                       struct buf *out, struct why *why)
+{
+    if (!assets->chat)
+        return err_set(why, ERR_INVALID,
+                       "This model has no chat template: use /v1/completions, "
+                       "or start the server with --chat-template FILE.");
+    json_t *all = chat_variables(assets, messages, tools, variables);
+    int rc = template_render(assets->chat, all, out, why);
+    json_decref(all);
+    return rc;
+}
