@@ -12,9 +12,14 @@
 /* libcurl's callbacks only note what came: data goes into call->data, and the
  * call into the client's dirty list. deliver runs the holders' callbacks when
  * no libcurl frame is below us, so these may make and cancel calls freely
- * (inside libcurl's own callbacks both would be refused). */
+ * (inside libcurl's own callbacks both would be refused).
+ *
+ * Easy handles are not reused: in libcurl 7.88.1 one that was keeps a pointer
+ * to its former answer's last header, which is freed, and follows it when the
+ * next answer begins with a folded line (found by http_client_fuzz). The
+ * connections live in the multi handle and are reused all the same. */
 
-enum { HEADERS_MAX = 256 << 10, IDLE_CONNECTIONS = 4096, SPARE_EASY = 256 };
+enum { HEADERS_MAX = 256 << 10, IDLE_CONNECTIONS = 4096 };
 
 struct http_client {
     CURLM *multi;
@@ -22,8 +27,6 @@ struct http_client {
     struct loop_timer *timer;
     struct http_call *calls; /* all in flight */
     struct http_call *dirty; /* have something for their holder */
-    CURL *spare[SPARE_EASY]; /* easy handles for reuse */
-    size_t spare_count;
 };
 
 struct http_call {
@@ -55,12 +58,7 @@ static void call_free(struct http_call *call)
     *(call->prev ? &call->prev->next : &client->calls) = call->next;
     if (call->easy) {
         curl_multi_remove_handle(client->multi, call->easy);
-        if (client->spare_count < SPARE_EASY) {
-            curl_easy_reset(call->easy);
-            client->spare[client->spare_count++] = call->easy;
-        } else {
-            curl_easy_cleanup(call->easy);
-        }
+        curl_easy_cleanup(call->easy);
     }
     curl_slist_free_all(call->request_headers);
     buf_fini(&call->headers);
@@ -132,6 +130,7 @@ static size_t take_data(char *bytes, size_t size, size_t count, void *arg)
 {
     struct http_call *call = arg;
     size_t n = size * count;
+    if (!call->headers_whole) return 0; /* a body behind an interim head */
     if (call->options.on_data) {
         buf_add(&call->data, bytes, n);
         if (call->data.failed) return 0;
@@ -312,8 +311,6 @@ void http_client_close(struct http_client *client)
     if (!client) return;
     while (client->calls)
         http_call_cancel(client->calls);
-    while (client->spare_count)
-        curl_easy_cleanup(client->spare[--client->spare_count]);
     curl_multi_cleanup(client->multi);
     loop_timer_destroy(client->timer);
     mem_free(client);
@@ -373,8 +370,7 @@ int http_call(struct http_client *client,
     call->next = client->calls;
     if (call->next) call->next->prev = call;
     client->calls = call;
-    CURL *easy = client->spare_count ? client->spare[--client->spare_count]
-                                     : curl_easy_init();
+    CURL *easy = curl_easy_init();
     int rc = easy ? build_headers(call, options->headers) : ERR_NOMEM;
     if (rc) {
         if (easy) curl_easy_cleanup(easy);

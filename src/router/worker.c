@@ -90,7 +90,8 @@ static void check_healthy(void *arg)
 void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
                const struct pool_options *options)
 {
-    *pool = (struct pool){.options = *options, .client = client};
+    *pool = (struct pool){
+        .options = *options, .client = client, .seed = random_u64()};
     pool->check_timer = loop_timer_create(loop, check_healthy, pool);
     pool->probe_timer = loop_timer_create(loop, probe_unhealthy, pool);
     if (options->check_ms)
@@ -189,14 +190,14 @@ struct worker *pool_pick(struct pool *pool, const struct worker *avoid)
     switch (pool->options.policy) {
     case POLICY_ROUND_ROBIN: return nth(pool, avoid, pool->next++ % count);
     case POLICY_POWER_OF_TWO: {
-        size_t i = random_u64() % count;
+        size_t i = rng_next(&pool->seed) % count;
         struct worker *a = nth(pool, avoid, i);
         if (count == 1) return a;
-        size_t j = random_u64() % (count - 1);
+        size_t j = rng_next(&pool->seed) % (count - 1);
         struct worker *b = nth(pool, avoid, j + (j >= i));
         return b->in_flight < a->in_flight ? b : a;
     }
     case POLICY_RANDOM: break;
     }
-    return nth(pool, avoid, random_u64() % count);
+    return nth(pool, avoid, rng_next(&pool->seed) % count);
 }

@@ -52,7 +52,8 @@ struct pool {
     struct http_client *client;
     struct worker *workers;
     size_t count;
-    size_t next; /* round robin */
+    size_t next;   /* round robin */
+    uint64_t seed; /* of the random picks */
     struct loop_timer *check_timer, *probe_timer;
 };
 

@@ -89,6 +89,13 @@ static void stream_break(void *arg, struct http_request *r)
     http_reply_text(r, 200, "broken");
 }
 
+static void stalled(void *arg, struct http_request *r, int rc)
+{
+    CHECK(r == held && rc == ERR_PEER);
+    http_drop(r);
+    rig_say(arg, "stalled");
+}
+
 static void flood_closed(void *arg, struct http_request *r, int rc)
 {
     http_stream_end(r);
@@ -114,6 +121,17 @@ static void flood(void *arg, struct http_request *r)
     rig_say(arg, "full");
 }
 
+/* More than the sockets' buffers hold, to a client that reads nothing. */
+static void stall(void *arg, struct http_request *r)
+{
+    char *piece = mem_must(16 << 20, 1);
+    held = r;
+    http_on_close(r, stalled, arg);
+    http_stream_begin(r, 200, "application/octet-stream", NULL);
+    CHECK(http_stream_send(r, piece, 16 << 20) == 0);
+    mem_free(piece);
+}
+
 static void big(void *arg, struct http_request *r)
 {
     (void)arg;
@@ -135,6 +153,7 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/stream/finish", stream_finish},
     {HTTP_GET, "/stream/break", stream_break},
     {HTTP_GET, "/flood", flood},
+    {HTTP_GET, "/stall", stall},
     {HTTP_GET, "/big", big},
 };
 
@@ -187,6 +206,13 @@ static void requests_are_taken_apart_and_answered(void **state)
     a = raw_ask(rig.port, "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked"
                           "\r\n" CLOSE "2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
     has(a, "n=3 abc");
+    int fd = raw_connect(rig.port);
+    raw_send(fd, "POST /echo HTTP/1.1\r\nContent-Length: 3\r\n"
+                 "Expect: 100-continue\r\n" CLOSE);
+    raw_read(fd, "HTTP/1.1 100 Continue\r\n\r\n");
+    raw_send(fd, "abc");
+    has(raw_read(fd, NULL), "n=3 abc");
+    close(fd);
     a = raw_ask(rig.port, "HEAD /echo HTTP/1.1\r\n" CLOSE);
     has(a, "Content-Length: ");
     assert_null(strstr(a, "peer="));
@@ -367,6 +393,21 @@ static void slow_reader_meets_the_cap(void **state)
     rig_expect(&rig, "slow");
     close(fd);
     poke(&rig, "/health", "200 OK");
+    rig_fini(&rig);
+}
+
+static void stalled_reader_is_hung_up_on(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct http_server_options options = defaults();
+    options.limits.stream_bytes = 32 << 20;
+    options.limits.write_ms = 50;
+    serve(&rig, options);
+    int fd = raw_connect(rig.port);
+    raw_send(fd, "GET /stall HTTP/1.1\r\n\r\n");
+    rig_expect(&rig, "stalled");
+    close(fd);
     rig_fini(&rig);
 }
 
@@ -640,7 +681,8 @@ TESTS(T(requests_are_taken_apart_and_answered), T(errors_are_json),
       T(connections_are_kept_and_pipelined),
       T(leaving_client_is_noticed_before_any_answer),
       T(streams_arrive_piece_by_piece), T(broken_stream_has_no_last_chunk),
-      T(slow_reader_meets_the_cap), T(large_answers_reach_slow_readers),
+      T(slow_reader_meets_the_cap), T(stalled_reader_is_hung_up_on),
+      T(large_answers_reach_slow_readers),
       T(quiet_connections_close_quiet_streams_live),
       T(accepted_sockets_have_no_nagle), T(connections_over_the_limit_wait),
       T(preflights_and_origins_are_allowed),
