@@ -106,6 +106,7 @@ static struct conn *conn_create(struct xfer *x, int fd, bool local)
     pthread_mutex_lock(&x->lock);
     TAILQ_INSERT_TAIL(&x->conns, c, next);
     x->conn_count++;
+    xfer_chores(x); /* its deadline */
     pthread_mutex_unlock(&x->lock);
     return c;
 }
@@ -720,7 +721,7 @@ static int proof_in(struct conn *c, const uint8_t *body, struct why *why)
     if (c->in && c->kind == WIRE_CONTROL) xfer_chores(x); /* its timer */
     pthread_mutex_unlock(&x->lock);
     if (!c->in) {
-        refuse(c, ERR_STALE, "link is over");
+        refuse(c, ERR_PEER, "link is over");
         return 0;
     }
     proof(c, 'T', mac);
@@ -866,6 +867,8 @@ static void rx_parse(struct conn *c)
         if (!c->have_header) {
             if (have < WIRE_HEADER) return;
             rc = wire_header_decode(&c->h, at, &why);
+            if (!rc && c->open && c->h.type <= WIRE_READY)
+                rc = err_set(&why, ERR_FORMAT, "a second handshake");
             c->have_header = !rc;
         }
         size_t body = rc ? 0 : wire_body_bytes(&c->h);

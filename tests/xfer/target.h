@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TARGET_BYTES = 8 << 20 };
+enum { TARGET_BYTES = 4 << 20 };
 
 struct target {
     pid_t pid;
