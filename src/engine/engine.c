@@ -223,6 +223,7 @@ static void take_chunk(struct engine *e, struct live *live, bool complete,
     event->pub.last = complete;
     if (complete) event_take_score(event, live);
     send(e, event);
+    events_flush(e->events); /* its KV can travel while others sample */
 }
 
 /* What the rows of one sequence gave; logits are its own. */
@@ -273,6 +274,7 @@ static void reserve(struct engine *e)
         event_set_pages(event, q);
         send(e, event);
     }
+    events_flush(e->events);
 }
 
 static void compute(struct engine *e, const struct plan *plan)
@@ -457,13 +459,17 @@ static void *run(void *arg)
         events_recycle(e->events, &returned);
         for (struct link *link; (link = chain_take(&commands));)
             obey(e, (struct command *)link);
+        events_flush(e->events);
         bool full = events_out(e->events) >= EVENTS_OUT;
         wait = GATE_POLL;
         if (full)
             wait = GATE_EVENTS;
         else if (!step(e))
-            wait = events_delayed(e->events) ? GATE_EVENTS : GATE_COMMANDS;
-        show_stats(e);
+            wait = GATE_COMMANDS;
+        show_stats(e); /* before the owner can look */
+        events_flush(e->events);
+        if (wait == GATE_COMMANDS && events_delayed(e->events))
+            wait = GATE_EVENTS;
     }
     /* What came with the end is nobody's any more. */
     for (struct link *link; (link = chain_take(&commands));)

@@ -94,8 +94,7 @@ struct event *events_new(struct events *ev, enum event_kind kind,
 void events_send(struct events *ev, struct event *e)
 {
     ev->out++;
-    if (ev->delayed.first || inbox_put(ev->inbox, &e->pub))
-        chain_add(&ev->delayed, &e->link);
+    chain_add(&ev->delayed, &e->link);
 }
 
 void events_drop(struct events *ev, struct event *e)
@@ -112,6 +111,10 @@ void events_recycle(struct events *ev, struct chain *returned)
         chain_add(&ev->spare, link);
         ev->out--;
     }
+}
+
+void events_flush(struct events *ev)
+{
     /* Once put, an event is the owner's, link and all: unlink it before. */
     for (struct link *link; (link = chain_take(&ev->delayed));)
         if (inbox_put(ev->inbox, &event_of(link)->pub)) {

@@ -1,8 +1,10 @@
 /* engine/event.h - events with their memory, used again and again.
  *
  * The engine fills one, sends it, and gets it back through the gate: its
- * buffers stay, so that a warm engine allocates nothing. What does not fit
- * into the owner's inbox waits here, in order. Engine's thread. */
+ * buffers stay, so that a warm engine allocates nothing. What was sent goes
+ * to the owner's inbox with the next flush, all at once, since waking the
+ * owner for each costs more than the event; what does not fit waits here, in
+ * order. Engine's thread. */
 #ifndef BATON_ENGINE_EVENT_H
 #define BATON_ENGINE_EVENT_H
 
@@ -39,7 +41,8 @@ struct event *events_new(struct events *ev, enum event_kind kind,
                          const struct live *live);
 void events_send(struct events *ev, struct event *e);
 void events_drop(struct events *ev, struct event *e); /* not sent after all */
-/* Takes back what the owner returned; moves waiting ones into the inbox. */
+void events_flush(struct events *ev);
+/* Takes back what the owner returned. */
 void events_recycle(struct events *ev, struct chain *returned);
 uint32_t events_out(const struct events *ev); /* not yet returned */
 bool events_delayed(const struct events *ev); /* some wait here   */

@@ -3,19 +3,14 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "engine/row.h"
 
 #include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-/* Four floats at a time: the compiler's vectors, any machine. Results per
- * element do not depend on where in a vector it stands. */
-typedef float f4 __attribute__((vector_size(16)));
-typedef int32_t i4 __attribute__((vector_size(16)));
-
 enum {
-    BLOCK = 256,       /* weights summed in float before they go to double */
     BUCKETS = 1 << 11, /* of one pass of the radix select */
     HEAP_MAX = 1024    /* a top_k up to here is found by a heap where few tokens
                      * are near the first */
@@ -31,7 +26,9 @@ struct sampler {
     int32_t *ids;     /* [vocab] candidates, ascending */
     int32_t *members; /* [vocab] indexes into ids, of one bucket */
     uint32_t *counts; /* [vocab] zero between calls */
-    double *blocks;   /* [vocab / BLOCK + 1] */
+    uint32_t blocks;  /* of ROW_BLOCK, in a row */
+    float *tops;      /* [blocks] of the row at hand */
+    double *masses;   /* [blocks] likewise */
     uint32_t bucket_count[BUCKETS];
     double bucket_mass[BUCKETS];
 };
@@ -46,9 +43,11 @@ int sampler_create(struct sampler **out, uint32_t vocab, struct why *why)
     s->ids = mem_try(vocab, sizeof *s->ids, 0);
     s->members = mem_try(vocab, sizeof *s->members, 0);
     s->counts = mem_try(vocab, sizeof *s->counts, 0);
-    s->blocks = mem_try(vocab / BLOCK + 1, sizeof *s->blocks, 0);
+    s->blocks = (vocab + ROW_BLOCK - 1) / ROW_BLOCK;
+    s->tops = mem_try(s->blocks, sizeof *s->tops, 0);
+    s->masses = mem_try(s->blocks, sizeof *s->masses, 0);
     if (!s->row || !s->weights || !s->ids || !s->members || !s->counts ||
-        !s->blocks) {
+        !s->tops || !s->masses) {
         sampler_destroy(s);
         return err_set(why, ERR_NOMEM, "sampler: vocabulary of %u", vocab);
     }
@@ -64,7 +63,8 @@ void sampler_destroy(struct sampler *s)
     mem_free(s->ids);
     mem_free(s->members);
     mem_free(s->counts);
-    mem_free(s->blocks);
+    mem_free(s->tops);
+    mem_free(s->masses);
     mem_free(s);
 }
 
@@ -138,103 +138,6 @@ const float *sample_adjust(struct sampler *s, const float *logits,
     return s->row;
 }
 
-/* Weights: exp((logit - largest) / temperature) */
-
-struct scale {
-    float top;     /* the largest logit */
-    float inverse; /* 1 / temperature */
-};
-
-/* e^x for x <= 0 within 2 units in the last place; exactly 0 below -87 and
- * 1 at 0. Cody and Waite's reduction to [-ln2/2, ln2/2], Taylor to degree 7. */
-static f4 exp4(f4 x)
-{
-    const f4 magic = {12582912.0f, 12582912.0f, 12582912.0f, 12582912.0f};
-    i4 alive = x >= -87.0f;
-    x = (f4)((i4)x & alive);
-    f4 n = x * 1.44269504f + magic; /* the nearest integer in its low bits */
-    i4 power = (i4)n - (i4)magic;
-    n -= magic;
-    f4 r = x - n * 0.693359375f;
-    r -= n * -2.12194440e-4f;
-    f4 e = r * 1.98412698e-4f + 1.38888889e-3f;
-    e = e * r + 8.33333333e-3f;
-    e = e * r + 4.16666667e-2f;
-    e = e * r + 1.66666667e-1f;
-    e = e * r + 0.5f;
-    e = e * r + 1.0f;
-    e = e * r + 1.0f;
-    i4 bits = (i4)e + (power << 23);
-    return (f4)(bits & alive);
-}
-
-static f4 load4(const float *p)
-{
-    f4 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static float weight(const struct scale *k, float logit)
-{
-    f4 x = {(logit - k->top) * k->inverse};
-    return exp4(x)[0];
-}
-
-/* Sum of the weights of n <= BLOCK logits. */
-static double block_mass(const struct scale *k, const float *logits, uint32_t n)
-{
-    f4 sums[2] = {{0}, {0}};
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        sums[0] += exp4((load4(logits + i) - k->top) * k->inverse);
-        sums[1] += exp4((load4(logits + i + 4) - k->top) * k->inverse);
-    }
-    sums[0] += sums[1];
-    double sum = (double)sums[0][0] + (double)sums[0][1] + (double)sums[0][2] +
-                 (double)sums[0][3];
-    for (; i < n; i++)
-        sum += (double)weight(k, logits[i]);
-    return sum;
-}
-
-/* Fills s->blocks; returns the sum of all weights. */
-static double total_mass(struct sampler *s, const struct scale *k,
-                         const float *logits)
-{
-    double total = 0;
-    for (uint32_t b = 0; b * BLOCK < s->vocab; b++) {
-        uint32_t n = s->vocab - b * BLOCK;
-        s->blocks[b] = block_mass(k, logits + b * BLOCK, n < BLOCK ? n : BLOCK);
-        total += s->blocks[b];
-    }
-    return total;
-}
-
-/* The largest logit. False when one is NaN or the largest is not finite. */
-static bool largest(const float *x, uint32_t n, float *out)
-{
-    f4 top = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-    i4 nan = {0};
-    uint32_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        f4 v = load4(x + i);
-        i4 more = v > top;
-        nan |= v != v;
-        top = (f4)(((i4)v & more) | ((i4)top & ~more));
-    }
-    float best = -INFINITY;
-    bool broken = nan[0] | nan[1] | nan[2] | nan[3];
-    for (int j = 0; j < 4; j++)
-        if (top[j] > best) best = top[j];
-    for (; i < n; i++) {
-        if (x[i] > best) best = x[i];
-        broken |= isnan(x[i]);
-    }
-    *out = best;
-    return !broken && isfinite(best);
-}
-
 /* The best of a row, by a heap whose root is the worst of them. */
 
 static bool worse(float a, int32_t a_id, float b, int32_t b_id)
@@ -264,8 +167,16 @@ static void sink(float *values, int32_t *ids, uint32_t n, uint32_t i)
     }
 }
 
-/* Makes values, ids [n], 1 <= n <= vocab, a heap of the n largest logits. */
-static void heap_of(const float *logits, uint32_t vocab, uint32_t n,
+/* How many elements block b of a row has. */
+static uint32_t block_size(const struct sampler *s, uint32_t b)
+{
+    uint32_t n = s->vocab - b * ROW_BLOCK;
+    return n < ROW_BLOCK ? n : ROW_BLOCK;
+}
+
+/* Makes values, ids [n], 1 <= n <= vocab, a heap of the n largest logits;
+ * s->tops are the row's. */
+static void heap_of(const struct sampler *s, const float *logits, uint32_t n,
                     float *values, int32_t *ids)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -274,11 +185,15 @@ static void heap_of(const float *logits, uint32_t vocab, uint32_t n,
     }
     for (uint32_t i = n / 2; i-- > 0;)
         sink(values, ids, n, i);
-    for (uint32_t i = n; i < vocab; i++) {
-        if (!(logits[i] > values[0])) continue; /* ids only get higher */
-        values[0] = logits[i];
-        ids[0] = (int32_t)i;
-        sink(values, ids, n, 0);
+    for (uint32_t b = n / ROW_BLOCK; b < s->blocks; b++) {
+        if (!(s->tops[b] > values[0])) continue;
+        uint32_t i = b * ROW_BLOCK, end = i + block_size(s, b);
+        for (i = i < n ? n : i; i < end; i++) {
+            if (!(logits[i] > values[0])) continue; /* ids only get higher */
+            values[0] = logits[i];
+            ids[0] = (int32_t)i;
+            sink(values, ids, n, 0);
+        }
     }
 }
 
@@ -303,16 +218,23 @@ static uint32_t order_key(float x)
 }
 
 /* All logits at or above floor, with their weights. */
-static uint32_t gather(struct sampler *s, const struct scale *k,
+static uint32_t gather(struct sampler *s, const struct row_scale *k,
                        const float *logits, float floor, double *mass)
 {
     uint32_t n = 0;
+    float weights[ROW_BLOCK];
     *mass = 0;
-    for (uint32_t i = 0; i < s->vocab; i++) {
-        if (!(logits[i] >= floor)) continue;
-        s->ids[n] = (int32_t)i;
-        s->weights[n] = weight(k, logits[i]);
-        *mass += (double)s->weights[n++];
+    for (uint32_t b = 0; b < s->blocks; b++) {
+        if (!(s->tops[b] >= floor)) continue;
+        const float *x = logits + (size_t)b * ROW_BLOCK;
+        uint32_t size = block_size(s, b);
+        row_weights(k, x, size, weights);
+        for (uint32_t i = 0; i < size; i++) {
+            if (!(x[i] >= floor)) continue;
+            s->ids[n] = (int32_t)(b * ROW_BLOCK + i);
+            *mass += (double)weights[i];
+            s->weights[n++] = weights[i];
+        }
     }
     return n;
 }
@@ -384,25 +306,28 @@ static uint32_t apply_cut(struct sampler *s, const float *logits, uint32_t n,
     return kept;
 }
 
-static int32_t draw_all(struct sampler *s, const struct scale *k,
+static int32_t draw_all(struct sampler *s, const struct row_scale *k,
                         const float *logits, double unit)
 {
-    double target = unit * total_mass(s, k, logits), sum = 0;
-    uint32_t last = (s->vocab - 1) / BLOCK, b = 0;
-    while (b < last && sum + s->blocks[b] <= target)
-        sum += s->blocks[b++];
-    /* Rounding may let the target lie behind the block's last weight. */
-    int32_t best = -1;
-    for (uint32_t i = b * BLOCK; i < s->vocab; i++) {
-        float w = weight(k, logits[i]);
-        if (w == 0) continue;
-        if (i >= (b + 1) * BLOCK && best >= 0) break;
-        best = (int32_t)i;
-        sum += (double)w;
-        if (sum > target) return best;
+    double target = unit * row_masses(k, logits, s->vocab, s->masses);
+    double sum = 0, before = 0;
+    uint32_t at = 0; /* the block where the target lies */
+    for (uint32_t b = 0; b < s->blocks && sum <= target; b++) {
+        if (s->masses[b] == 0) continue;
+        at = b;
+        before = sum;
+        sum += s->masses[b];
     }
-    for (uint32_t i = b * BLOCK; best < 0; i--)
-        if (weight(k, logits[i]) > 0) best = (int32_t)i;
+    sum = before;
+    float weights[ROW_BLOCK];
+    row_weights(k, logits + (size_t)at * ROW_BLOCK, block_size(s, at), weights);
+    int32_t best = 0; /* rounding may let it lie behind the last weight */
+    for (uint32_t i = 0; i < block_size(s, at); i++) {
+        if (weights[i] == 0) continue;
+        best = (int32_t)(at * ROW_BLOCK + i);
+        sum += (double)weights[i];
+        if (sum > target) break;
+    }
     return best;
 }
 
@@ -422,20 +347,24 @@ static int32_t draw_kept(const struct sampler *s, uint32_t n, float min_p,
     return best;
 }
 
-static int32_t first_of(const float *logits, float value)
+/* The first place of the row's largest. */
+static int32_t first_of(const struct sampler *s, const float *logits, float top)
 {
-    int32_t i = 0;
-    while (logits[i] != value)
+    uint32_t b = 0;
+    while (s->tops[b] != top)
+        b++;
+    uint32_t i = b * ROW_BLOCK;
+    while (logits[i] != top)
         i++;
-    return i;
+    return (int32_t)i;
 }
 
 int32_t sample_pick(struct sampler *s, const float *logits,
                     const struct sampling *p, uint32_t position)
 {
-    struct scale k = {.inverse = 1};
-    if (!largest(logits, s->vocab, &k.top)) return -1;
-    if (sampling_is_greedy(p)) return first_of(logits, k.top);
+    struct row_scale k = {.inverse = 1};
+    if (!row_tops(logits, s->vocab, s->tops, &k.top)) return -1;
+    if (sampling_is_greedy(p)) return first_of(s, logits, k.top);
 
     k.inverse = 1 / p->temperature;
     double unit = sample_unit(p->seed, position);
@@ -446,14 +375,15 @@ int32_t sample_pick(struct sampler *s, const float *logits,
 
     uint32_t count = by_count ? (uint32_t)p->top_k : s->vocab;
     double mass = INFINITY, near_mass;
-    if (by_mass) mass = (double)p->top_p * total_mass(s, &k, logits);
+    if (by_mass)
+        mass = (double)p->top_p * row_masses(&k, logits, s->vocab, s->masses);
     float floor = k.top - NEAR * p->temperature;
     uint32_t n = gather(s, &k, logits, floor, &near_mass);
     bool enough = n >= count || near_mass > mass || p->min_p > 1e-5f;
     if (!enough) {
         floor = -INFINITY;
         if (count <= HEAP_MAX) {
-            heap_of(logits, s->vocab, count, s->weights, s->ids);
+            heap_of(s, logits, count, s->weights, s->ids);
             floor = s->weights[0];
         }
         n = gather(s, &k, logits, floor, &near_mass);
@@ -469,10 +399,10 @@ void sample_logprobs(struct sampler *s, const float *logits,
                      const struct logprob_ask *ask,
                      const struct logprob_room *room, struct token_logprob *out)
 {
-    struct scale k = {.inverse = 1 / ask->temperature};
+    struct row_scale k = {.inverse = 1 / ask->temperature};
     double base = NAN;
-    if (largest(logits, s->vocab, &k.top))
-        base = log(total_mass(s, &k, logits));
+    if (row_tops(logits, s->vocab, s->tops, &k.top))
+        base = log(row_masses(&k, logits, s->vocab, s->masses));
 #define LOGPROB(x) (float)((double)((x)-k.top) * (double)k.inverse - base)
     uint32_t top = ask->top_count < s->vocab ? ask->top_count : s->vocab;
     assert(top <= SAMPLE_TOP_MAX);
@@ -485,7 +415,7 @@ void sample_logprobs(struct sampler *s, const float *logits,
         .id_count = ask->id_count,
         .id_values = room->id_values,
     };
-    if (top) heap_of(logits, s->vocab, top, room->top_values, room->top_ids);
+    if (top) heap_of(s, logits, top, room->top_values, room->top_ids);
     heap_sort(room->top_values, room->top_ids, top);
     for (uint32_t i = 0; i < top; i++)
         room->top_values[i] = LOGPROB(room->top_values[i]);
