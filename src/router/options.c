@@ -106,7 +106,7 @@ static const struct opt table[] = {
      .help = "path that is checked"},
     {"shutdown-grace-period-secs", OPT_INT, AT(shutdown_grace_period_secs), "5",
      .min = 0, .max = 1e5, .help = "for live requests after SIGTERM"},
-    {"probe-ms", OPT_INT, AT(probe_ms), "1000", .min = 1, .max = 1e6,
+    {"probe-ms", OPT_INT, AT(probe_ms), "200", .min = 1, .max = 1e6,
      .help = "between probes of an unhealthy worker"},
     {"verdict-ms", OPT_INT, AT(verdict_ms), "200", .min = 0, .max = 1e6,
      .help = "after decode's 5xx: wait for prefill's own error"},

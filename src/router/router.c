@@ -55,7 +55,7 @@ static void serve_readiness(void *arg, struct http_request *r)
     struct router *router = arg;
     size_t p = pool_healthy(&router->prefill);
     size_t d = pool_healthy(&router->decode);
-    bool ready = p && d;
+    bool ready = pool_ready(&router->prefill) && pool_ready(&router->decode);
     char text[200];
     int n = snprintf(text, sizeof text,
                      "{\"status\": \"%s\", \"healthy_workers\": %zu, "

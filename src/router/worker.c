@@ -11,7 +11,7 @@
 static void set_down(struct worker *w, const char *text)
 {
     if (!w->healthy) return;
-    w->healthy = false;
+    w->healthy = w->seen = false;
     w->passed = 0;
     log_warn("router", "%s %s is unhealthy: %s", w->pool->options.role, w->url,
              text);
@@ -35,6 +35,7 @@ void worker_failed(struct worker *w)
 void worker_answered(struct worker *w)
 {
     w->failed = 0;
+    w->seen = true;
 }
 
 static void probed(void *arg, struct http_call *call,
@@ -46,13 +47,16 @@ static void probed(void *arg, struct http_call *call,
     w->probe = NULL;
     if (result->rc == 0 && result->status == 200) {
         w->failed = 0;
-        if (w->healthy || ++w->passed < o->up_successes) return;
+        bool news = !w->seen;
+        w->seen = true;
+        if (!w->healthy && ++w->passed < o->up_successes) return;
+        news |= !w->healthy;
         w->healthy = true;
-        log_info("router", "%s %s is healthy", o->role, w->url);
+        if (news) log_info("router", "%s %s is healthy", o->role, w->url);
         return;
     }
     w->passed = 0;
-    if (w->healthy && ++w->failed >= o->down_failures)
+    if (w->healthy && w->seen && ++w->failed >= o->down_failures)
         set_down(w, result->rc ? result->text : "health check failed");
 }
 
@@ -72,12 +76,17 @@ static void probe(struct worker *w)
     http_call(w->pool->client, &o, &w->probe);
 }
 
-static void probe_unhealthy(void *arg)
+static bool is_ready(const struct worker *w)
+{
+    return w->healthy && w->seen;
+}
+
+static void probe_unready(void *arg)
 {
     struct pool *pool = arg;
-    if (pool_healthy(pool) == pool->count) loop_timer_unset(pool->probe_timer);
+    if (pool_ready(pool) == pool->count) loop_timer_unset(pool->probe_timer);
     for (size_t i = 0; i < pool->count; i++)
-        if (!pool->workers[i].healthy) probe(&pool->workers[i]);
+        if (!is_ready(&pool->workers[i])) probe(&pool->workers[i]);
 }
 
 static void check_healthy(void *arg)
@@ -93,7 +102,8 @@ void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
     *pool = (struct pool){
         .options = *options, .client = client, .seed = random_u64()};
     pool->check_timer = loop_timer_create(loop, check_healthy, pool);
-    pool->probe_timer = loop_timer_create(loop, probe_unhealthy, pool);
+    pool->probe_timer = loop_timer_create(loop, probe_unready, pool);
+    loop_timer_set(pool->probe_timer, 1, options->probe_ms);
     if (options->check_ms)
         loop_timer_set(pool->check_timer, options->check_ms, options->check_ms);
 }
@@ -163,6 +173,14 @@ size_t pool_healthy(const struct pool *pool)
     size_t count = 0;
     for (size_t i = 0; i < pool->count; i++)
         count += pool->workers[i].healthy;
+    return count;
+}
+
+size_t pool_ready(const struct pool *pool)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < pool->count; i++)
+        count += is_ready(&pool->workers[i]);
     return count;
 }
 

@@ -4,7 +4,8 @@
  * A worker is taken to be healthy until it refuses a connection, fails
  * trip_failures requests in a row, or fails down_failures health checks; then
  * nothing is sent to it until up_successes probes of its health route in a row
- * are answered with 200. */
+ * are answered with 200. It is ready once it was seen to answer: requests may
+ * be tried before, but nobody is told that the router can serve. */
 #ifndef BATON_ROUTER_WORKER_H
 #define BATON_ROUTER_WORKER_H
 
@@ -27,6 +28,7 @@ struct worker {
     char *bootstrap_host; /* of url; IPv6 in brackets */
     int bootstrap_port;   /* -1: unknown, sent as null */
     bool healthy;
+    bool seen; /* answered a probe or a request well since it was down */
     unsigned in_flight;
     unsigned failed; /* requests, or health checks, in a row */
     unsigned passed; /* probes in a row */
@@ -42,7 +44,7 @@ struct pool_options {
     const char *health_path;           /* borrowed */
     const struct http_header *headers; /* of probes; borrowed */
     uint64_t check_ms;                 /* of healthy workers; 0: never */
-    uint64_t probe_ms;                 /* of unhealthy ones */
+    uint64_t probe_ms;                 /* of those not ready   */
     uint64_t timeout_ms;
     unsigned down_failures, up_successes, trip_failures; /* 0: never trips */
 };
@@ -70,6 +72,7 @@ int pool_add(struct pool *pool, const char *url, int bootstrap_port,
  * are unhealthy. */
 struct worker *pool_pick(struct pool *pool, const struct worker *avoid);
 size_t pool_healthy(const struct pool *pool);
+size_t pool_ready(const struct pool *pool); /* healthy, and seen to answer */
 
 /* What became of a request: reports of the one who sent it. */
 void worker_answered(struct worker *worker);
