@@ -3,8 +3,6 @@
 
 #include "text/detok.h"
 
-#include <poll.h>
-
 static struct rig rig;
 static struct asked asked[RIG_REQUESTS];
 
@@ -340,65 +338,6 @@ static void text_ends_where_a_stop_string_starts(void **state)
 
 static struct rig prefill;
 
-static void copy_tokens(const struct engine_event *chunk, uint32_t from,
-                        const struct seen *to)
-{
-    uint32_t pt = kv_pool_shape(prefill.pool)->page_tokens;
-    uint32_t dt = kv_pool_shape(rig.pool)->page_tokens;
-    for (uint32_t b = 0; b < 2; b++) {
-        const float *src = kv_pool_buffer(prefill.pool, b);
-        float *dst = kv_pool_buffer(rig.pool, b);
-        for (uint32_t at = from; at < chunk->tokens; at++)
-            memcpy(dst + (to->pages[at / dt] * dt + at % dt) * 4,
-                   src + (chunk->pages[at / pt] * pt + at % pt) * 4,
-                   4 * sizeof *dst);
-    }
-}
-
-static void on_chunk(const struct engine_event *e)
-{
-    struct seen *s = &prefill.seen[e->id];
-    if (rig.seen[e->id].done) return; /* it was aborted over there */
-    copy_tokens(e, s->kv_tokens, &rig.seen[e->id]);
-    rig_note(&prefill, e);
-    if (!e->last) return;
-    engine_release(prefill.engine, e->id);
-    engine_admit(rig.engine, e->id, e);
-}
-
-static void on_reserved(const struct engine_event *e)
-{
-    assert_true(e->page_count * kv_pool_shape(rig.pool)->page_tokens >=
-                asked[e->id].spec.token_count);
-    struct request_spec spec = asked[e->id].spec;
-    spec.role = ROLE_PREFILL;
-    rig_submit(&prefill, e->id, &spec);
-}
-
-static void pump(struct rig *r)
-{
-    for (struct engine_event *e; (e = inbox_take(engine_events(r->engine)));) {
-        if (r == &prefill && e->kind == EVENT_CHUNK)
-            on_chunk(e);
-        else
-            rig_note(r, e);
-        if (e->kind == EVENT_RESERVED) on_reserved(e);
-        engine_event_free(r->engine, e);
-    }
-}
-
-static void pump_until(uint32_t done)
-{
-    struct pollfd fds[2] = {
-        {.fd = inbox_fd(engine_events(rig.engine)), .events = POLLIN},
-        {.fd = inbox_fd(engine_events(prefill.engine)), .events = POLLIN}};
-    while (rig.done < done || prefill.done < done) {
-        assert_true(poll(fds, 2, RIG_WAIT_MS) > 0);
-        pump(&rig);
-        pump(&prefill);
-    }
-}
-
 static void a_pair_yields_what_one_server_does(void **state)
 {
     (void)state;
@@ -426,7 +365,7 @@ static void a_pair_yields_what_one_server_does(void **state)
             spec->role = ROLE_DECODE;
             rig_submit(&rig, id, spec);
         }
-        pump_until(N);
+        pair_run(&prefill, &rig, asked, N);
         float alone[N + 1][60];
         for (uint64_t id = 1; id <= N; id++) {
             const struct seen *s = &rig.seen[id], *p = &prefill.seen[id];

@@ -1,10 +1,13 @@
-/* tests/engine/rig.h - an engine over the toy, and what its events said. */
+/* tests/engine/rig.h - an engine over the toy or a real model, what its events
+ * said, and two of them as a pair. */
 #ifndef BATON_TESTS_ENGINE_RIG_H
 #define BATON_TESTS_ENGINE_RIG_H
 
 #include "tests/engine/toy.h"
 
 #include "base/buf.h"
+
+#include <poll.h>
 
 enum { RIG_REQUESTS = 256, RIG_WAIT_MS = 60000 };
 
@@ -26,7 +29,7 @@ struct seen {
 };
 
 struct rig {
-    struct toy *toy;
+    struct toy *toy; /* NULL over a model */
     struct engine_runner runner;
     struct kv_pool *pool;
     void *slab;
@@ -38,7 +41,9 @@ struct rig {
 };
 
 struct rig_options {
-    struct engine_options engine; /* model side and pool are filled in */
+    struct engine_options engine; /* pool, and runner without a model, are
+                                   * filled in */
+    enum dtype kv;                /* with a model */
     uint32_t page_tokens, pages;  /* pages: usable ones */
     bool (*may_grow)(void *arg, size_t bytes);
     void *arg;
@@ -63,19 +68,27 @@ static inline void rig_init(struct rig *rig, const struct rig_options *o)
 {
     memset(rig, 0, sizeof *rig);
     struct kv_shape shape = toy_shape;
+    if (o->engine.model) {
+        const struct model_config *c = model_config(o->engine.model);
+        shape = (struct kv_shape){.layers = c->layers,
+                                  .kv_heads = c->kv_heads,
+                                  .head_dim = c->head_dim,
+                                  .type = o->kv};
+    }
     shape.page_tokens = o->page_tokens;
     rig->slab = mem_must(kv_shape_slab_bytes(&shape, o->pages + 1), 1);
     struct kv_pool_options po = {shape, o->pages + 1, rig->slab, o->may_grow,
                                  o->arg};
     assert_int_equal(kv_pool_create(&rig->pool, &po, NULL), 0);
-    rig->toy = toy_create(o->engine.chunk_tokens + o->engine.max_running,
-                          o->engine.logit_rows ? o->engine.logit_rows
-                                               : o->engine.max_running);
-    rig->runner =
-        (struct engine_runner){rig->toy, toy_forward, &rig->toy->config};
     struct engine_options eo = o->engine;
-    eo.runner = &rig->runner;
     eo.pool = rig->pool;
+    if (!eo.model) {
+        rig->toy = toy_create(eo.chunk_tokens + eo.max_running,
+                              eo.logit_rows ? eo.logit_rows : eo.max_running);
+        rig->runner =
+            (struct engine_runner){rig->toy, toy_forward, &rig->toy->config};
+        eo.runner = &rig->runner;
+    }
     struct why why = {0};
     if (engine_create(&rig->engine, &eo, &why)) fail_msg("%s", why.text);
     for (int i = 0; i < RIG_REQUESTS; i++)
@@ -86,13 +99,13 @@ static inline void rig_init(struct rig *rig, const struct rig_options *o)
 static inline void rig_fini(struct rig *rig)
 {
     engine_destroy(rig->engine);
-    assert_false(rig->toy->broken);
+    assert_false(rig->toy && rig->toy->broken);
     assert_int_equal(kv_pool_free_count(rig->pool),
                      kv_pool_page_count(rig->pool) - 1);
     for (int i = 0; i < RIG_REQUESTS; i++)
         buf_fini(&rig->seen[i].text);
     kv_pool_destroy(rig->pool);
-    toy_destroy(rig->toy);
+    if (rig->toy) toy_destroy(rig->toy);
     mem_free(rig->slab);
 }
 
@@ -266,6 +279,76 @@ static inline void asked_check(const struct asked *a, const struct seen *s)
     if (finish == FINISH_STOP_TOKEN)
         assert_int_equal(s->finish.stop_token, want[n - 1]);
     assert_int_equal(s->output, n);
+}
+
+/* A pair: KV crosses between two engines as bytes of pages, whose sizes may
+ * differ. */
+
+/* Tokens first .. e->tokens - 1 of the chunk, into to's reserved pages. */
+static inline void pair_copy(struct rig *prefill, struct rig *decode,
+                             const struct engine_event *e, uint32_t first)
+{
+    const struct seen *to = &decode->seen[e->id];
+    const struct kv_shape *p = kv_pool_shape(prefill->pool);
+    const struct kv_shape *d = kv_pool_shape(decode->pool);
+    size_t bytes = kv_shape_page_bytes(p) / p->page_tokens;
+    for (uint32_t b = 0; b < kv_pool_buffer_count(prefill->pool); b++) {
+        const char *src = kv_pool_buffer(prefill->pool, b);
+        char *dst = kv_pool_buffer(decode->pool, b);
+        for (uint32_t at = first; at < e->tokens; at++) {
+            size_t from =
+                (size_t)e->pages[at / p->page_tokens] * p->page_tokens +
+                at % p->page_tokens;
+            size_t into =
+                (size_t)to->pages[at / d->page_tokens] * d->page_tokens +
+                at % d->page_tokens;
+            memcpy(dst + into * bytes, src + from * bytes, bytes);
+        }
+    }
+}
+
+/* Decode reserved: prefill begins. A chunk came: its KV crosses; with the
+ * last one prefill's pages are released and decode goes on. */
+static inline void pair_pump(struct rig *prefill, struct rig *decode,
+                             const struct asked *all)
+{
+    for (struct engine_event *e;
+         (e = inbox_take(engine_events(decode->engine)));) {
+        rig_note(decode, e);
+        if (e->kind == EVENT_RESERVED) {
+            struct request_spec spec = all[e->id].spec;
+            assert_true(e->page_count *
+                            kv_pool_shape(decode->pool)->page_tokens >=
+                        spec.token_count);
+            spec.role = ROLE_PREFILL;
+            rig_submit(prefill, e->id, &spec);
+        }
+        engine_event_free(decode->engine, e);
+    }
+    for (struct engine_event *e;
+         (e = inbox_take(engine_events(prefill->engine)));) {
+        if (e->kind == EVENT_CHUNK)
+            pair_copy(prefill, decode, e, prefill->seen[e->id].kv_tokens);
+        rig_note(prefill, e);
+        if (e->kind == EVENT_CHUNK && e->last) {
+            engine_release(prefill->engine, e->id);
+            engine_admit(decode->engine, e->id, e);
+        }
+        engine_event_free(prefill->engine, e);
+    }
+}
+
+/* Until both sides are done with so many. */
+static inline void pair_run(struct rig *prefill, struct rig *decode,
+                            const struct asked *all, uint32_t done)
+{
+    struct pollfd fds[2] = {
+        {.fd = inbox_fd(engine_events(prefill->engine)), .events = POLLIN},
+        {.fd = inbox_fd(engine_events(decode->engine)), .events = POLLIN}};
+    while (decode->done < done || prefill->done < done) {
+        assert_true(poll(fds, 2, RIG_WAIT_MS) > 0);
+        pair_pump(prefill, decode, all);
+    }
 }
 
 #endif
