@@ -662,6 +662,12 @@ int engine_submit(struct engine *e, uint64_t id,
     return 0;
 }
 
+int engine_check(const struct engine *e, const struct request_spec *spec,
+                 struct why *why)
+{
+    return live_check(spec, &e->limits, why);
+}
+
 void engine_release(struct engine *e, uint64_t id)
 {
     post(e, &(struct command){.kind = COMMAND_RELEASE, .id = id});

@@ -80,6 +80,11 @@ void engine_event_free(struct engine *engine, struct engine_event *event);
 int engine_submit(struct engine *engine, uint64_t id,
                   const struct request_spec *spec, struct why *why);
 
+/* What engine_submit would say of spec by itself, without a request: 0 or
+ * ERR_INVALID. */
+int engine_check(const struct engine *engine, const struct request_spec *spec,
+                 struct why *why);
+
 /* ROLE_PREFILL, after its last CHUNK: the pages may be reused; DONE follows
  * (finish length). After an abort with hold_pages: the same, without DONE. */
 void engine_release(struct engine *engine, uint64_t id);

@@ -69,10 +69,17 @@ static int check_length(const struct request_spec *spec,
     return 0;
 }
 
-static int check(const struct request_spec *spec, const struct live_limits *l,
-                 uint64_t longest, struct why *why)
+/* The most tokens that a request may have, prompt and output. */
+static uint64_t longest_of(const struct live_limits *l)
 {
-    int rc = check_length(spec, l, longest, why);
+    uint64_t longest = l->context - 1;
+    return l->pool_tokens - 1 < longest ? l->pool_tokens - 1 : longest;
+}
+
+int live_check(const struct request_spec *spec, const struct live_limits *l,
+               struct why *why)
+{
+    int rc = check_length(spec, l, longest_of(l), why);
     if (!rc) rc = sampling_check(&spec->sampling, l->vocab, why);
     if (rc) return rc;
     for (uint32_t i = 0; i < spec->token_count; i++)
@@ -160,9 +167,8 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
                 const struct live_limits *l, struct why *why)
 {
     *out = NULL;
-    uint64_t longest = l->context - 1;
-    if (l->pool_tokens - 1 < longest) longest = l->pool_tokens - 1;
-    int rc = check(spec, l, longest, why);
+    uint64_t longest = longest_of(l);
+    int rc = live_check(spec, l, why);
     if (rc) return rc;
 
     const struct sampling *p = &spec->sampling;

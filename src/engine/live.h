@@ -54,6 +54,9 @@ struct live_limits {
     uint64_t pool_tokens; /* that all pages together hold */
 };
 
+/* ERR_INVALID with SGLang's words; live_create does it too. */
+int live_check(const struct request_spec *spec,
+               const struct live_limits *limits, struct why *why);
 /* ERR_INVALID with SGLang's words, ERR_NOMEM. */
 int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
                 const struct live_limits *limits, struct why *why);
