@@ -60,6 +60,11 @@ bool pd_host_valid(const char *host, size_t n)
     return true;
 }
 
+bool pd_address_same(const struct pd_address *a, const struct pd_address *b)
+{
+    return a->port == b->port && !strcmp(a->host, b->host);
+}
+
 /* host may come as "[v6]" */
 static int read_address(const struct pd_frame *host,
                         const struct pd_frame *port, struct pd_address *out,

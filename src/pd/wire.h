@@ -34,6 +34,7 @@ struct pd_address {
     uint16_t port;              /* not 0 */
 };
 bool pd_host_valid(const char *host, size_t n);
+bool pd_address_same(const struct pd_address *a, const struct pd_address *b);
 
 /* ---- layout: do two caches fit? --------------------------------------- */
 
