@@ -10,7 +10,7 @@
 #define KERNELS(NAME)                                                         \
     {                                                                         \
         .name = NAME, .block_groups = block_groups,                           \
-        .float_groups = float_groups, .fused_tokens = 4,                      \
+        .float_groups = float_groups, .fused_tokens = 8,                      \
         .group_runs = group_runs, .group_floats = group_floats,               \
         .fused = fused, .unpack_blocks = unpack_blocks,                       \
         .unpack_floats = unpack_floats, .tile_blocks = tile_blocks,           \

@@ -17,6 +17,7 @@ enum {
     SLAB_RUNS = 16,   /* columns of a slab: blocks 512 ..                */
     SLAB_COLS = 256,  /* .. floats 256                                   */
     CHUNK_PANELS = 4, /* of a chunk of many tokens                       */
+    PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
     BLOCK_TOKENS = 504,
 };
@@ -41,14 +42,20 @@ struct job {
     size_t tokens, cols;
     const struct linear *list;
     size_t count;
+    bool few; /* few tokens: fused kernels */
     size_t chunk_panels;
 };
 
 /* --- groups of tokens -------------------------------------------------- */
 
-/* Tokens first.. are taken in groups, the largest size that fits first. */
-static size_t group_tokens(const uint8_t *sizes, size_t left)
+/* How many of the tokens left are the next group. */
+static size_t group_tokens(const struct job *job, bool block, size_t left)
 {
+    static const uint8_t few[] = {4, 2, 1};
+    const struct kernels *k = job->cpu->kernels;
+    const uint8_t *sizes = job->few ? few
+                           : block  ? k->block_groups
+                                    : k->float_groups;
     while (*sizes > left)
         sizes++;
     return *sizes;
@@ -64,7 +71,7 @@ static void prepare_runs(void *arg, size_t chunk, int worker)
     size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
-        n = group_tokens(k->block_groups, job->tokens - t);
+        n = group_tokens(job, true, job->tokens - t);
         k->group_runs(job->cpu->runs + t * (job->cols / RUN),
                       job->x + t * job->cols, n, job->cols);
     }
@@ -78,7 +85,7 @@ static void prepare_floats(void *arg, size_t chunk, int worker)
     size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
-        n = group_tokens(k->float_groups, job->tokens - t);
+        n = group_tokens(job, false, job->tokens - t);
         k->group_floats(job->cpu->floats + t * job->cols,
                         job->x + t * job->cols, n, job->cols);
     }
@@ -120,8 +127,7 @@ static void chunk_fused(const struct job *job, const struct linear *l,
     bool block = dtype_is_block(w->plain.type);
     float sums[PANELS_MAX * 4 * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
-        n = group_tokens(block ? k->block_groups : k->float_groups,
-                         job->tokens - t);
+        n = group_tokens(job, block, job->tokens - t);
         struct tile tile = {
             .type = w->plain.type,
             .panels = (const char *)w->panels + first * w->panel_bytes,
@@ -176,18 +182,42 @@ static struct tile_sums sums_at(const struct chunk *c, size_t p, size_t t,
     return sums;
 }
 
+/* With few tokens the next slab's way from memory takes longer than this
+ * slab's arithmetic, so it is asked for piece by piece meanwhile: piece i of
+ * n of the next columns of each panel. */
+static void slab_prefetch(const struct chunk *c, size_t to, size_t i, size_t n)
+{
+    size_t bytes = ((const struct cpu_weight *)c->l->w)->panel_bytes;
+    size_t left = c->job->cols - to;
+    if (left > SLAB_RUNS * RUN) left = SLAB_RUNS * RUN;
+    size_t begin = bytes * to / c->job->cols;
+    size_t size = bytes * left / c->job->cols;
+    for (size_t p = 0; p < c->panels; p++) {
+        const char *next = panel_at(c, p) + begin;
+        for (size_t at = size * i / n; at < size * (i + 1) / n; at += 64)
+            __builtin_prefetch(next + at, 0, 2);
+    }
+}
+
 /* Columns [from, to) of up to two panels, p and p + 1, all groups. */
 static void slab_blocks(const struct chunk *c, size_t p, size_t panels,
                         size_t from, size_t to)
 {
     const struct kernels *k = c->job->cpu->kernels;
+    size_t tokens = c->t1 - c->t0;
     const struct wrun *w[2] = {c->s->slab.runs[p],
                                c->s->slab.runs[p + panels - 1]};
     for (size_t t = c->t0, n; t < c->t1; t += n) {
-        n = group_tokens(k->block_groups, c->job->tokens - t);
+        n = group_tokens(c->job, true, c->job->tokens - t);
         struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
                                     sums_at(c, p + panels - 1, t, from, to)};
         const struct xrun *x = group_at(c->job, true, t);
+        if (tokens <= PREFETCH_TOKENS) {
+            size_t part = p / 2 * tokens + t - c->t0;
+            size_t parts = (c->panels + 1) / 2 * tokens;
+            for (size_t i = part; i < part + n; i++)
+                slab_prefetch(c, to, i, parts);
+        }
         k->tile_blocks(c->l->w->type, w, panels, (to - from) / RUN,
                        x + from / RUN * n, n, sums);
     }
@@ -198,7 +228,7 @@ static void slab_floats(const struct chunk *c, const float *const w[2],
 {
     const struct kernels *k = c->job->cpu->kernels;
     for (size_t t = c->t0, n; t < c->t1; t += n) {
-        n = group_tokens(k->float_groups, c->job->tokens - t);
+        n = group_tokens(c->job, false, c->job->tokens - t);
         struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
                                     sums_at(c, p + panels - 1, t, from, to)};
         const float *x = group_at(c->job, false, t);
@@ -280,7 +310,7 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     size_t first = chunk * job->chunk_panels;
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
-    if (job->tokens <= job->cpu->kernels->fused_tokens)
+    if (job->few)
         chunk_fused(job, l, first, panels);
     else
         chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels);
@@ -296,7 +326,8 @@ void cpu_linear(struct device *dev, const float *x, size_t tokens,
                       .tokens = tokens,
                       .cols = list->w->cols,
                       .list = list,
-                      .count = count};
+                      .count = count,
+                      .few = tokens <= cpu->kernels->fused_tokens};
     assert(tokens <= cpu->rows && job.cols <= cpu->cols); /* device_reserve */
 
     bool blocks = false, floats = false;
@@ -314,8 +345,7 @@ void cpu_linear(struct device *dev, const float *x, size_t tokens,
 
     /* Large chunks are many streams and few takes; a few for each worker
      * keep them all busy to the end. */
-    job.chunk_panels =
-        tokens <= cpu->kernels->fused_tokens ? PANELS_MAX : CHUNK_PANELS;
+    job.chunk_panels = job.few ? PANELS_MAX : CHUNK_PANELS;
     size_t share = panels / ((size_t)dev->threads * 4);
     while (job.chunk_panels > 2 && job.chunk_panels > share)
         job.chunk_panels /= 2;

@@ -20,31 +20,20 @@ static void put16(uint8_t *p, uint16_t value)
     memcpy(p, &value, 2);
 }
 
-/* Run index of one row, into that row's places in its panel. */
+/* A run of a K format's row, into that row's places in its panel. */
 static void run_pack(enum dtype type, const struct quant32 *b, bool first,
                      uint8_t *head, uint8_t *run, int row)
 {
     if (first) {
         put16(head + 2 * row, b->d);
-        if (type == DTYPE_Q4_1) /* stored as it is added */
-            put16(head + 32 + 2 * row, b->dmin ^ 0x8000);
-        if (type == DTYPE_Q4_K || type == DTYPE_Q5_K)
-            put16(head + 32 + 2 * row, b->dmin);
+        if (type != DTYPE_Q6_K) put16(head + 32 + 2 * row, b->dmin);
     }
     uint8_t q[RUN];
-    int offset = type == DTYPE_Q8_0   ? 128
-                 : type == DTYPE_Q4_0 ? 8
-                 : type == DTYPE_Q6_K ? 32
-                                      : 0;
+    int offset = type == DTYPE_Q6_K ? 32 : 0;
     for (int c = 0; c < RUN; c++)
         q[c] = (uint8_t)(b->q[c] + offset);
 
     run += row * 4;
-    if (type == DTYPE_Q8_0) {
-        for (int j = 0; j < 8; j++)
-            memcpy(run + 64 * j, q + 4 * j, 4);
-        return;
-    }
     uint8_t low[16], high[8] = {0};
     for (int c = 0; c < 16; c++)
         low[c] = (uint8_t)((q[c] & 15) | q[c + 16] << 4);
@@ -70,6 +59,25 @@ static void run_pack(enum dtype type, const struct quant32 *b, bool first,
     }
 }
 
+/* Q4_0, Q4_1 and Q8_0 need no unpacking: a row's bytes are those of a panel
+ * already (nibbles of columns i and i + 16 share a byte), but for the sign of
+ * Q8_0. Here the block of one row goes to its places. */
+static void plain_pack(enum dtype type, const uint8_t *block, uint8_t *head,
+                       uint8_t *run, size_t row)
+{
+    size_t scales = type == DTYPE_Q4_1 ? 2 : 1;
+    for (size_t i = 0; i < scales; i++)
+        memcpy(head + 32 * i + 2 * row, block + 2 * i, 2);
+    const uint8_t *q = block + 2 * scales;
+    uint32_t flip = type == DTYPE_Q8_0 ? 0x80808080 : 0;
+    for (size_t j = 0; j < (type == DTYPE_Q8_0 ? 8 : 4); j++) {
+        uint32_t four;
+        memcpy(&four, q + 4 * j, 4);
+        four ^= flip;
+        memcpy(run + 64 * j + 4 * row, &four, 4);
+    }
+}
+
 static void blocks_pack(const struct weight *w, size_t first, size_t rows,
                         uint8_t *panel)
 {
@@ -80,9 +88,15 @@ static void blocks_pack(const struct weight *w, size_t first, size_t rows,
         uint8_t *head = panel + i / runs * block;
         uint8_t *run = head + f.head + (int)(i % runs) * f.run;
         for (size_t r = 0; r < rows; r++) {
+            const uint8_t *row =
+                (const uint8_t *)w->bytes + (first + r) * row_bytes;
+            if (w->type <= DTYPE_Q4_1) {
+                plain_pack(w->type, row + i * dtype_block_bytes(w->type), head,
+                           run, r);
+                continue;
+            }
             struct quant32 b;
-            quant_unpack(&b, w->type,
-                         (const char *)w->bytes + (first + r) * row_bytes, i);
+            quant_unpack(&b, w->type, row, i);
             run_pack(w->type, &b, i % runs == 0, head, run, (int)r);
         }
     }

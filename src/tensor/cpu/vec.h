@@ -45,8 +45,12 @@ typedef int8_t byte_vec __attribute__((vector_size(L)));
 typedef uint8_t byte_any __attribute__((vector_size(L), aligned(1)));
 
 /* for (int i = 0; i < n; i++), unrolled whole: the arrays that it indexes
- * are then registers. */
+ * are then registers. Instrumented loops cannot be. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLLED(i, n) for (int i = 0; i < (n); i++)
+#else
 #define UNROLLED(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+#endif
 
 #define ALWAYS static inline __attribute__((always_inline, unused))
 
