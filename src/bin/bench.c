@@ -1,0 +1,368 @@
+/* bin/bench.c - what this machine can do, and what Baton makes of it.
+ *
+ * Every figure is printed beside the machine's own limit, measured in the
+ * same run: a fraction says more than a rate on a shared machine. */
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/opt.h"
+#include "bin/commands.h"
+#include "model/model.h"
+#include "tensor/roofline.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct bench {
+    const char *model_path, *device, *isa, *kv_dtype;
+    int64_t threads, prompt, gen, chunk, batch, repeat;
+    bool json;
+};
+
+#define AT(f) offsetof(struct bench, f)
+static const struct opt options[] = {
+    {"model|model-path", OPT_STRING, AT(model_path), .help = "GGUF or folder"},
+    {"device", OPT_CHOICE, AT(device), "auto", .choices = "auto|cpu|ref",
+     .help = "where to compute"},
+    {"cpu-isa", OPT_CHOICE, AT(isa), "best",
+     .choices = "best|generic|avx2|avx512", .help = "most instructions"},
+    {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
+     .choices = "auto|f32|f16|bf16", .help = "KV cache"},
+    {"threads", OPT_INT, AT(threads), "0", 0, 1024,
+     .help = "compute workers, 0: one a core"},
+    {"prompt", OPT_INT, AT(prompt), "512", 1, 1e6, .help = "prompt tokens"},
+    {"gen", OPT_INT, AT(gen), "128", 1, 1e6, .help = "decode steps"},
+    {"chunk", OPT_INT, AT(chunk), "512", 1, 1e6, .help = "prefill chunk"},
+    {"batch", OPT_INT, AT(batch), "1", 1, 256,
+     .help = "sequences decoded together"},
+    {"repeat", OPT_INT, AT(repeat), "3", 1, 100, .help = "runs, median kept"},
+    {"json", OPT_FLAG, AT(json), .help = "one JSON object on stdout"},
+};
+
+/* All that one run needs; sequence s owns pages s * per_seq + 1 onward. */
+struct rig {
+    struct device *device;
+    struct model *model;
+    struct kv_pool *pool;
+    void *slab;
+    size_t slab_bytes;
+    uint32_t per_seq, batch;
+    kv_page *pages;
+    int32_t *ids;
+    uint32_t *positions, *logit_rows;
+    struct op_seq *seqs;
+    uint64_t hash; /* of the last logits */
+};
+
+static void rig_close(struct rig *r)
+{
+    mem_free(r->pages);
+    mem_free(r->ids);
+    mem_free(r->positions);
+    mem_free(r->logit_rows);
+    mem_free(r->seqs);
+    model_close(r->model);
+    kv_pool_destroy(r->pool);
+    if (r->slab) munmap(r->slab, r->slab_bytes);
+    device_close(r->device);
+}
+
+static enum dtype kv_type(const struct bench *b, const struct model_config *c)
+{
+    if (strcmp(b->kv_dtype, "f32") == 0) return DTYPE_F32;
+    if (strcmp(b->kv_dtype, "f16") == 0) return DTYPE_F16;
+    if (strcmp(b->kv_dtype, "bf16") == 0) return DTYPE_BF16;
+    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_F16;
+}
+
+static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
+{
+    const struct model_config *c = model_config(r->model);
+    struct kv_pool_options po = {
+        .shape = {c->layers, c->kv_heads, c->head_dim, 64, kv_type(b, c)}};
+    r->batch = (uint32_t)b->batch;
+    r->per_seq = (uint32_t)(b->prompt + b->gen + 63) / 64;
+    po.page_count = r->per_seq * r->batch + 1;
+    r->slab_bytes = kv_shape_slab_bytes(&po.shape, po.page_count);
+    r->slab = mmap(NULL, r->slab_bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (r->slab == MAP_FAILED) {
+        r->slab = NULL;
+        return err_set(why, ERR_NOMEM, "KV cache of %zu bytes", r->slab_bytes);
+    }
+    po.slab = r->slab;
+    int rc = kv_pool_create(&r->pool, &po, why);
+    if (rc) return rc;
+    r->pages = mem_must(po.page_count, sizeof *r->pages);
+    size_t rows = (size_t)(b->chunk > b->batch ? b->chunk : b->batch);
+    r->ids = mem_must(rows, sizeof *r->ids);
+    r->positions = mem_must(rows, sizeof *r->positions);
+    r->logit_rows = mem_must(r->batch, sizeof *r->logit_rows);
+    r->seqs = mem_must(r->batch, sizeof *r->seqs);
+    return kv_pool_take(r->pool, po.page_count - 1, r->pages);
+}
+
+static int rig_open(struct rig *r, const struct bench *b, struct why *why)
+{
+    struct device_options dev = {b->device, (int)b->threads,
+                                 strcmp(b->isa, "best") == 0 ? NULL : b->isa};
+    int rc = device_open(&r->device, &dev, why);
+    if (rc) return rc;
+    int64_t rows = b->chunk > b->batch ? b->chunk : b->batch;
+    struct model_options mo = {.path = b->model_path,
+                               .max_tokens = (uint32_t)rows,
+                               .max_logits = (uint32_t)b->batch};
+    rc = model_open(&r->model, r->device, &mo, why);
+    return rc ? rc : rig_open_pool(r, b, why);
+}
+
+/* The prompt of sequence s, chunk by chunk; the last row's argmax to next. */
+static int prefill(struct rig *r, const struct bench *b, uint32_t s,
+                   int32_t *next, struct why *why)
+{
+    uint32_t vocab = model_config(r->model)->vocab;
+    uint64_t seed = 1 + s;
+    for (int64_t done = 0; done < b->prompt;) {
+        int64_t n = b->prompt - done < b->chunk ? b->prompt - done : b->chunk;
+        for (int64_t i = 0; i < n; i++) {
+            r->ids[i] = (int32_t)(rng_next(&seed) % vocab);
+            r->positions[i] = (uint32_t)(done + i);
+        }
+        done += n;
+        bool last = done == b->prompt;
+        r->seqs[0] = (struct op_seq){0, (uint32_t)n, (uint32_t)done,
+                                     r->pages + (size_t)s * r->per_seq};
+        r->logit_rows[0] = (uint32_t)n - 1;
+        struct batch step = {(uint32_t)n, r->ids,        r->positions, 1,
+                             r->seqs,     last ? 1u : 0, r->logit_rows};
+        const float *logits;
+        int rc = model_forward(r->model, &step, r->pool, &logits, why);
+        if (rc) return rc;
+        if (!last) continue;
+        *next = 0;
+        for (uint32_t v = 1; v < vocab; v++)
+            if (logits[v] > logits[*next]) *next = (int32_t)v;
+    }
+    return 0;
+}
+
+/* One token for every sequence. */
+static int decode(struct rig *r, uint32_t position, int32_t *next,
+                  struct why *why)
+{
+    uint32_t vocab = model_config(r->model)->vocab;
+    for (uint32_t s = 0; s < r->batch; s++) {
+        r->ids[s] = next[s];
+        r->positions[s] = position;
+        r->logit_rows[s] = s;
+        r->seqs[s] = (struct op_seq){s, 1, position + 1,
+                                     r->pages + (size_t)s * r->per_seq};
+    }
+    struct batch step = {r->batch, r->ids,   r->positions, r->batch,
+                         r->seqs,  r->batch, r->logit_rows};
+    const float *logits;
+    int rc = model_forward(r->model, &step, r->pool, &logits, why);
+    if (rc) return rc;
+    for (uint32_t s = 0; s < r->batch; s++) {
+        const float *row = logits + (size_t)s * vocab;
+        next[s] = 0;
+        for (uint32_t v = 1; v < vocab; v++)
+            if (row[v] > row[next[s]]) next[s] = (int32_t)v;
+    }
+    r->hash = hash_bytes(logits, (size_t)r->batch * vocab * sizeof(float), 0);
+    return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, size_t n)
+{
+    qsort(v, n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+struct result {
+    double prefill_rate, decode_rate;     /* medians, tokens/s              */
+    double prefill_spread, decode_spread; /* (max - min) / median of runs   */
+    struct roofline limit;                /* best of before and after       */
+};
+
+static int run_all(struct rig *r, const struct bench *b, struct result *out,
+                   struct why *why)
+{
+    size_t n = (size_t)b->repeat;
+    double *pre = mem_must(n, sizeof *pre), *dec = mem_must(n, sizeof *dec);
+    int32_t *next = mem_must(r->batch, sizeof *next);
+    int rc = prefill(r, b, 0, next, why); /* warms pages and caches */
+    for (size_t run = 0; run < n && !rc; run++) {
+        uint64_t start = clock_ns();
+        for (uint32_t s = 0; s < r->batch && !rc; s++)
+            rc = prefill(r, b, s, &next[s], why);
+        uint64_t middle = clock_ns();
+        for (int64_t i = 0; i < b->gen && !rc; i++)
+            rc = decode(r, (uint32_t)(b->prompt + i), next, why);
+        uint64_t end = clock_ns();
+        pre[run] =
+            (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
+        dec[run] = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
+        if (!b->json)
+            fprintf(stderr, "run %zu of %zu: prefill %.1f decode %.1f tok/s\n",
+                    run + 1, n, pre[run], dec[run]);
+    }
+    if (!rc) {
+        out->prefill_rate = median(pre, n);
+        out->decode_rate = median(dec, n);
+        out->prefill_spread = (pre[n - 1] - pre[0]) / out->prefill_rate;
+        out->decode_spread = (dec[n - 1] - dec[0]) / out->decode_rate;
+    }
+    mem_free(pre);
+    mem_free(dec);
+    mem_free(next);
+    return rc;
+}
+
+/* Multiply-adds of one prompt token, the head left out. */
+static double token_ops(const struct model_config *c)
+{
+    double q = (double)c->heads * c->head_dim,
+           kv = (double)c->kv_heads * c->head_dim;
+    return 2.0 * c->layers *
+           (c->hidden * (q + 2 * kv) + q * c->hidden +
+            3.0 * c->hidden * c->ffn);
+}
+
+static void print_result(const struct bench *b, struct rig *r,
+                         const struct result *res)
+{
+    const struct model_config *c = model_config(r->model);
+    const struct kv_shape *shape = kv_pool_shape(r->pool);
+    double depth = (double)b->prompt + (double)b->gen / 2;
+    double step_bytes =
+        (double)model_step_bytes(r->model) +
+        depth * (double)b->batch * (double)kv_shape_token_bytes(shape);
+    double gops = token_ops(c) * res->prefill_rate * 1e-9;
+    double gbs = step_bytes * res->decode_rate / (double)b->batch * 1e-9;
+    const struct roofline *lim = &res->limit;
+    if (b->json) {
+        printf("{\"model\":\"%s\",\"arch\":\"%s\",\"weights\":\"%s\","
+               "\"weight_bytes\":%zu,\"kv_dtype\":\"%s\",\"device\":\"%s\","
+               "\"threads\":%d,\"prompt\":%" PRId64 ",\"gen\":%" PRId64
+               ",\"batch\":%" PRId64 ",\"chunk\":%" PRId64
+               ",\"repeat\":%" PRId64 ",\n",
+               b->model_path, c->arch, dtype_name(c->dtype),
+               model_weight_bytes(r->model), dtype_name(shape->type),
+               device_describe(r->device), device_threads(r->device), b->prompt,
+               b->gen, b->batch, b->chunk, b->repeat);
+        printf(" \"prefill_tokens_per_s\":%.2f,\"prefill_spread\":%.3f,"
+               "\"prefill_gops\":%.1f,\"decode_tokens_per_s\":%.2f,"
+               "\"decode_spread\":%.3f,\"decode_gb_per_s\":%.3f,\n",
+               res->prefill_rate, res->prefill_spread, gops, res->decode_rate,
+               res->decode_spread, gbs);
+        printf(" \"read_gb_per_s\":%.2f,\"f32_gflops\":%.1f,"
+               "\"int8_gops\":%.1f,\"prefill_fraction_of_int8\":%.3f,"
+               "\"prefill_fraction_of_f32\":%.3f,"
+               "\"decode_fraction_of_read\":%.3f,"
+               "\"logits_hash\":\"%016" PRIx64 "\"}\n",
+               lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s,
+               gops / lim->int8_gop_s, gops / lim->f32_gflop_s,
+               gbs / lim->read_gb_s, r->hash);
+        return;
+    }
+    printf("%s: %s, %s weights, KV %s, %s\n", b->model_path, c->arch,
+           dtype_name(c->dtype), dtype_name(shape->type),
+           device_describe(r->device));
+    printf("machine, same run: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f "
+           "GOP/s\n",
+           lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s);
+    printf("prefill %" PRId64 " tokens: %8.1f tok/s  %7.1f GOP/s  %4.1f %% of "
+           "int8, %4.1f %% of f32  (spread %.0f %%)\n",
+           b->prompt, res->prefill_rate, gops, 100 * gops / lim->int8_gop_s,
+           100 * gops / lim->f32_gflop_s, 100 * res->prefill_spread);
+    printf("decode batch %-3" PRId64 "   : %8.1f tok/s  %7.2f GB/s   %4.1f %% "
+           "of the read bandwidth  (spread %.0f %%)\n",
+           b->batch, res->decode_rate, gbs, 100 * gbs / lim->read_gb_s,
+           100 * res->decode_spread);
+    printf("logits %016" PRIx64 "\n", r->hash);
+}
+
+/* The limit is the best seen: a neighbour only ever takes away. */
+static void keep_best(struct roofline *best, const struct roofline *other)
+{
+    if (other->read_gb_s > best->read_gb_s) best->read_gb_s = other->read_gb_s;
+    if (other->f32_gflop_s > best->f32_gflop_s)
+        best->f32_gflop_s = other->f32_gflop_s;
+    if (other->int8_gop_s > best->int8_gop_s)
+        best->int8_gop_s = other->int8_gop_s;
+}
+
+static int engine_main(int argc, char **argv)
+{
+    struct bench b = {0};
+    struct why why = {0};
+    size_t count = sizeof options / sizeof *options;
+    int rc = opt_parse(options, count, &b, argc, argv, NULL, NULL, &why);
+    if (rc == 1) {
+        opt_help(options, count, "baton bench engine --model M [--json]");
+        return 0;
+    }
+    if (!rc && !b.model_path)
+        rc = err_set(&why, ERR_INVALID, "--model is required");
+    if (rc) {
+        fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
+        return 2;
+    }
+    struct rig rig = {0};
+    struct result res = {0};
+    struct roofline after = {0};
+    rc = rig_open(&rig, &b, &why);
+    int threads = rc ? 0 : device_threads(rig.device);
+    if (!rc) rc = roofline_measure(threads, &res.limit, &why);
+    if (!rc) rc = run_all(&rig, &b, &res, &why);
+    if (!rc) rc = roofline_measure(threads, &after, &why);
+    keep_best(&res.limit, &after);
+    if (rc)
+        fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
+    else
+        print_result(&b, &rig, &res);
+    rig_close(&rig);
+    return rc ? 1 : 0;
+}
+
+static int roofline_main(int argc, char **argv)
+{
+    int most = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    printf("threads  read GB/s  f32 GFLOP/s  int8 GOP/s  instructions\n");
+    for (int t = 1; t <= most; t++) {
+        struct roofline lim;
+        struct why why = {0};
+        int rc = roofline_measure(t, &lim, &why);
+        if (rc) {
+            fprintf(stderr, "baton bench roofline: %s\n", why_text(&why, rc));
+            return 1;
+        }
+        printf("%7d  %9.1f  %11.1f  %10.1f  %s\n", t, lim.read_gb_s,
+               lim.f32_gflop_s, lim.int8_gop_s, lim.isa);
+    }
+    return 0;
+}
+
+int bench_main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "engine") == 0)
+        return engine_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "roofline") == 0)
+        return roofline_main(argc - 1, argv + 1);
+    fprintf(stderr, "usage: baton bench engine --model M [--json ...]\n"
+                    "       baton bench roofline [THREADS]\n");
+    return 2;
+}

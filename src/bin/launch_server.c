@@ -1,0 +1,463 @@
+/* bin/launch_server.c - one server, wired from the bottom up:
+ *
+ *   device -> model -> transfer engine -> KV slab and pool -> engine
+ *          -> loop -> node (pd) -> HTTP API (serve)
+ *
+ * server_open does it in that order and says each step once; server_close
+ * undoes what was done. SIGINT and SIGTERM drain and end it. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "bin/commands.h"
+#include "bin/memory.h"
+#include "bin/server_options.h"
+#include "engine/engine.h"
+#include "http/loop.h"
+#include "pd/node.h"
+#include "serve/assets.h"
+#include "serve/serve.h"
+#include "text/tokenizer.h"
+#include "xfer/store.h"
+#include "xfer/xfer.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct server {
+    struct server_options o;
+    enum pd_mode mode;
+    uint64_t started_us;
+    struct device *device;
+    struct model *model;
+    struct xfer *xfer;
+    struct xfer_store *store;
+    void *slab; /* owned here only without xfer */
+    size_t slab_bytes;
+    struct kv_pool *pool;
+    struct assets *assets;
+    struct engine *engine;
+    struct loop *loop;
+    struct pd_node *node;
+    struct serve *serve;
+    uint64_t progress_us; /* of the last loading line */
+    bool stopping, failed;
+    char *info;
+};
+
+static void on_progress(void *arg, size_t done, size_t total)
+{
+    struct server *s = arg;
+    uint64_t now = clock_us();
+    if (now - s->progress_us < 500000 || total == 0) return;
+    s->progress_us = now;
+    log_info("model", "loading %zu %% of %zu MB", done * 100 / total,
+             total / 1000000);
+}
+
+/* --- device and model --- */
+
+/* Compute workers: as told, else as many as cores; --tp-size asks for that
+ * many ranks elsewhere and means workers of one process here. */
+static int worker_count(const struct server_options *o)
+{
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (o->threads) return (int)o->threads;
+    if (o->tp_size == 1) return cores;
+    int n = o->tp_size < cores ? (int)o->tp_size : cores;
+    log_info("device",
+             "--tp-size %lld: one process with %d compute worker%s here, not "
+             "%lld ranks (%d core%s)",
+             (long long)o->tp_size, n, n == 1 ? "" : "s", (long long)o->tp_size,
+             cores, cores == 1 ? "" : "s");
+    return n;
+}
+
+/* Prompt tokens of a step; without chunking as many as a prompt may have. */
+static uint32_t chunk_tokens(const struct server_options *o)
+{
+    return o->chunked_prefill_size > 0 ? (uint32_t)o->chunked_prefill_size
+                                       : 8192;
+}
+
+/* One row of logits for each running request, and some for input logprobs. */
+static uint32_t logit_rows(const struct server_options *o)
+{
+    return (uint32_t)(o->max_running_requests > 32 ? o->max_running_requests
+                                                   : 32);
+}
+
+static int open_model(struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    struct device_options dev = {
+        .kind = o->device,
+        .threads = worker_count(o),
+        .isa = strcmp(o->cpu_isa, "best") == 0 ? NULL : o->cpu_isa};
+    int rc = device_open(&s->device, &dev, why);
+    if (rc) return rc;
+    log_info("device", "%s", device_describe(s->device));
+    if (strcmp(o->attention_backend, "ascend") == 0 &&
+        !strstr(device_describe(s->device), "ascend"))
+        log_info(
+            "device",
+            "--attention-backend ascend: no NPU here, so the CPU computes; "
+            "pages keep Ascend's 128 tokens");
+    uint64_t start = clock_us();
+    struct model_options mo = {.path = o->model_path,
+                               .max_tokens = chunk_tokens(o) +
+                                             (uint32_t)o->max_running_requests,
+                               .max_logits = logit_rows(o),
+                               .progress = on_progress,
+                               .arg = s};
+    rc = model_open(&s->model, s->device, &mo, why);
+    if (rc) return rc;
+    const struct model_config *c = model_config(s->model);
+    log_info("model",
+             "%s: %s, %u layers, hidden %u, vocabulary %u, %s, %zu MB, in "
+             "%.2f s",
+             o->model_path, c->arch, c->layers, c->hidden, c->vocab,
+             dtype_name(c->dtype), model_weight_bytes(s->model) / 1000000,
+             (double)(clock_us() - start) * 1e-6);
+    return 0;
+}
+
+/* --- memory --- */
+
+static enum dtype kv_type(const struct server_options *o,
+                          const struct model_config *c)
+{
+    const char *t = o->kv_cache_dtype;
+    if (strstr(t, "32")) return DTYPE_F32;
+    if (strcmp(t, "bf16") == 0 || strcmp(t, "bfloat16") == 0) return DTYPE_BF16;
+    if (strstr(t, "16")) return DTYPE_F16;
+    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_F16;
+}
+
+/* Pages that --mem-fraction-static of the available memory leaves beside the
+ * weights, or as --max-total-tokens says. */
+static int plan_pages(struct server *s, const struct kv_shape *shape,
+                      uint32_t *pages, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    uint64_t available = memory_available();
+    uint64_t weights = model_weight_bytes(s->model);
+    uint64_t budget = (uint64_t)((double)available * o->mem_fraction);
+    uint64_t page = kv_shape_slab_bytes(shape, 1);
+    uint64_t count = budget > weights ? (budget - weights) / page : 0;
+    if (o->max_total_tokens) {
+        uint64_t asked = (uint64_t)o->max_total_tokens / shape->page_tokens + 1;
+        if (asked > count)
+            return err_set(
+                why, ERR_NOMEM,
+                "--max-total-tokens %lld needs %.2f GB of KV cache beside "
+                "%.2f GB of weights; --mem-fraction-static %g of %.2f GB "
+                "available is %.2f GB",
+                (long long)o->max_total_tokens, (double)(asked * page) * 1e-9,
+                (double)weights * 1e-9, o->mem_fraction,
+                (double)available * 1e-9, (double)budget * 1e-9);
+        count = asked;
+    }
+    if (count < 3)
+        return err_set(why, ERR_NOMEM,
+                       "weights of %.2f GB leave no room for a KV cache: "
+                       "--mem-fraction-static %g of %.2f GB available is "
+                       "%.2f GB",
+                       (double)weights * 1e-9, o->mem_fraction,
+                       (double)available * 1e-9, (double)budget * 1e-9);
+    if (count > UINT32_MAX / 4) count = UINT32_MAX / 4;
+    *pages = (uint32_t)count;
+    return 0;
+}
+
+static int open_pool(struct server *s, struct why *why)
+{
+    const struct model_config *c = model_config(s->model);
+    struct kv_pool_options po = {.shape = {c->layers, c->kv_heads, c->head_dim,
+                                           (uint32_t)s->o.page_size,
+                                           kv_type(&s->o, c)},
+                                 .may_grow = memory_may_grow};
+    int rc = plan_pages(s, &po.shape, &po.page_count, why);
+    if (rc) return rc;
+    s->slab_bytes = kv_shape_slab_bytes(&po.shape, po.page_count);
+    if (s->xfer) {
+        struct xfer_mem *mem;
+        rc = xfer_alloc(s->xfer, s->slab_bytes, 0, &mem, why);
+        if (rc) return rc;
+        po.slab = xfer_mem_base(mem);
+    } else {
+        s->slab = mmap(NULL, s->slab_bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (s->slab == MAP_FAILED) {
+            s->slab = NULL;
+            return err_set(why, ERR_NOMEM, "KV cache of %zu bytes",
+                           s->slab_bytes);
+        }
+        po.slab = s->slab;
+    }
+    rc = kv_pool_create(&s->pool, &po, why);
+    if (rc) return rc;
+    log_info("kv",
+             "%llu tokens: %u pages of %u, %s, %zu bytes a token, at most "
+             "%.2f GB (touched as used)",
+             (unsigned long long)(po.page_count - 1) * po.shape.page_tokens,
+             po.page_count - 1, po.shape.page_tokens, dtype_name(po.shape.type),
+             kv_shape_token_bytes(&po.shape), (double)s->slab_bytes * 1e-9);
+    return 0;
+}
+
+/* --- transfer --- */
+
+static const char *advertised(const struct server_options *o)
+{
+    return o->host_ip ? o->host_ip : o->host;
+}
+
+/* The config store of the MemFabric-shaped backend: the first prefill starts
+ * it, everybody says there where he is. Peers are dialled by their session
+ * name, so a store that is away costs a warning, not the service. */
+static void join_store(struct server *s)
+{
+    const char *url = s->o.store_url;
+    if (!url || strcmp(s->o.transfer_backend, "ascend") != 0) return;
+    struct why why = {0};
+    if (s->mode == PD_PREFILL) {
+        int rc = xfer_store_serve(url, s->o.transfer_token, &s->store, &why);
+        if (rc == 0)
+            log_info("store", "config store at %s", url);
+        else if (rc != ERR_EXISTS)
+            log_info("store", "%s is another host's to serve: %s", url,
+                     why.text);
+    }
+    why = (struct why){0};
+    struct xfer_store_client *client;
+    int rc = xfer_store_connect(url, s->o.transfer_token, 1000, &client, &why);
+    if (!rc) {
+        char key[300];
+        snprintf(key, sizeof key, "baton/session/%s", xfer_name(s->xfer));
+        const char *role = s->mode == PD_PREFILL ? "prefill" : "decode";
+        rc = xfer_store_set(client, key, role, strlen(role), 1000, &why);
+        xfer_store_disconnect(client);
+    }
+    if (rc)
+        log_warn("store", "%s; peers are dialled directly", why_text(&why, rc));
+}
+
+static int open_xfer(struct server *s, struct why *why)
+{
+    if (s->mode == PD_NULL) return 0;
+    const struct server_options *o = &s->o;
+    unsigned via = XFER_VIA_ALL;
+    if (strcmp(o->transfer_force, "memfd") == 0) via = XFER_VIA_MEMFD;
+    if (strcmp(o->transfer_force, "cma") == 0) via = XFER_VIA_CMA;
+    if (strcmp(o->transfer_force, "tcp") == 0) via = XFER_VIA_TCP;
+    struct xfer_options xo = {.host = advertised(o),
+                              .token = o->transfer_token,
+                              .insecure = !o->transfer_token,
+                              .via = via};
+    int rc = xfer_open(&s->xfer, &xo, why);
+    if (rc) return rc;
+    log_info("xfer",
+             "session %s, backend %s: memory mapping or CMA on one "
+             "host, else TCP",
+             xfer_name(s->xfer), o->transfer_backend);
+    if (o->transfer_protocol)
+        log_info("xfer",
+                 "ASCEND_MF_TRANSFER_PROTOCOL=%s has no effect here: there is "
+                 "no NPU; the transport is chosen per peer",
+                 o->transfer_protocol);
+    join_store(s);
+    return 0;
+}
+
+/* --- engine, node, HTTP --- */
+
+static int open_engine(struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    struct assets_options ao = {.model_path = o->model_path,
+                                .tokenizer_path = o->tokenizer_path,
+                                .chat_template = o->chat_template};
+    int rc = assets_open(&s->assets, &ao, why);
+    if (rc) return rc;
+    const struct model_config *c = model_config(s->model);
+    uint32_t context =
+        o->context_length ? (uint32_t)o->context_length : c->context;
+    bool cache =
+        s->mode == PD_DECODE ? o->decode_radix_cache : !o->disable_radix_cache;
+    struct engine_options eo = {
+        .model = s->model,
+        .pool = s->pool,
+        .tokenizer = assets_tokenizer(s->assets),
+        .max_running = (uint32_t)o->max_running_requests,
+        .max_queued = (uint32_t)o->max_queued_requests,
+        .chunk_tokens = chunk_tokens(o),
+        .logit_rows = logit_rows(o),
+        .context = context,
+        .reserved_decode_tokens = (uint32_t)o->num_reserved_decode_tokens,
+        .prefix_cache = cache};
+    return engine_create(&s->engine, &eo, why);
+}
+
+/* Where decode finds the bootstrap server: SGLang takes --dist-init-addr's
+ * host, else --host. */
+static const char *bootstrap_host(const struct server_options *o, char *buf,
+                                  size_t n)
+{
+    if (!o->dist_init_addr) return advertised(o);
+    snprintf(buf, n, "%s", o->dist_init_addr);
+    char *colon = strrchr(buf, ':');
+    if (colon && colon > buf && (buf[0] != '[' || colon[-1] == ']')) *colon = 0;
+    return buf;
+}
+
+static int open_node(struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    char host[256];
+    struct pd_options po = {
+        .mode = s->mode,
+        .loop = s->loop,
+        .engine = s->engine,
+        .pool = s->pool,
+        .xfer = s->xfer,
+        .host = advertised(o),
+        .bootstrap_bind = o->host,
+        .bootstrap_port = (uint16_t)o->bootstrap_port,
+        .bootstrap_host = bootstrap_host(o, host, sizeof host),
+        .fingerprint = model_fingerprint(s->model),
+        .kv_cache_dtype = o->kv_cache_dtype,
+        .max_requests = (uint32_t)o->max_running_requests,
+        .bootstrap_timeout_ms = (uint32_t)o->bootstrap_timeout_ms,
+        .waiting_timeout_ms = (uint32_t)o->waiting_timeout_ms,
+        .heartbeat_interval_ms = (uint32_t)o->heartbeat_interval_ms,
+        .heartbeat_max_failure = (uint32_t)o->heartbeat_max_failure};
+    return pd_node_open(&s->node, &po, why);
+}
+
+static int open_serve(struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    const struct kv_shape *shape = kv_pool_shape(s->pool);
+    s->info = server_options_json(o);
+    struct serve_options so = {
+        .loop = s->loop,
+        .node = s->node,
+        .engine = s->engine,
+        .assets = s->assets,
+        .config = model_config(s->model),
+        .host = o->host,
+        .port = (int)o->port,
+        .api_key = o->api_key,
+        .model_path = o->model_path,
+        .tokenizer_path = o->tokenizer_path,
+        .served_model_name = o->served_model_name,
+        .server_info = s->info,
+        .version = BATON_VERSION,
+        .context = engine_get_options(s->engine)->context,
+        .max_total_tokens =
+            (kv_pool_page_count(s->pool) - 1) * shape->page_tokens,
+        .weight_bytes = model_weight_bytes(s->model),
+        .kv_bytes = s->slab_bytes,
+        .stream_interval = (uint32_t)o->stream_interval,
+        .stream_output = o->stream_output,
+        .enable_cache_report = o->enable_cache_report,
+        .enable_metrics = true,
+        .model_sampling = strcmp(o->sampling_defaults, "model") == 0,
+        .health_timeout_ms = (uint32_t)o->health_timeout_ms};
+    int rc = serve_open(&s->serve, &so, why);
+    if (rc) return rc;
+    log_info("serve", "http://%s:%d, up after %.2f s", o->host,
+             serve_port(s->serve), (double)(clock_us() - s->started_us) * 1e-6);
+    return 0;
+}
+
+/* --- life --- */
+
+static void on_drained(void *arg)
+{
+    struct server *s = arg;
+    loop_stop(s->loop);
+}
+
+static void on_signal(void *arg, int signal)
+{
+    struct server *s = arg;
+    if (s->stopping || !s->serve) {
+        loop_stop(s->loop);
+        return;
+    }
+    s->stopping = true;
+    log_info("serve", "signal %d: finishing live requests, 5 s at most",
+             signal);
+    serve_drain(s->serve, 5000, on_drained, s);
+}
+
+static void on_warm(void *arg, int rc)
+{
+    struct server *s = arg;
+    if (rc == 0 || s->stopping) return;
+    s->failed = true;
+    loop_stop(s->loop);
+}
+
+static int server_open(struct server *s, struct why *why)
+{
+    static const int signals[] = {SIGINT, SIGTERM};
+    static int (*const steps[])(struct server *, struct why *) = {
+        open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
+    int rc = loop_create(&s->loop, why);
+    if (!rc) rc = loop_signals(s->loop, signals, 2, on_signal, s, why);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps && !rc; i++)
+        rc = steps[i](s, why);
+    return rc;
+}
+
+/* Upside down: what may still call goes before what it calls. */
+static void server_close(struct server *s)
+{
+    pd_node_close(s->node);
+    serve_close(s->serve);
+    engine_destroy(s->engine);
+    assets_close(s->assets);
+    model_close(s->model);
+    kv_pool_destroy(s->pool);
+    xfer_store_stop(s->store);
+    xfer_close(s->xfer);
+    if (s->slab) munmap(s->slab, s->slab_bytes);
+    device_close(s->device);
+    loop_destroy(s->loop);
+    mem_free(s->info);
+}
+
+int launch_server_main(int argc, char **argv)
+{
+    static struct server s;
+    struct why why = {0};
+    s.started_us = clock_us();
+    int rc = server_options_read(&s.o, argc, argv, &why);
+    if (rc == 1) return 0;
+    if (rc) {
+        fprintf(stderr, "baton launch_server: %s\n", why_text(&why, rc));
+        return 2;
+    }
+    bool prefill = strcmp(s.o.mode, "prefill") == 0;
+    bool decode = strcmp(s.o.mode, "decode") == 0;
+    s.mode = prefill ? PD_PREFILL : decode ? PD_DECODE : PD_NULL;
+    rc = server_open(&s, &why);
+    if (rc) {
+        log_error("start", "%s", why_text(&why, rc));
+    } else {
+        if (s.o.skip_warmup)
+            serve_set_ready(s.serve);
+        else
+            serve_warm_up(s.serve, on_warm, &s);
+        loop_run(s.loop);
+        log_info("serve", "ended");
+    }
+    server_close(&s);
+    return rc || s.failed ? 1 : 0;
+}

@@ -1,0 +1,177 @@
+"""Disaggregated output equals colocated output, token by token.
+
+One colocated server and one prefill/decode pair serve the same small random
+model; every request goes to both and the answers must be the same."""
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster import *
+
+WORDS = ("the pages of a prompt travel once and the words that follow "
+         "are made elsewhere one by one 0123456789 ").split()
+
+
+def prompt(n, seed):
+    """n bytes of text, the same for the same seed."""
+    out, x = "", seed * 2654435761 % 2**32
+    while len(out) < n:
+        x = (x * 1103515245 + 12345) % 2**31
+        out += WORDS[(x >> 8) % len(WORDS)] + " "
+    return out[:n]
+
+
+def generate(url, text, **sampling):
+    body = {"text": text, "sampling_params": sampling}
+    status, answer, _ = http("POST", url + "/generate", body)
+    assert status == 200, answer
+    return json.loads(answer)
+
+
+GREEDY = dict(temperature=0, max_new_tokens=24, ignore_eos=True)
+SEEDED = dict(temperature=0.9, top_p=0.95, top_k=40, sampling_seed=11,
+              max_new_tokens=24, ignore_eos=True)
+
+
+class Equality(unittest.TestCase):
+    flags = ("--page-size", "16", "--chunked-prefill-size", "48")
+    arch = "qwen3"
+    pair_flags = ()
+    transport = "memfd"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        model = make_model(cls.folder.name + "/model", cls.arch)
+        cls.alone = Server("alone", model, *cls.flags)
+        cls.pair = Pair(model, *cls.flags, *cls.pair_flags)
+        cls.alone.ready()
+
+    @classmethod
+    def tearDownClass(cls):
+        try:
+            cls.pair.stop()
+            cls.alone.stop()
+        finally:
+            cls.folder.cleanup()
+
+    def same(self, text, **sampling):
+        a = generate(self.alone.url, text, **sampling)
+        b = generate(self.pair.url, text, **sampling)
+        many = a if isinstance(a, list) else [a]
+        other = b if isinstance(b, list) else [b]
+        self.assertEqual([r["output_ids"] for r in many],
+                         [r["output_ids"] for r in other])
+        self.assertEqual([r["text"] for r in many], [r["text"] for r in other])
+        for r, q in zip(many, other):
+            for key in ("prompt_tokens", "completion_tokens", "finish_reason"):
+                self.assertEqual(r["meta_info"][key], q["meta_info"][key])
+        return a, b
+
+    def test_single_greedy_and_seeded(self):
+        for n in (1, 15, 16, 17, 47, 48, 49, 200, 500):
+            self.same(prompt(n, n), **GREEDY)
+            self.same(prompt(n, n + 1), **SEEDED)
+
+    def test_kv_really_moves(self):
+        def moved():
+            raw = http("GET", self.pair.prefill.url + "/get_server_info")[1]
+            return json.loads(raw)["disaggregation"]
+        before = moved()["kv_bytes"]
+        self.same(prompt(300, 40), **GREEDY)
+        after = moved()
+        self.assertGreater(after["kv_bytes"] - before, 300 * 256)
+        self.assertIn(self.transport, after["transport"])
+
+    def test_prefix_hit(self):
+        shared = prompt(160, 3)
+        self.same(shared + prompt(20, 4), **GREEDY)
+        _, b = self.same(shared + prompt(33, 5), **GREEDY)
+        self.assertGreaterEqual(b["meta_info"]["cached_tokens"], 128)
+        self.same(shared + prompt(33, 5), **SEEDED)
+
+    def test_batch_and_n(self):
+        self.same([prompt(40, 6), prompt(90, 7), prompt(5, 8)], **GREEDY)
+        self.same([prompt(40, 6), prompt(90, 7)], **SEEDED)
+        a, _ = self.same(prompt(70, 9), n=3, **SEEDED)
+        self.assertEqual(len(a), 3)
+
+    def test_concurrent(self):
+        texts = [prompt(10 + 37 * i, 100 + i) for i in range(12)]
+        kinds = [GREEDY if i % 2 else SEEDED for i in range(12)]
+        want = [generate(self.alone.url, t, **k) for t, k in zip(texts, kinds)]
+        with ThreadPoolExecutor(12) as pool:
+            got = list(pool.map(
+                lambda tk: generate(self.pair.url, tk[0], **tk[1]),
+                zip(texts, kinds)))
+        for w, g in zip(want, got):
+            self.assertEqual(w["output_ids"], g["output_ids"])
+            self.assertEqual(w["text"], g["text"])
+
+    def test_one_token_and_stops(self):
+        self.same(prompt(30, 20), temperature=0, max_new_tokens=1)
+        a, _ = self.same(prompt(30, 21), **GREEDY)
+        ids = a["output_ids"]
+        self.same(prompt(30, 21), temperature=0, max_new_tokens=24,
+                  stop_token_ids=[ids[5]])
+        self.same(prompt(30, 21), temperature=0, max_new_tokens=24,
+                  stop_token_ids=[ids[0]])
+
+    def test_penalties_and_bias(self):
+        self.same(prompt(60, 22), frequency_penalty=0.5, presence_penalty=0.3,
+                  repetition_penalty=1.2, min_p=0.01, min_new_tokens=4,
+                  logit_bias={"65": 2.5}, **SEEDED)
+
+    def test_stream_is_the_same_text(self):
+        body = {"text": prompt(120, 30), "stream": True,
+                "sampling_params": GREEDY}
+        for url in (self.alone.url, self.pair.url):
+            status, raw, headers = http("POST", url + "/generate", body)
+            self.assertEqual(status, 200)
+            self.assertIn("text/event-stream", headers["Content-Type"])
+            data = events(raw)
+            self.assertEqual(data[-1], "[DONE]")
+            last = json.loads(data[-2])
+            self.assertEqual(last["text"], generate(
+                self.alone.url, prompt(120, 30), **GREEDY)["text"])
+            self.assertEqual(last["meta_info"]["finish_reason"]["type"],
+                             "length")
+
+    def test_logprobs_merge(self):
+        body = {"text": prompt(40, 31), "return_logprob": True,
+                "logprob_start_len": 0, "top_logprobs_num": 2,
+                "sampling_params": dict(GREEDY, max_new_tokens=4)}
+        answers = []
+        for url in (self.alone.url, self.pair.url):
+            status, raw, _ = http("POST", url + "/generate", body)
+            self.assertEqual(status, 200, raw)
+            answers.append(json.loads(raw)["meta_info"])
+        for key in ("input_token_logprobs", "output_token_logprobs",
+                    "output_top_logprobs"):
+            self.assertEqual(answers[0][key], answers[1][key], key)
+        self.assertGreater(len(answers[0]["input_token_logprobs"]), 30)
+
+    def test_chat_and_completions(self):
+        chat = {"model": "m", "temperature": 0, "max_tokens": 12,
+                "messages": [{"role": "user", "content": prompt(50, 33)}]}
+        text = {"model": "m", "temperature": 0, "max_tokens": 12,
+                "prompt": prompt(50, 34)}
+        for path, body in (("/v1/chat/completions", chat),
+                           ("/v1/completions", text)):
+            answers = []
+            for url in (self.alone.url, self.pair.url):
+                status, raw, _ = http("POST", url + path, body)
+                self.assertEqual(status, 200, raw)
+                a = json.loads(raw)
+                answers.append((a["choices"], a["usage"]))
+            self.assertEqual(answers[0], answers[1])
+
+
+class EqualityOverTcp(Equality):
+    """The same over TCP, with Ascend's page size and a llama."""
+    flags = ("--attention-backend", "ascend", "--chunked-prefill-size", "128")
+    pair_flags = ("--disaggregation-transfer-transport", "tcp")
+    transport = "tcp"
+    arch = "llama"
+
+
+if __name__ == "__main__":
+    main()
