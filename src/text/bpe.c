@@ -1,6 +1,6 @@
 /* The best pair of neighbours, the leftmost among equals, is merged until no
  * pair is a merge. Short pieces look through all pairs each time; long ones
- * keep a list of parts and a heap of pairs, so that n bytes cost n log n.
+ * keep lists of pairs by rank, so that n bytes cost n log n at most.
  *
  * Most pieces are one token. bpe_find sees that at once, but merges must be
  * able to reach the token; `whole` remembers that they do once it was worked out. It
@@ -10,6 +10,7 @@
 #include "text/utf8.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct token {
@@ -368,107 +369,176 @@ static size_t merge_short(const struct bpe *b, int32_t *ids, size_t count)
     return count;
 }
 
-/* Long pieces. */
+/* Long pieces. Each part knows the rank of the merge with its right neighbour;
+ * each rank has a list of the parts that had it when they were listed. Ranks
+ * are taken from the lowest, and a rank's parts from the left. A merge nearly
+ * always brings only higher ranks, so the lists are walked once, upward;
+ * where it brings a lower one, the rest of the list is put back. */
 
-struct part {
+struct bpe_part {
     int32_t id; /* -1: merged into its left neighbour */
     uint32_t prev, next;
+    uint32_t rank, into; /* of the merge with next; NO_RANK: none */
 };
 
-struct candidate {
-    uint32_t rank, at; /* of parts[at] with its right neighbour */
-    uint64_t pair;     /* stale once the parts differ */
+struct bpe_entry {
+    uint32_t at, next; /* next: index + 1 of the entry listed before, or 0 */
 };
 
 struct long_merge {
     const struct bpe *b;
-    struct part *parts;
-    struct candidate *heap;
-    size_t count;
+    struct bpe_part *parts;
+    struct bpe_entry *entries;
+    uint64_t *order;
+    uint32_t *heads;
+    uint64_t *bits;
+    uint32_t entry_count;
+    uint32_t lowest; /* no rank below has entries */
 };
-#define END UINT32_MAX
+#define END     UINT32_MAX
+#define NO_RANK UINT32_MAX
 
-static bool before(const struct candidate *a, const struct candidate *b)
+static void list_entry(struct long_merge *m, uint32_t rank, uint32_t entry)
 {
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
-static void heap_add(struct long_merge *m, struct candidate c)
-{
-    size_t i = m->count++;
-    for (; i && before(&c, &m->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        m->heap[i] = m->heap[(i - 1) / 2];
-    m->heap[i] = c;
-}
-
-static struct candidate heap_take(struct long_merge *m)
-{
-    struct candidate top = m->heap[0], last = m->heap[--m->count];
-    size_t i = 0;
-    for (size_t child; (child = 2 * i + 1) < m->count; i = child) {
-        if (child + 1 < m->count &&
-            before(&m->heap[child + 1], &m->heap[child]))
-            child++;
-        if (!before(&m->heap[child], &last)) break;
-        m->heap[i] = m->heap[child];
-    }
-    m->heap[i] = last;
-    return top;
+    m->entries[entry].next = m->heads[rank];
+    m->heads[rank] = entry + 1;
+    m->bits[rank / 64] |= (uint64_t)1 << rank % 64;
+    if (rank < m->lowest) m->lowest = rank;
 }
 
 static void consider(struct long_merge *m, uint32_t at)
 {
-    uint32_t next = m->parts[at].next;
-    if (next == END) return;
-    uint64_t pair = pair_of(m->parts[at].id, m->parts[next].id);
-    const struct pair_slot *slot = pair_slot(m->b, pair);
-    if (slot->pair != NO_PAIR)
-        heap_add(m, (struct candidate){slot->rank, at, pair});
+    struct bpe_part *part = &m->parts[at];
+    part->rank = NO_RANK;
+    if (part->next == END) return;
+    const struct pair_slot *slot =
+        pair_slot(m->b, pair_of(part->id, m->parts[part->next].id));
+    if (slot->pair == NO_PAIR) return;
+    part->rank = slot->rank;
+    part->into = slot->id;
+    m->entries[m->entry_count].at = at;
+    list_entry(m, slot->rank, m->entry_count++);
 }
 
-static void merge_at(struct long_merge *m, uint32_t at, uint32_t id)
+static void merge_at(struct long_merge *m, uint32_t at)
 {
-    struct part *part = &m->parts[at], *gone = &m->parts[part->next];
-    part->id = (int32_t)id;
+    struct bpe_part *part = &m->parts[at], *gone = &m->parts[part->next];
+    part->id = (int32_t)part->into;
     part->next = gone->next;
     gone->id = -1;
+    gone->rank = NO_RANK;
     if (part->next != END) m->parts[part->next].prev = at;
     if (part->prev != END) consider(m, part->prev);
     consider(m, at);
 }
 
-/* In place; ids become the parts that are left. */
-static int64_t merge_long(const struct bpe *b, int32_t *ids, size_t count)
+static int by_position(const void *a, const void *b)
 {
-    /* Each merge adds two candidates and removes one part. */
-    struct long_merge m = {b, mem_try(count, sizeof *m.parts, 0),
-                           mem_try(3 * count, sizeof *m.heap, 0), 0};
-    int64_t left = ERR_NOMEM;
-    if (!m.parts || !m.heap || count >= END) goto done;
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Empties the rank's list into order: position << 32 | entry, ascending. */
+static size_t take_list(struct long_merge *m, uint32_t rank)
+{
+    size_t count = 0;
+    bool falling = true; /* as it is when the list was made from the left */
+    for (uint32_t e = m->heads[rank]; e; e = m->entries[e - 1].next) {
+        m->order[count] = (uint64_t)m->entries[e - 1].at << 32 | (e - 1);
+        falling = falling && (!count || m->order[count] < m->order[count - 1]);
+        count++;
+    }
+    m->heads[rank] = 0;
+    m->bits[rank / 64] &= ~((uint64_t)1 << rank % 64);
+    if (!falling) {
+        qsort(m->order, count, sizeof *m->order, by_position);
+        return count;
+    }
+    for (size_t i = 0; i < count / 2; i++) {
+        uint64_t swap = m->order[i];
+        m->order[i] = m->order[count - 1 - i];
+        m->order[count - 1 - i] = swap;
+    }
+    return count;
+}
+
+static void merge_rank(struct long_merge *m, uint32_t rank)
+{
+    size_t count = take_list(m, rank), i = 0;
+    while (i < count && m->lowest >= rank) {
+        uint32_t at = (uint32_t)(m->order[i++] >> 32);
+        if (m->parts[at].rank == rank) merge_at(m, at);
+    }
+    for (; i < count; i++)
+        list_entry(m, rank, (uint32_t)m->order[i]);
+}
+
+/* The lowest rank that has entries, which becomes m->lowest. */
+static bool next_rank(struct long_merge *m)
+{
+    size_t words = m->b->merge_count / 64 + 1, w = m->lowest / 64;
+    while (w < words && !m->bits[w])
+        w++;
+    if (w >= words) return false;
+    m->lowest = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(m->bits[w]));
+    return true;
+}
+
+static int scratch_reserve(const struct bpe *b, struct bpe_scratch *s,
+                           size_t count)
+{
+    if (count >= END / 3) return ERR_NOMEM;
+    if (!s->heads) s->heads = mem_try(b->merge_count, sizeof *s->heads, 0);
+    if (!s->bits)
+        s->bits = mem_try(b->merge_count / 64 + 1, sizeof *s->bits, 0);
+    if (count > s->cap) {
+        mem_free(s->parts);
+        mem_free(s->entries);
+        mem_free(s->order);
+        s->cap = 0;
+        s->parts = mem_try(count, sizeof *s->parts, 0);
+        s->entries = mem_try(3 * count, sizeof *s->entries, 0);
+        s->order = mem_try(3 * count, sizeof *s->order, 0);
+        if (s->parts && s->entries && s->order) s->cap = count;
+    }
+    return s->heads && s->bits && s->cap ? 0 : ERR_NOMEM;
+}
+
+void bpe_scratch_fini(struct bpe_scratch *s)
+{
+    mem_free(s->parts);
+    mem_free(s->entries);
+    mem_free(s->order);
+    mem_free(s->heads);
+    mem_free(s->bits);
+    *s = (struct bpe_scratch){0};
+}
+
+/* In place; ids become the parts that are left. */
+static int64_t merge_long(const struct bpe *b, struct bpe_scratch *s,
+                          int32_t *ids, size_t count)
+{
+    int rc = scratch_reserve(b, s, count);
+    if (rc) return rc;
+    /* Each merge lists two entries and removes one part. */
+    struct long_merge m = {b,        s->parts, s->entries, s->order,
+                           s->heads, s->bits,  0,          NO_RANK};
     for (uint32_t i = 0; i < count; i++)
-        m.parts[i] =
-            (struct part){ids[i], i ? i - 1 : END, i + 1 < count ? i + 1 : END};
+        m.parts[i] = (struct bpe_part){.id = ids[i],
+                                       .prev = i ? i - 1 : END,
+                                       .next = i + 1 < count ? i + 1 : END};
     for (uint32_t i = 0; i < count; i++)
         consider(&m, i);
-    while (m.count) {
-        struct candidate c = heap_take(&m);
-        const struct part *part = &m.parts[c.at];
-        if (part->id < 0 || part->next == END ||
-            pair_of(part->id, m.parts[part->next].id) != c.pair)
-            continue;
-        merge_at(&m, c.at, pair_slot(b, c.pair)->id);
-    }
-    left = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (m.parts[i].id >= 0) ids[left++] = m.parts[i].id;
-done:
-    mem_free(m.parts);
-    mem_free(m.heap);
+    while (next_rank(&m))
+        merge_rank(&m, m.lowest);
+    int64_t left = 0;
+    for (uint32_t i = 0; i != END; i = m.parts[i].next)
+        ids[left++] = m.parts[i].id;
     return left;
 }
 
-int64_t bpe_merge(const struct bpe *b, const char *piece, size_t n,
-                  int32_t *ids)
+int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
+                  const char *piece, size_t n, int32_t *ids)
 {
     const struct word_slot *word = word_find(b, piece, n);
     if (word) {
@@ -478,11 +548,8 @@ int64_t bpe_merge(const struct bpe *b, const char *piece, size_t n,
             return 1;
     }
     size_t bytes = to_bytes(b, piece, n, ids);
-    int64_t count;
-    if (bytes <= SHORT)
-        count = (int64_t)merge_short(b, ids, bytes);
-    else
-        count = merge_long(b, ids, bytes);
+    int64_t count = bytes <= SHORT ? (int64_t)merge_short(b, ids, bytes)
+                                   : merge_long(b, scratch, ids, bytes);
     if (word && count == 1 && ids[0] == word->id)
         atomic_store_explicit(&b->whole[word->id], 1, memory_order_relaxed);
     return count;

@@ -49,9 +49,21 @@ bool bpe_is(const struct bpe *b, int32_t id, const char *spelling, size_t n);
 /* Whether every byte that occurs in UTF-8 has a token. */
 bool bpe_covers_utf8(const struct bpe *b);
 
+/* What merging long pieces needs, kept from one to the next: zero it, and one
+ * thread uses it at a time. */
+struct bpe_scratch {
+    struct bpe_part *parts;
+    struct bpe_entry *entries;
+    uint64_t *order;
+    size_t cap;      /* parts; entries and order hold three times as many */
+    uint32_t *heads; /* of the entries of each rank */
+    uint64_t *bits;  /* ranks that have entries */
+};
+void bpe_scratch_fini(struct bpe_scratch *scratch);
+
 /* Ids of a piece, n >= 1. ids has room for n; returns how many, or ERR_NOMEM
  * (only for pieces of more than 64 bytes). */
-int64_t bpe_merge(const struct bpe *b, const char *piece, size_t n,
-                  int32_t *ids);
+int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
+                  const char *piece, size_t n, int32_t *ids);
 
 #endif

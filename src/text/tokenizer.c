@@ -351,6 +351,7 @@ struct encode {
     const struct tokenizer *t;
     struct token_list *list;
     struct buf nfc; /* of one stretch between added tokens */
+    struct bpe_scratch scratch;
     bool plain_special;
 };
 
@@ -359,8 +360,8 @@ static int encode_piece(void *arg, const char *piece, size_t n)
     struct encode *e = arg;
     int rc = reserve(e->list, n);
     if (rc) return rc;
-    int64_t count =
-        bpe_merge(e->t->bpe, piece, n, e->list->ids + e->list->count);
+    int64_t count = bpe_merge(e->t->bpe, &e->scratch, piece, n,
+                              e->list->ids + e->list->count);
     if (count < 0) return (int)count;
     e->list->count += (size_t)count;
     return check_max(e->list);
@@ -406,7 +407,8 @@ static int add_around(struct token_list *list,
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                      unsigned flags, struct token_list *list)
 {
-    struct encode e = {t, list, {0}, flags & TOKENIZER_PLAIN_SPECIAL};
+    struct encode e = {
+        .t = t, .list = list, .plain_special = flags & TOKENIZER_PLAIN_SPECIAL};
     struct buf repaired;
     int rc = 0;
     buf_init(&e.nfc, SIZE_MAX / 2);
@@ -420,6 +422,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->before);
     if (!rc) rc = added_split(t->raw, text, n, e.plain_special, encode_raw, &e);
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->after);
+    bpe_scratch_fini(&e.scratch);
     buf_fini(&e.nfc);
     buf_fini(&repaired);
     return rc;
