@@ -69,6 +69,18 @@ static int check_length(const struct request_spec *spec,
     return 0;
 }
 
+/* NULL where there are no stop strings. */
+static int make_stop(struct stop **out, const struct sampling *p,
+                     struct why *why)
+{
+    size_t lens[STOP_MAX_STRINGS];
+    *out = NULL;
+    if (p->stop_count == 0) return 0;
+    for (uint32_t i = 0; i < p->stop_count && i < STOP_MAX_STRINGS; i++)
+        lens[i] = strlen(p->stops[i]);
+    return stop_create(out, p->stops, lens, p->stop_count, why);
+}
+
 /* The most tokens that a request may have, prompt and output. */
 static uint64_t longest_of(const struct live_limits *l)
 {
@@ -107,7 +119,10 @@ int live_check(const struct request_spec *spec, const struct live_limits *l,
         return err_set(why, ERR_INVALID,
                        "stop strings need a tokenizer, and this server was "
                        "started without one.");
-    return 0;
+    struct stop *stop;
+    rc = make_stop(&stop, &spec->sampling, why);
+    stop_destroy(stop);
+    return rc;
 }
 
 /* A copy of count elements, NULL for none; *failed when memory is gone. */
@@ -148,19 +163,15 @@ static void make_score(struct live *live, const struct request_spec *spec,
     live->seq.score_from = s->count > 1 ? s->from : NO_SCORE;
 }
 
-static int make_stop(struct live *live, const struct sampling *p,
-                     struct why *why)
+/* Its own copies of the texts; their sum was bounded by make_stop. */
+static void copy_stops(struct live *live, const struct sampling *p)
 {
-    size_t lens[STOP_MAX_STRINGS], total = 0;
-    if (p->stop_count == 0) return 0;
-    for (uint32_t i = 0; i < p->stop_count && i < STOP_MAX_STRINGS; i++)
-        total += 1 + (lens[i] = strlen(p->stops[i]));
-    int rc = stop_create(&live->stop, p->stops, lens, p->stop_count, why);
-    if (rc) return rc;
-    char *at = live->stop_texts = mem_must(total, 1); /* bounded by create */
-    for (uint32_t i = 0; i < p->stop_count; i++, at += lens[i - 1] + 1)
-        memcpy(at, p->stops[i], lens[i] + 1);
-    return 0;
+    size_t total = 0;
+    for (uint32_t i = 0; i < p->stop_count; i++)
+        total += strlen(p->stops[i]) + 1;
+    char *at = live->stop_texts = mem_must(total, 1);
+    for (uint32_t i = 0; i < p->stop_count; i++)
+        at = stpcpy(at, p->stops[i]) + 1;
 }
 
 int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
@@ -219,11 +230,12 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
     }
     rc = failed ? err_set(why, ERR_NOMEM, "request: no memory for %u tokens",
                           seq->limit_tokens)
-                : make_stop(live, p, why);
+                : make_stop(&live->stop, p, why);
     if (rc) {
         live_destroy(live);
         return rc;
     }
+    if (live->stop) copy_stops(live, p);
     *out = live;
     return 0;
 }

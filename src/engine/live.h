@@ -54,7 +54,8 @@ struct live_limits {
     uint64_t pool_tokens; /* that all pages together hold */
 };
 
-/* ERR_INVALID with SGLang's words; live_create does it too. */
+/* ERR_INVALID with SGLang's words (ERR_NOMEM while looking at stop strings);
+ * live_create does it too. */
 int live_check(const struct request_spec *spec,
                const struct live_limits *limits, struct why *why);
 /* ERR_INVALID with SGLang's words, ERR_NOMEM. */

@@ -2,6 +2,7 @@
 #include "tests/text/vocab.h"
 
 #include "text/detok.h"
+#include "text/stop.h"
 
 static struct rig rig;
 static struct asked asked[RIG_REQUESTS];
@@ -668,6 +669,9 @@ static void what_can_never_fit_is_refused_in_sglangs_words(void **state)
         spec->sampling.max_new_tokens = cases[i].max_new;
         assert_int_equal(engine_submit(rig.engine, 1, spec, &why), ERR_INVALID);
         assert_non_null(strstr(why.text, cases[i].text));
+        struct why same = {0};
+        assert_int_equal(engine_check(rig.engine, spec, &same), ERR_INVALID);
+        assert_string_equal(same.text, why.text);
     }
     struct why why = {0};
     spec->token_count = 3;
@@ -720,6 +724,34 @@ static void what_can_never_fit_is_refused_in_sglangs_words(void **state)
     engine_abort(rig.engine, 5, 499, "", false);
     rig_until_done(&rig, 5);
     rig_fini(&rig);
+}
+
+static void bad_stop_strings_are_refused(void **state)
+{
+    (void)state;
+    struct tokenizer *t = letters();
+    struct rig_options o = rig_defaults();
+    o.engine.tokenizer = t;
+    rig_init(&rig, &o);
+    const char *many[STOP_MAX_STRINGS + 1];
+    for (int i = 0; i <= STOP_MAX_STRINGS; i++)
+        many[i] = "x";
+    uint64_t seed = 1;
+    asked_random(&asked[1], 9, 9, &seed);
+    struct request_spec *spec = &asked[1].spec;
+    spec->sampling.stops = many;
+    for (int i = 0; i < 2; i++) {
+        struct why why = {0};
+        spec->sampling.stop_count = i ? 2 : STOP_MAX_STRINGS + 1;
+        many[1] = i ? "" : "x";
+        assert_int_equal(engine_check(rig.engine, spec, &why), ERR_INVALID);
+        assert_true(why.text[0]);
+        assert_int_equal(engine_submit(rig.engine, 1, spec, NULL), ERR_INVALID);
+    }
+    spec->sampling.stop_count = 1;
+    assert_int_equal(engine_check(rig.engine, spec, NULL), 0);
+    rig_fini(&rig);
+    tokenizer_destroy(t);
 }
 
 static void submit_survives_every_failed_allocation(void **state)
@@ -980,6 +1012,7 @@ TESTS(T(one_request_yields_what_the_model_says),
       T(a_failing_step_ends_its_requests_alone),
       T(memory_that_does_not_come_is_an_answer),
       T(what_can_never_fit_is_refused_in_sglangs_words),
+      T(bad_stop_strings_are_refused),
       T(submit_survives_every_failed_allocation),
       T(create_survives_every_failed_allocation),
       T(a_slow_owner_stops_steps_but_not_aborts),
