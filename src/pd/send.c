@@ -339,8 +339,10 @@ static void write_aux(struct send_room *r)
         row.logprob = lp->logprob;
         row.logprob_id = lp->token;
         row.top_count = lp->top_count < PD_TOP_MAX ? lp->top_count : PD_TOP_MAX;
-        memcpy(row.top_values, lp->top_values, row.top_count * sizeof(float));
-        memcpy(row.top_ids, lp->top_ids, row.top_count * sizeof(int32_t));
+        for (uint32_t i = 0; i < row.top_count; i++) {
+            row.top_values[i] = lp->top_values[i];
+            row.top_ids[i] = lp->top_ids[i];
+        }
     }
     pd_aux_write(&core->aux, r->aux_row, &row);
     uint32_t items = r->decode->reg.aux_count;
