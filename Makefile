@@ -8,7 +8,7 @@
 #   make bench       engine benchmark on the quickstart model
 #   make format      clang-format in place
 MODE ?= release
-MODES := debug asan tsan
+MODES := release asan tsan
 
 all: build/$(MODE)/build.ninja
 	@ninja -C build/$(MODE) $(NINJA_QUIET)
