@@ -900,7 +900,7 @@ static void take_fds(struct conn *c, struct msghdr *m)
 }
 
 /* Fills the buffer: header and body, not much more of a payload. */
-static ssize_t rx_fill(struct conn *c)
+static ssize_t rx_fill(struct conn *c, bool *drained)
 {
     if (c->rx_from == c->rx_to) c->rx_from = c->rx_to = 0;
     if (c->rx_from) {
@@ -923,13 +923,14 @@ static ssize_t rx_fill(struct conn *c)
     ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n > 0) {
         c->rx_to += (size_t)n;
+        *drained = (size_t)n < room;
         if (m.msg_control) take_fds(c, &m);
     }
     return n;
 }
 
 /* Payload straight to where it goes; the buffer takes what follows. */
-static ssize_t sink_fill(struct conn *c)
+static ssize_t sink_fill(struct conn *c, bool *drained)
 {
     struct iovec iov[IOV_BATCH + 1];
     struct held held = {.count = 0};
@@ -951,13 +952,18 @@ static ssize_t sink_fill(struct conn *c)
     for (int i = 0; i < count; i++)
         all += iov[i].iov_len;
     c->rx_from = c->rx_to = 0;
-    if (all == c->sink_left) iov[count++] = (struct iovec){c->rx, RX_STEP / 4};
+    uint64_t room = all;
+    if (all == c->sink_left) {
+        iov[count++] = (struct iovec){c->rx, RX_STEP / 4};
+        room += RX_STEP / 4;
+    }
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     if (c->inbound) FOREIGN_BEGIN();
     ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
     if (c->inbound) FOREIGN_END();
     frames_leave(c, &held);
     if (n <= 0) return n;
+    *drained = (uint64_t)n < room;
     uint64_t took = (uint64_t)n < all ? (uint64_t)n : all;
     c->rx_to = (size_t)((uint64_t)n - took);
     if (c->sink != SINK_DISCARD) cursor_advance(&c->sink_at, took);
@@ -978,10 +984,11 @@ static void ended(struct conn *c)
 static void conn_read(struct conn *c)
 {
     uint64_t budget = TURN_BYTES;
-    while (!c->dead && !c->paused && budget) {
+    bool drained = false; /* a short read: more will be an event */
+    while (!c->dead && !c->paused && budget && !drained) {
         bool straight = c->sink && c->rx_from == c->rx_to &&
                         (c->sink == SINK_DISCARD || !cursor_small(&c->sink_at));
-        ssize_t n = straight ? sink_fill(c) : rx_fill(c);
+        ssize_t n = straight ? sink_fill(c, &drained) : rx_fill(c, &drained);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) break;
         if (n == 0) {

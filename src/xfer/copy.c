@@ -146,6 +146,7 @@ void worker_run_one(struct xfer *x, struct xfer_chunk *chunk)
     struct why why = {0};
     int rc = chunk->way->copy(chunk, &why);
     pthread_mutex_lock(&x->lock);
+    if (rc == ERR_PEER) link_fail(chunk->link, rc, why.text);
     xfer_chunk_done(chunk, rc, why.text);
     pthread_mutex_unlock(&x->lock);
 }

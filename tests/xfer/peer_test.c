@@ -20,9 +20,9 @@ struct fixture {
     struct target t;
 };
 
-static void start(struct fixture *f, unsigned via)
+static void start_beating(struct fixture *f, unsigned via, unsigned beat_ms)
 {
-    struct xfer_options opt = {.via = via, .heartbeat_ms = 200};
+    struct xfer_options opt = {.via = via, .heartbeat_ms = beat_ms};
     struct why why = {0};
     *f = (struct fixture){0};
     assert_int_equal(xfer_open(&f->x, &opt, &why), 0);
@@ -31,6 +31,11 @@ static void start(struct fixture *f, unsigned via)
     target_start(&f->t, XFER_VIA_ALL, 0, 1, "");
     assert_int_equal(xfer_peer_open(f->x, f->t.name, &f->peer, &why), 0);
     if (xfer_peer_wait(f->peer, MS, &why)) fail_msg("%s", why.text);
+}
+
+static void start(struct fixture *f, unsigned via)
+{
+    start_beating(f, via, 0);
 }
 
 static void stop(struct fixture *f)
@@ -47,13 +52,17 @@ static struct xfer_op whole(struct fixture *f)
                             .bytes = TARGET_BYTES};
 }
 
+/* Batches that do not touch each other's memory, here or there. */
 static void submit_many(struct fixture *f)
 {
     struct why why = {0};
-    struct xfer_op op = whole(f);
+    uint64_t part = TARGET_BYTES / BATCHES;
     for (uint64_t i = 0; i < BATCHES; i++) {
-        op.kind = i % 2 ? XFER_READ : XFER_WRITE;
-        op.remote = i % 3 ? f->t.own : f->t.shared;
+        struct xfer_op op = {.kind = i % 2 ? XFER_READ : XFER_WRITE,
+                             .local = (char *)xfer_mem_base(f->mem) + i * part,
+                             .remote =
+                                 (i % 3 ? f->t.own : f->t.shared) + i * part,
+                             .bytes = part};
         assert_int_equal(xfer_submit(f->peer, &op, 1, i, &why), 0);
     }
 }
@@ -109,7 +118,7 @@ static void hung_peer_is_dead_after_three_beats(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
         struct fixture f;
-        start(&f, vias[i]);
+        start_beating(&f, vias[i], 200);
         kill(f.t.pid, SIGSTOP);
         submit_many(&f);
         int failed = completions(&f);

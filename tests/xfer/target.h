@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,6 +116,7 @@ static inline void target_start(struct target *t, unsigned via, int port,
     if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)) abort();
     t->pid = fork();
     if (t->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when it is stopped */
         dup2(in[0], 0);
         dup2(out[1], 1);
         execl("/proc/self/exe", "target", "--target", via_text, port_text,
