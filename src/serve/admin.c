@@ -190,19 +190,34 @@ void metrics_handle(void *arg, struct http_request *request)
 
 /* --- acting on requests --- */
 
+struct flush_waiter {
+    struct flush_waiter *next;
+    struct serve *serve;
+    struct http_request *request; /* NULL: the client left */
+};
+
 static void flush_left(void *arg, struct http_request *request, int rc)
 {
     (void)rc;
-    struct http_request **waiting = arg;
-    *waiting = NULL; /* flushed() still comes */
+    struct flush_waiter *w = arg;
+    w->request = NULL; /* flushed() still comes */
     http_drop(request);
+}
+
+static void flush_end(struct flush_waiter *w)
+{
+    struct flush_waiter **at = &w->serve->flushes;
+    while (*at != w)
+        at = &(*at)->next;
+    *at = w->next;
+    mem_free(w);
 }
 
 static void flushed(void *arg, int status)
 {
-    struct http_request **waiting = arg;
-    struct http_request *request = *waiting;
-    mem_free(waiting);
+    struct flush_waiter *w = arg;
+    struct http_request *request = w->request;
+    flush_end(w);
     if (!request) return;
     if (status)
         http_reply_text(request, 400,
@@ -215,10 +230,17 @@ static void flushed(void *arg, int status)
 void flush_cache_handle(void *arg, struct http_request *request)
 {
     struct serve *serve = arg;
-    struct http_request **waiting = mem_must(1, sizeof *waiting);
-    *waiting = request;
-    http_on_close(request, flush_left, waiting);
-    pd_node_flush(serve->opt.node, flushed, waiting);
+    struct flush_waiter *w = mem_must(1, sizeof *w);
+    *w = (struct flush_waiter){serve->flushes, serve, request};
+    serve->flushes = w;
+    http_on_close(request, flush_left, w);
+    pd_node_flush(serve->opt.node, flushed, w);
+}
+
+void flush_waiters_destroy(struct serve *serve)
+{
+    while (serve->flushes)
+        flush_end(serve->flushes);
 }
 
 static int read_object(struct http_request *request, json_t **out,

@@ -23,7 +23,8 @@ struct serve {
     struct call *calls, *dirty; /* dirty: oldest first */
     struct call **dirty_end;
     bool flush_posted;
-    struct buf scratch; /* of the flush and the answers */
+    struct flush_waiter *flushes; /* admin.c: answers to /flush_cache */
+    struct buf scratch;           /* of the flush and the answers */
 };
 
 /* Routes' handlers, one group a file. */
@@ -38,6 +39,7 @@ void model_info_handle(void *serve, struct http_request *request);
 void server_info_handle(void *serve, struct http_request *request);
 void load_handle(void *serve, struct http_request *request);
 void flush_cache_handle(void *serve, struct http_request *request);
+void flush_waiters_destroy(struct serve *serve);
 void abort_handle(void *serve, struct http_request *request);
 void metrics_handle(void *serve, struct http_request *request);
 void weight_version_handle(void *serve, struct http_request *request);

@@ -132,6 +132,7 @@ void serve_close(struct serve *serve)
     serve->closing = true;
     if (serve->http) http_server_close(serve->http);
     call_destroy_all(serve);
+    flush_waiters_destroy(serve);
     health_destroy(serve->health);
     metrics_destroy(serve->metrics);
     json_decref(serve->info);

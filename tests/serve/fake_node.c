@@ -130,7 +130,8 @@ void pd_node_abort(struct pd_node *node, uint64_t id, int status,
 void pd_node_flush(struct pd_node *node, void (*on_done)(void *, int),
                    void *arg)
 {
-    on_done(arg, node->flush_status);
+    if (node->flush_status != FAKE_FLUSH_NEVER)
+        on_done(arg, node->flush_status);
 }
 
 void pd_node_stats(const struct pd_node *node, struct pd_stats *out)

@@ -51,7 +51,8 @@ void fake_play(struct pd_node *node, uint64_t id,
 struct engine_event fake_token(int32_t token, const char *text, uint32_t n);
 struct engine_event fake_done(enum finish_kind kind, uint32_t n);
 
-/* What pd_node_flush answers, and engine_stats_get and pd_node_stats give. */
+/* What pd_node_flush answers, or that it does not. */
+enum { FAKE_FLUSH_NEVER = 1 };
 void fake_set_flush(struct pd_node *node, int status);
 
 #endif

@@ -58,9 +58,7 @@ static void parameters_reach_the_node(void **state)
     assert_false(r.has_host || r.has_room || r.want_logprobs);
     struct engine_event done = fake_done(FINISH_LENGTH, 0);
     fake_play(s.node, r.id, &done, 1);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    mem_free(body);
+    mem_free(answer_ok(fd));
     server_stop(&s);
 }
 
@@ -76,8 +74,7 @@ static void one_prompt_is_one_object(void **state)
         fake_token('a', "a\"", 1), fake_token(0xc3, "", 2),
         fake_token(0xa9, "\xc3\xa9\n", 3), stopped_by("E\"", 3)};
     fake_play(s.node, r.id, events, 4);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
+    char *body = answer_ok(fd);
     assert_non_null(strstr(body,
                            "{\"text\":\"a\\\"\xc3\xa9\\n\",\"output_ids\""
                            ":[97,195,169],\"meta_info\":{\"id\":\"r1\","));
@@ -116,9 +113,7 @@ static void a_batch_is_a_list_in_order(void **state)
                                         stopped_at(7, 1)};
         fake_play(s.node, r[i].id, events, 2);
     }
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     assert_int_equal(json_array_size(v), 4);
     expect_at(v, "0.text", "'0'");
     expect_at(v, "3.text", "'3'");
@@ -156,9 +151,7 @@ static void logprobs_are_triples(void **state)
     token.input_logprob_count = 2;
     struct engine_event events[] = {token, fake_done(FINISH_LENGTH, 1)};
     fake_play(s.node, r.id, events, 2);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     const json_t *meta = at_path(v, "meta_info");
     expect_at(meta, "input_token_logprobs", "[[null,72,'H'],[-1.5,105,'i']]");
     expect_at(meta, "output_token_logprobs", "[[-0.25,97,'a']]");
@@ -350,9 +343,7 @@ static void a_default_length_fits_the_context(void **state)
     assert_int_equal(r.sampling.max_new_tokens, RIG_CONTEXT - 10 - 1);
     struct engine_event done = fake_done(FINISH_LENGTH, 0);
     fake_play(s.node, r.id, &done, 1);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    mem_free(body);
+    mem_free(answer_ok(fd));
     server_stop(&s);
 }
 
@@ -447,7 +438,7 @@ static void pairs_need_a_room(void **state)
     struct engine_event events[] = {fake_token('a', "a", 1),
                                     fake_done(FINISH_LENGTH, 1)};
     fake_play(s.node, r.id, events, 2);
-    assert_int_equal(answer_of(fd, &body), 200);
+    body = answer_ok(fd);
     assert_non_null(strstr(body, "{\"type\":\"length\",\"length\":0}"));
     mem_free(body);
     server_stop(&s);
@@ -485,9 +476,7 @@ static void every_sample_has_its_room(void **state)
             struct engine_event done = fake_done(FINISH_LENGTH, 0);
             fake_play(s.node, r.id, &done, 1);
         }
-        char *answer;
-        assert_int_equal(answer_of(fd, &answer), 200);
-        mem_free(answer);
+        mem_free(answer_ok(fd));
     }
     server_stop(&s);
 }
@@ -550,8 +539,7 @@ static void abort_request_ends_by_prefix(void **state)
     mem_free(
         server_ask(&s, "POST", "/abort_request", "{\"rid\":\"user-7\"}", 200));
     assert_int_equal(fake_next_abort(s.node).id, a.id);
-    char *body;
-    assert_int_equal(answer_of(one, &body), 200);
+    char *body = answer_ok(one);
     assert_non_null(strstr(body, "\"finish_reason\":{\"type\":\"abort\","
                                  "\"message\":\"Aborted\","
                                  "\"status_code\":null,\"err_type\":null}"));
@@ -559,8 +547,7 @@ static void abort_request_ends_by_prefix(void **state)
     mem_free(
         server_ask(&s, "POST", "/abort_request", "{\"abort_all\":true}", 200));
     assert_int_equal(fake_next_abort(s.node).id, b.id);
-    assert_int_equal(answer_of(two, &body), 200);
-    mem_free(body);
+    mem_free(answer_ok(two));
     server_stop(&s);
 }
 

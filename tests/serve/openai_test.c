@@ -58,9 +58,7 @@ static void chat_answers_as_openai_does(void **state)
     assert_true(r.sampling.seeded && r.sampling.seed == 3);
     assert_string_equal(r.stop, "\n");
     play_ab(&s, r.id);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     expect_at(v, "id", "'c1'");
     expect_at(v, "object", "'chat.completion'");
     expect_at(v, "model", "'m'");
@@ -91,9 +89,7 @@ static void the_final_message_can_be_continued(void **state)
     expect_prompt(&r, "<user>x\n<assistant>It is");
     assert_int_equal(r.sampling.max_new_tokens, 5);
     play_ab(&s, r.id);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    mem_free(body);
+    mem_free(answer_ok(fd));
     server_stop(&s);
 }
 
@@ -115,9 +111,7 @@ static void chat_logprobs_name_tokens_and_bytes(void **state)
                      (struct token_logprob){-0.5f, 'a', 2, tops, ids, 0, NULL}),
         fake_done(FINISH_LENGTH, 1)};
     fake_play(s.node, r.id, events, 2);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     expect_at(v, "choices.0.logprobs",
               "{'content':[{'token':'a','bytes':[97],'logprob':-0.5,"
               "'top_logprobs':[{'token':'a','bytes':[97],'logprob':-0.5},"
@@ -159,8 +153,7 @@ static void chat_streams_chunks(void **state)
                          ",\"stream\":true,\"rid\":\"r\",\"stream_options\":"
                          "{\"include_usage\":true}}");
     play_ab(&s, fake_next(s.node).id);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
+    char *body = answer_ok(fd);
     static const char *const events[] = {
         "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\","
         "\"content\":\"\",\"reasoning_content\":null,\"tool_calls\":null},"
@@ -199,9 +192,7 @@ static void samples_are_choices(void **state)
     assert_int_equal(b.sampling.seed, 6); /* else both would be the same */
     play_ab(&s, b.id);
     play_ab(&s, a.id);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     expect_at(v, "id", "'r'");
     expect_at(v, "choices.1.index", "1");
     expect_at(v, "usage",
@@ -262,9 +253,7 @@ static void completions_echo_and_tell_logprobs(void **state)
     token.input_logprob_count = 2;
     struct engine_event events[] = {token, fake_done(FINISH_LENGTH, 1)};
     fake_play(s.node, r.id, events, 2);
-    char *body;
-    assert_int_equal(answer_of(fd, &body), 200);
-    json_t *v = json_of(body);
+    json_t *v = json_of(answer_ok(fd));
     expect_at(v, "object", "'text_completion'");
     expect_at(v, "choices.0.text", "'Hia'");
     expect_at(v, "choices.0.logprobs",

@@ -157,6 +157,15 @@ static inline int answer_of(int fd, char **body)
     return status;
 }
 
+/* The body of an answer that has to be 200; the caller's (mem_free). */
+static inline char *answer_ok(int fd)
+{
+    char *body;
+    int status = answer_of(fd, &body);
+    if (status != 200) fail_msg("%d: %s", status, body);
+    return body;
+}
+
 /* Asks and expects this status; the body is the caller's (mem_free). */
 static inline char *server_ask(const struct server *s, const char *method,
                                const char *path, const char *request,
