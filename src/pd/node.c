@@ -473,6 +473,12 @@ int pd_node_submit(struct pd_node *node, const struct request_spec *spec,
     return 0;
 }
 
+void pd_node_refuse(struct pd_node *node, uint64_t room, int status,
+                    const char *message)
+{
+    if (node->send) pd_send_refuse(node->send, room, status, message);
+}
+
 void pd_node_abort(struct pd_node *node, uint64_t id, int status,
                    const char *message)
 {

@@ -74,6 +74,11 @@ int pd_node_submit(struct pd_node *node, const struct request_spec *spec,
                    const struct pd_meeting *meeting,
                    void (*on_event)(void *arg, const struct engine_event *),
                    void *arg, uint64_t *id, struct why *why);
+/* A request for that room was refused before it came here (its body cannot
+ * be): the decode hears so instead of waiting. Does nothing but in
+ * PD_PREFILL. message is copied. */
+void pd_node_refuse(struct pd_node *node, uint64_t room, int status,
+                    const char *message);
 /* Ends it (the client left, /abort_request): DONE still comes, later. Unknown
  * ids are ignored. message is copied. */
 void pd_node_abort(struct pd_node *node, uint64_t id, int status,

@@ -105,6 +105,31 @@ static void the_prefills_client_leaves(void **state)
     pair_close(&pair);
 }
 
+/* What a prefill refuses before its node sees it, in either order. */
+static void a_refused_body_reaches_the_decode(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct ask ask;
+    struct leg d;
+    pair_begin();
+    pair_open(&pair);
+    ask_init(&ask, 30, 10, 5);
+    leg_start(&d, &pair.d, &ask.spec, pair.p.port, 5);
+    UNTIL(&pair.rig, side_stats(&pair.p).by_state[PD_ORPHAN] == 1);
+    pd_node_refuse(pair.p.node, 5, 400, "text must be a string");
+    UNTIL(&pair.rig, d.done);
+    leg_aborted(&d, 400, "text must be a string");
+    pd_node_refuse(pair.p.node, 6, 400, "too long");
+    leg_start(&d, &pair.d, &ask.spec, pair.p.port, 6);
+    UNTIL(&pair.rig, d.done);
+    leg_aborted(&d, 400, "too long");
+    pd_node_refuse(pair.d.node, 7, 400, "a decode has nobody to tell");
+    quiet(&pair);
+    still_serves(&pair);
+    pair_close(&pair);
+}
+
 static bool break_once(struct toy *toy)
 {
     toy->before = NULL;
@@ -483,11 +508,11 @@ static void aborts_at_any_moment_leave_nothing_behind(void **state)
     pair_close(&pair);
 }
 
-TESTS(T(the_decodes_client_leaves), T(the_prefills_client_leaves),
-      T(the_prefills_engine_fails), T(the_decodes_engine_fails),
-      T(nobody_asks_the_prefill), T(the_prefills_request_never_comes),
-      T(an_orphan_expires), T(orphans_are_bounded),
-      T(over_long_prompts_are_refused_on_both_sides),
+TESTS(T(a_refused_body_reaches_the_decode), T(the_decodes_client_leaves),
+      T(the_prefills_client_leaves), T(the_prefills_engine_fails),
+      T(the_decodes_engine_fails), T(nobody_asks_the_prefill),
+      T(the_prefills_request_never_comes), T(an_orphan_expires),
+      T(orphans_are_bounded), T(over_long_prompts_are_refused_on_both_sides),
       T(legs_with_different_prompts_are_found_out), T(no_pages_for_the_decode),
       T(servers_that_do_not_fit_say_why), T(no_prefill_there),
       T(the_prefill_shuts_down), T(the_decode_shuts_down),
