@@ -28,6 +28,18 @@ int ask_create(struct ask **out, const char *body, size_t n, struct why *why)
     return 0;
 }
 
+bool ask_first_room(const char *body, size_t n, uint64_t *room)
+{
+    json_t *root;
+    if (json_parse(&root, body, n, NULL)) return false;
+    const json_t *v = json_object_get(root, "bootstrap_room");
+    if (json_is_array(v)) v = json_array_get(v, 0);
+    bool found = json_is_integer(v) && json_integer_value(v) >= 0;
+    if (found) *room = (uint64_t)json_integer_value(v);
+    json_decref(root);
+    return found;
+}
+
 static void prompt_fini(struct prompt *prompt)
 {
     params_fini(&prompt->params);

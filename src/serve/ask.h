@@ -71,6 +71,10 @@ int ask_parse_chat(struct ask **out, const struct ask_env *env,
                    const char *body, size_t n, struct why *why);
 void ask_destroy(struct ask *ask); /* NULL is fine */
 
+/* The first room that a body names, also of one that was refused; false where
+ * it names none or is no JSON. */
+bool ask_first_room(const char *body, size_t n, uint64_t *room);
+
 /* --- parts the parsers share --- */
 
 /* Parses body as a JSON object into a new ask. */

@@ -55,14 +55,14 @@ void call_destroy_all(struct serve *serve)
 }
 
 /* Ends every output that still runs. Their DONE may come at once. */
-static void stop_outputs(struct call *call, const char *message)
+static void stop_outputs(struct call *call, int status, const char *message)
 {
     if (call->serve->closing) return;
     call->guards++;
     for (uint32_t i = 0; i < call->output_count; i++) {
         struct output *out = &call->outputs[i];
         if (out->submitted && !out->done)
-            pd_node_abort(call->serve->opt.node, out->id, 0, message);
+            pd_node_abort(call->serve->opt.node, out->id, status, message);
     }
     call->guards--;
 }
@@ -78,7 +78,8 @@ static void client_left(void *arg, struct http_request *request, int rc)
     else
         log_debug("serve", "%s client left", call->outputs[0].rid);
     call->guards++;
-    stop_outputs(call, "The client closed the connection.");
+    /* The other half's client may still be there: to it this is a failure. */
+    stop_outputs(call, 503, "The client closed the connection.");
     call->guards--;
     release(call);
 }
@@ -108,7 +109,8 @@ static void fail(struct call *call, const struct fault *fault)
     } else {
         fault_reply(request, call->format->style, fault);
     }
-    stop_outputs(call, "Another output of the same request failed.");
+    stop_outputs(call, fault->status,
+                 "Another output of the same request failed.");
     call->guards--;
 }
 
@@ -401,6 +403,18 @@ void call_start(struct serve *serve, struct http_request *request,
     }
     call->guards--;
     release(call);
+}
+
+void call_refuse(struct serve *serve, struct http_request *request,
+                 enum api_style style, int rc, const struct why *why)
+{
+    struct fault fault = fault_of(rc, why_text(why, rc));
+    size_t n;
+    const char *body = http_request_body(request, &n);
+    uint64_t room;
+    if (serve->env.mode == PD_PREFILL && ask_first_room(body, n, &room))
+        pd_node_refuse(serve->opt.node, room, fault.status, fault.message);
+    fault_reply(request, style, &fault);
 }
 
 void call_abort_rid(struct serve *serve, const char *prefix)

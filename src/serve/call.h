@@ -85,6 +85,11 @@ struct call {
 void call_start(struct serve *serve, struct http_request *request,
                 struct ask *ask, const struct call_format *format);
 
+/* Answers a request whose body was refused with rc and why. On a prefill the
+ * decode that waits for it is told, too: one room of a batch is enough. */
+void call_refuse(struct serve *serve, struct http_request *request,
+                 enum api_style style, int rc, const struct why *why);
+
 /* Ends the outputs whose rid starts with prefix, in state "abort". */
 void call_abort_rid(struct serve *serve, const char *prefix);
 

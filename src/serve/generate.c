@@ -184,10 +184,8 @@ void generate_handle(void *arg, struct http_request *request)
     struct ask *ask;
     struct why why = {0};
     int rc = ask_parse_generate(&ask, &serve->env, body, n, &why);
-    if (!rc) {
+    if (rc)
+        call_refuse(serve, request, API_GENERATE, rc, &why);
+    else
         call_start(serve, request, ask, &format);
-        return;
-    }
-    struct fault fault = fault_of(rc, why_text(&why, rc));
-    fault_reply(request, API_GENERATE, &fault);
 }

@@ -405,12 +405,10 @@ static void handle(struct serve *serve, struct http_request *request,
                  : err_set(&why, ERR_FORMAT,
                            "Unsupported Media Type: Only 'application/json' "
                            "is allowed");
-    if (!rc) {
+    if (rc)
+        call_refuse(serve, request, API_OPENAI, rc, &why);
+    else
         call_start(serve, request, ask, format);
-        return;
-    }
-    struct fault fault = fault_of(rc, why_text(&why, rc));
-    fault_reply(request, API_OPENAI, &fault);
 }
 
 void chat_handle(void *serve, struct http_request *request)

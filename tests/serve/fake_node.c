@@ -113,18 +113,31 @@ static void give(struct pd_node *node, uint64_t id,
     to.on_event(to.arg, event);
 }
 
-void pd_node_abort(struct pd_node *node, uint64_t id, int status,
-                   const char *message)
+static void note_abort(struct pd_node *node, uint64_t id, int status,
+                       const char *message)
 {
     struct fake_abort *a = mem_must(1, sizeof *a);
     a->id = id;
     a->status = status;
     snprintf(a->message, sizeof a->message, "%s", message);
     if (inbox_put(node->aborts, a)) abort();
+}
+
+void pd_node_abort(struct pd_node *node, uint64_t id, int status,
+                   const char *message)
+{
+    note_abort(node, id, status, message);
     struct engine_event done = {
         .kind = EVENT_DONE,
         .finish = {.kind = FINISH_ABORT, .status = status, .message = message}};
     give(node, id, &done);
+}
+
+/* A refusal comes to the test as an abort; its id is the room. */
+void pd_node_refuse(struct pd_node *node, uint64_t room, int status,
+                    const char *message)
+{
+    note_abort(node, room, status, message);
 }
 
 void pd_node_flush(struct pd_node *node, void (*on_done)(void *, int),

@@ -28,7 +28,7 @@ struct fake_request {
     uint64_t room;
 };
 struct fake_abort {
-    uint64_t id;
+    uint64_t id; /* of a refusal: the room */
     int status;
     char message[128];
 };

@@ -444,6 +444,26 @@ static void pairs_need_a_room(void **state)
     server_stop(&s);
 }
 
+/* The decode that waits for a body which its prefill refuses is told. */
+static void a_refused_body_is_told_to_the_pair(void **state)
+{
+    (void)state;
+    struct server_setup setup = {.mode = PD_PREFILL};
+    struct server s;
+    server_run(&s, &setup);
+    mem_free(server_ask(&s, "POST", "/generate",
+                        "{\"text\":5,\"bootstrap_room\":[77,78]}", 400));
+    struct fake_abort told = fake_next_abort(s.node);
+    assert_int_equal(told.id, 77);
+    assert_int_equal(told.status, 400);
+    assert_string_equal(told.message,
+                        "text must be a string or a list of strings.");
+    mem_free(server_ask(&s, "POST", "/v1/completions", "{\"bootstrap_room\":5}",
+                        400));
+    assert_int_equal(fake_next_abort(s.node).id, 5);
+    server_stop(&s);
+}
+
 /* Both halves of a pair count rooms in the same way, none is used twice. */
 static void every_sample_has_its_room(void **state)
 {
@@ -557,6 +577,6 @@ TESTS(T(parameters_reach_the_node), T(one_prompt_is_one_object),
       T(batch_events_carry_their_index), T(bad_requests_say_what_is_wrong),
       T(a_default_length_fits_the_context), T(failures_have_their_status),
       T(a_failure_inside_a_stream_is_an_event), T(a_full_queue_is_503),
-      T(pairs_need_a_room), T(every_sample_has_its_room),
-      T(a_client_that_leaves_ends_its_requests),
+      T(pairs_need_a_room), T(a_refused_body_is_told_to_the_pair),
+      T(every_sample_has_its_room), T(a_client_that_leaves_ends_its_requests),
       T(a_reader_that_stands_still_is_left), T(abort_request_ends_by_prefix))
