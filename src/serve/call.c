@@ -2,7 +2,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "serve/assets.h"
 #include "serve/internal.h"
+#include "serve/render.h"
 
 #include <string.h>
 
@@ -226,12 +228,24 @@ static void take_counts(struct output *out, const struct engine_event *event)
     out->prompt_tokens = event->prompt_tokens;
     out->cached_tokens = event->cached_tokens;
     out->output_tokens = event->output_tokens;
+    /* A prefill's one token is not an output of its engine. */
+    if (out->output_tokens < out->tokens_seen)
+        out->output_tokens = out->tokens_seen;
     out->retractions = event->retractions;
 }
 
 static void take_text(struct output *out, const struct engine_event *event)
 {
     if (event->text_len) buf_json(&out->text, event->text, event->text_len);
+}
+
+/* Nor does a prefill's engine make text of it. */
+static void take_prefill_text(struct output *out, int32_t token)
+{
+    const struct serve *serve = out->call->serve;
+    if (serve->env.mode != PD_PREFILL || out->text.len) return;
+    render_ids_text(&out->text, assets_tokenizer(serve->opt.assets), &token, 1,
+                    out->prompt->params.sampling.skip_special_tokens);
 }
 
 static void take_token(struct output *out, const struct engine_event *event)
@@ -247,8 +261,10 @@ static void take_token(struct output *out, const struct engine_event *event)
                         (double)(now - out->last_us) * 1e-6);
     }
     out->last_us = now;
+    out->tokens_seen++;
     take_counts(out, event);
     take_text(out, event);
+    take_prefill_text(out, event->token);
     buf_printf(&out->ids, out->ids.len ? ",%d" : "%d", event->token);
     if (out->prompt->want_logprobs) out->call->format->logprobs(out, event);
 }

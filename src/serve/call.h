@@ -49,6 +49,7 @@ struct output {
         bool begun, done; /* an event left; the last one did */
     } sent;
 
+    uint32_t tokens_seen; /* TOKEN events */
     uint32_t prompt_tokens, cached_tokens, output_tokens, retractions;
     struct finish finish;                /* done; its strings are owned here */
     uint64_t first_us, last_us, done_us; /* of tokens; clock_us */
