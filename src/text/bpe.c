@@ -511,6 +511,7 @@ void bpe_scratch_fini(struct bpe_scratch *s)
     mem_free(s->order);
     mem_free(s->heads);
     mem_free(s->bits);
+    mem_free(s->seen);
     *s = (struct bpe_scratch){0};
 }
 
@@ -518,6 +519,7 @@ void bpe_scratch_fini(struct bpe_scratch *s)
 static int64_t merge_long(const struct bpe *b, struct bpe_scratch *s,
                           int32_t *ids, size_t count)
 {
+    if (!count) return 0; /* bytes without tokens are left out */
     int rc = scratch_reserve(b, s, count);
     if (rc) return rc;
     /* Each merge lists two entries and removes one part. */
@@ -537,6 +539,45 @@ static int64_t merge_long(const struct bpe *b, struct bpe_scratch *s,
     return left;
 }
 
+/* Texts repeat their words: what became of those that are not one token is
+ * kept, once a text has shown to be long enough for that. Each piece has one
+ * place; a later piece of the same place takes it. */
+
+enum { SEEN_BYTES = 28, SEEN_IDS = 8, SEEN = 4096, SEEN_AFTER = 256 };
+
+struct bpe_seen {
+    char bytes[SEEN_BYTES];
+    unsigned char len, count; /* len 0: free */
+    int32_t ids[SEEN_IDS];
+};
+
+static struct bpe_seen *seen_place(struct bpe_scratch *s, const char *piece,
+                                   size_t n)
+{
+    if (n > SEEN_BYTES) return NULL;
+    if (!s->seen && ++s->misses > SEEN_AFTER)
+        s->seen = mem_try(SEEN, sizeof *s->seen, 64); /* may do without */
+    return s->seen ? &s->seen[mix(word_key(piece, n) + n) % SEEN] : NULL;
+}
+
+static int64_t merge_seen(const struct bpe *b, struct bpe_scratch *s,
+                          const char *piece, size_t n, int32_t *ids)
+{
+    struct bpe_seen *seen = seen_place(s, piece, n);
+    if (seen && seen->len == n && !memcmp(seen->bytes, piece, n)) {
+        memcpy(ids, seen->ids, seen->count * sizeof *ids);
+        return seen->count;
+    }
+    size_t count = merge_short(b, ids, to_bytes(b, piece, n, ids));
+    if (seen && count <= SEEN_IDS) {
+        memcpy(seen->bytes, piece, n);
+        memcpy(seen->ids, ids, count * sizeof *ids);
+        seen->len = (unsigned char)n;
+        seen->count = (unsigned char)count;
+    }
+    return (int64_t)count;
+}
+
 int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
                   const char *piece, size_t n, int32_t *ids)
 {
@@ -547,9 +588,9 @@ int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
             atomic_load_explicit(&b->whole[word->id], memory_order_relaxed))
             return 1;
     }
-    size_t bytes = to_bytes(b, piece, n, ids);
-    int64_t count = bytes <= SHORT ? (int64_t)merge_short(b, ids, bytes)
-                                   : merge_long(b, scratch, ids, bytes);
+    if (n > SHORT)
+        return merge_long(b, scratch, ids, to_bytes(b, piece, n, ids));
+    int64_t count = merge_seen(b, scratch, piece, n, ids);
     if (word && count == 1 && ids[0] == word->id)
         atomic_store_explicit(&b->whole[word->id], 1, memory_order_relaxed);
     return count;

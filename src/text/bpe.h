@@ -49,8 +49,8 @@ bool bpe_is(const struct bpe *b, int32_t id, const char *spelling, size_t n);
 /* Whether every byte that occurs in UTF-8 has a token. */
 bool bpe_covers_utf8(const struct bpe *b);
 
-/* What merging long pieces needs, kept from one to the next: zero it, and one
- * thread uses it at a time. */
+/* What is kept from one piece of a text to the next: zero it, and one thread
+ * uses it at a time. */
 struct bpe_scratch {
     struct bpe_part *parts;
     struct bpe_entry *entries;
@@ -58,6 +58,8 @@ struct bpe_scratch {
     size_t cap;      /* parts; entries and order hold three times as many */
     uint32_t *heads; /* of the entries of each rank */
     uint64_t *bits;  /* ranks that have entries */
+    struct bpe_seen *seen; /* short pieces and what became of them */
+    size_t misses;
 };
 void bpe_scratch_fini(struct bpe_scratch *scratch);
 

@@ -84,6 +84,32 @@ static void broken_utf8_counts_as_the_replacement_character(void **state)
     tokenizer_destroy(t);
 }
 
+/* A long text goes through the memory of pieces seen, a short one does not. */
+static void repeated_words_merge_alike(void **state)
+{
+    (void)state;
+    struct vocab v;
+    struct token_list once = {0}, many = {0};
+    struct buf text;
+    vocab_init(&v);
+    vocab_merge(&v, "a", "b");
+    vocab_merge(&v, " ", "ab");
+    struct tokenizer *t = vocab_create(&v);
+    const char *words = " abc abab cab aab bbb a b c abcabcabcabcabcabcabcabc";
+    buf_init(&text, 1 << 20);
+    for (int i = 0; i < 300; i++)
+        buf_puts(&text, words);
+    tokenizer_encode(t, words, strlen(words), 0, &once);
+    tokenizer_encode(t, text.data, text.len, 0, &many);
+    assert_int_equal(many.count, 300 * once.count);
+    for (size_t i = 0; i < many.count; i++)
+        assert_int_equal(many.ids[i], once.ids[i % once.count]);
+    buf_fini(&text);
+    token_list_fini(&once);
+    token_list_fini(&many);
+    tokenizer_destroy(t);
+}
+
 static void long_pieces_merge_as_short_ones(void **state)
 {
     (void)state;
@@ -190,5 +216,6 @@ static void making_survives_every_failed_allocation(void **state)
 TESTS(T(the_best_merge_goes_first_and_leftmost),
       T(added_tokens_are_cut_out_first),
       T(broken_utf8_counts_as_the_replacement_character),
-      T(long_pieces_merge_as_short_ones), T(refusals_name_what_is_wrong),
+      T(repeated_words_merge_alike), T(long_pieces_merge_as_short_ones),
+      T(refusals_name_what_is_wrong),
       T(making_survives_every_failed_allocation))
