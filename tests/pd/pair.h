@@ -35,6 +35,7 @@ struct side_options {
     uint32_t page_tokens, pages, chunk_tokens, context;
     bool prefix_cache;
     bool (*before)(struct toy *toy);
+    struct model *model; /* instead of the toy */
 };
 
 static inline struct side_options side_defaults(enum pd_mode mode)
@@ -66,6 +67,13 @@ static inline void side_open_pool(struct side *s, const struct side_options *o)
 {
     struct why why = {0};
     struct kv_shape shape = toy_shape;
+    if (o->model) {
+        const struct model_config *c = model_config(o->model);
+        shape = (struct kv_shape){.layers = c->layers,
+                                  .kv_heads = c->kv_heads,
+                                  .head_dim = c->head_dim,
+                                  .type = DTYPE_F16};
+    }
     shape.page_tokens = o->page_tokens;
     const struct xfer_options xo = {.lanes = 1, .workers = 1};
     if (xfer_open(&s->xfer, &xo, &why)) fail_msg("%s", why.text);
@@ -88,7 +96,8 @@ static inline void side_open(struct side *s, struct rig *rig,
     s->toy = toy_create(o->chunk_tokens + 64, 64);
     s->toy->before = o->before;
     s->runner = (struct engine_runner){s->toy, toy_forward, &s->toy->config};
-    const struct engine_options eo = {.runner = &s->runner,
+    const struct engine_options eo = {.model = o->model,
+                                      .runner = o->model ? NULL : &s->runner,
                                       .pool = s->pool,
                                       .max_running = 64,
                                       .logit_rows = 64,

@@ -323,6 +323,39 @@ static void a_decodes_own_prefix_is_not_sent(void **state)
     scene_close(&s);
 }
 
+static uint32_t brake_at; /* the step to stand still before */
+
+static bool brake_at_step(struct toy *toy)
+{
+    return toy->steps != brake_at || brake_before(toy);
+}
+
+static void each_chunk_is_there_while_the_next_is_computed(void **state)
+{
+    (void)state;
+    static const int32_t pages[] = {3, 4, 5, 6, 20, 21, 22, 23, 40, 41, 42};
+    struct scene s;
+    scene_open(&s);
+    s.side.toy->before = brake_at_step;
+    ask_init(&s.ask, 42, 4, 1); /* chunks of 16, 16 and 10 */
+    says_register(&s, 14);
+    brake_at = 2;
+    brake_pull();
+    leg_start(&s.leg, &s.side, &s.ask.spec, 0, 1);
+    says_request(&s, 9, "1", pages, 11, "0");
+    UNTIL(&s.rig, sem_trywait(&brake.reached) == 0);
+    UNTIL(&s.rig, side_stats(&s.side).kv_bytes == 32 * 2 * 16);
+    uint32_t all = s.ask.spec.token_count;
+    s.ask.spec.token_count = 32;
+    kv_landed(&s.peer, &s.ask, pages, 0);
+    s.ask.spec.token_count = all;
+    brake_release();
+    HEARS(&s.peer, "1", "4", "0");
+    kv_landed(&s.peer, &s.ask, pages, 0);
+    UNTIL(&s.rig, s.leg.done);
+    scene_close(&s);
+}
+
 /* A REGISTER that does not fit: each room of it fails, with the reason. */
 static void unfit(void (*spoil)(struct scene *s), const char *reason)
 {
@@ -775,7 +808,9 @@ static void a_prefill_that_dies_fails_its_rooms(void **state)
 }
 
 TESTS(T(stock_decodes_of_both_generations_are_served),
-      T(a_decodes_own_prefix_is_not_sent), T(decodes_that_do_not_fit_are_told),
+      T(a_decodes_own_prefix_is_not_sent),
+      T(each_chunk_is_there_while_the_next_is_computed),
+      T(decodes_that_do_not_fit_are_told),
       T(requests_that_do_not_fit_fail_their_room),
       T(garbage_and_duplicates_change_nothing),
       T(abort_is_acked_in_every_state), T(a_decode_that_dies_fails_its_rooms),
