@@ -6,7 +6,7 @@
 
 static struct stop *make(size_t count, const char **strings)
 {
-    size_t lens[STOP_MAX_STRINGS];
+    size_t lens[STOP_MAX_STRINGS] = {0};
     struct stop *stop = NULL;
     for (size_t i = 0; i < count; i++)
         lens[i] = strlen(strings[i]);
