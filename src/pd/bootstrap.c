@@ -27,12 +27,18 @@ struct room_entry {
     uint32_t dp_rank;
 };
 
+/* A rank and which host said so: only that one may change it. */
+struct rank_entry {
+    struct pd_address address;
+    char teller[64];
+};
+
 struct pd_bootstrap {
     struct http_server *server;
     char instance[33];
     struct http_header headers[3];
     char *layout;
-    struct map ranks; /* rank_key -> struct pd_address */
+    struct map ranks; /* rank_key -> struct rank_entry */
     struct pd_sizes sizes;
     uint32_t rank_total; /* 0: none has registered yet */
     struct map rooms;    /* room -> struct room_entry */
@@ -110,37 +116,53 @@ static bool same_sizes(const struct pd_sizes *a, const struct pd_sizes *b)
            !strcmp(a->kv_cache_dtype, b->kv_cache_dtype);
 }
 
+/* Enters the rank; an error is the HTTP status to answer with. */
+static int enter_rank(struct pd_bootstrap *b, const struct pd_rank *rank,
+                      const char *teller, struct why *why)
+{
+    struct pd_sizes sizes = sizes_of(rank);
+    uint64_t key = rank_key(pd_rank_dp_group(rank), rank->cp.rank,
+                            rank->tp.rank, rank->pp.rank);
+    struct rank_entry *entry = map_get(&b->ranks, key);
+    if (b->rank_total && !same_sizes(&sizes, &b->sizes)) {
+        err_set(why, ERR_INVALID,
+                "sizes, page_size or kv_cache_dtype differ from those of the "
+                "ranks that registered before");
+        return 400;
+    }
+    if (entry && !pd_address_same(&entry->address, &rank->address) &&
+        strcmp(entry->teller, teller) != 0) {
+        err_set(why, ERR_AUTH, "this rank was registered by another host");
+        return 403;
+    }
+    if (!entry) {
+        entry = mem_must(1, sizeof *entry);
+        map_put(&b->ranks, key, entry);
+    }
+    entry->address = rank->address;
+    snprintf(entry->teller, sizeof entry->teller, "%s", teller);
+    b->sizes = sizes;
+    b->rank_total = sizes.tp * sizes.cp * sizes.dp * sizes.pp;
+    log_info("pd", "bootstrap: rank registered: tp %u/%u at %s:%u (%zu of %u)",
+             rank->tp.rank, rank->tp.size, rank->address.host,
+             rank->address.port, b->ranks.count, b->rank_total);
+    return 200;
+}
+
 static void on_put_route(void *arg, struct http_request *request)
 {
     struct pd_bootstrap *b = arg;
     json_t *body = body_of(b, request);
     if (!body) return;
     struct pd_rank rank;
-    struct why why = {0};
+    struct why why = {.text = "OK"};
     int rc = pd_rank_decode(body, &rank, &why);
     json_decref(body);
-    struct pd_sizes sizes = sizes_of(&rank);
-    if (!rc && b->rank_total && !same_sizes(&sizes, &b->sizes))
-        rc = err_set(&why, ERR_INVALID,
-                     "sizes, page_size or kv_cache_dtype differ from those of "
-                     "the ranks that registered before");
-    if (rc) {
-        log_warn("pd", "bootstrap: rank from %s refused: %s",
-                 http_request_peer(request), why.text);
-        answer(b, request, 400, why.text);
-        return;
-    }
-    b->sizes = sizes;
-    b->rank_total = sizes.tp * sizes.cp * sizes.dp * sizes.pp;
-    struct pd_address *address = mem_must(1, sizeof *address);
-    *address = rank.address;
-    uint64_t key = rank_key(pd_rank_dp_group(&rank), rank.cp.rank, rank.tp.rank,
-                            rank.pp.rank);
-    mem_free(map_put(&b->ranks, key, address));
-    log_info("pd", "bootstrap: rank registered: tp %u/%u at %s:%u (%zu of %u)",
-             rank.tp.rank, rank.tp.size, address->host, address->port,
-             b->ranks.count, b->rank_total);
-    answer(b, request, 200, "OK");
+    const char *teller = http_request_peer(request);
+    int status = rc ? 400 : enter_rank(b, &rank, teller, &why);
+    if (status != 200)
+        log_warn("pd", "bootstrap: rank from %s refused: %s", teller, why.text);
+    answer(b, request, status, why.text);
 }
 
 /* Four keys of W4 (dp cp tp pp) or three of W2 (tp dp pp), all present and
@@ -162,13 +184,12 @@ static bool query_numbers(struct http_request *request,
 static void answer_rank(struct pd_bootstrap *b, struct http_request *request,
                         const long at[4], int missing_status)
 {
-    const struct pd_address *address = NULL;
+    const struct rank_entry *entry = NULL;
     if (at[0] >= 0 && at[1] >= 0 && at[2] >= 0 && at[3] >= 0)
-        address =
-            map_get(&b->ranks, rank_key((uint32_t)at[0], (uint32_t)at[1],
-                                        (uint32_t)at[2], (uint32_t)at[3]));
-    if (address) {
-        answer_json(b, request, pd_address_encode(address));
+        entry = map_get(&b->ranks, rank_key((uint32_t)at[0], (uint32_t)at[1],
+                                            (uint32_t)at[2], (uint32_t)at[3]));
+    if (entry) {
+        answer_json(b, request, pd_address_encode(&entry->address));
         return;
     }
     char text[160];

@@ -374,6 +374,9 @@ static void finish(struct send_room *r)
     pd_status_encode(&core->message, &(struct pd_status){.room = r->base.number,
                                                          .success = true});
     pd_core_send(core, &r->from);
+    log_debug("pd", "room %llu sent: pages %u us %llu", number_of(r),
+              r->sent_pages,
+              (unsigned long long)(clock_us() - last->queued_us));
     r->last = NULL;
     room_free(r); /* takes itself off the client */
     struct engine_event token = *last;

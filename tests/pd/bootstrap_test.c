@@ -7,6 +7,10 @@
 #include "pd/bootstrap.h"
 #include "pd/lookup.h"
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #define W4_ALL                                                        \
     "/route?prefill_dp_rank=-1&prefill_cp_rank=-1&target_tp_rank=-1&" \
     "target_pp_rank=-1"
@@ -98,6 +102,52 @@ static void server_answers_both_generations(void **state)
            "{\"bootstrap_rooms\":[5,9223372036854775807,\"x\"]}", 200,
            "{\"9223372036854775807\":3}");
     expect(&rig, port, "POST", "/query_dp_ranks", "[]", 400, "wanted");
+    pd_bootstrap_close(b);
+    rig_fini(&rig);
+}
+
+/* A PUT from 127.0.0.2, which is another host to the server. */
+static void put_from_elsewhere(struct rig *rig, uint16_t port, const char *body,
+                               const char *want)
+{
+    struct sockaddr_in me = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1)};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons(port)};
+    char text[1024], reply[1024];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&me, sizeof me), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    int n = snprintf(text, sizeof text,
+                     "PUT /route HTTP/1.1\r\nHost: h\r\nContent-Length: %zu"
+                     "\r\n\r\n%s",
+                     strlen(body), body);
+    assert_int_equal(send(fd, text, (size_t)n, 0), n);
+    ssize_t got = 0;
+    UNTIL(rig, (got = recv(fd, reply, sizeof reply - 1, MSG_DONTWAIT)) > 0);
+    reply[got] = 0;
+    if (!strstr(reply, want)) fail_msg("\"%s\" lacks \"%s\"", reply, want);
+    close(fd);
+}
+
+static void a_rank_is_changed_only_by_its_host(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct pd_bootstrap *b;
+    rig_init(&rig);
+    assert_int_equal(
+        pd_bootstrap_open(&b, rig.loop, "127.0.0.1", 0, LAYOUT, NULL), 0);
+    uint16_t port = pd_bootstrap_port(b);
+    const char *ours = "{\"rank_ip\":\"10.0.0.1\",\"rank_port\":1}";
+    const char *moved = "{\"rank_ip\":\"10.0.0.1\",\"rank_port\":2}";
+    const char *theirs = "{\"rank_ip\":\"10.6.6.6\",\"rank_port\":1}";
+    expect(&rig, port, "PUT", "/route", ours, 200, "OK");
+    put_from_elsewhere(&rig, port, theirs, "403");
+    expect(&rig, port, "GET", W4_RANK("0", "0"), NULL, 200, "10.0.0.1");
+    expect(&rig, port, "PUT", "/route", moved, 200, "OK");
+    expect(&rig, port, "GET", W4_RANK("0", "0"), NULL, 200, "\"rank_port\":2");
     pd_bootstrap_close(b);
     rig_fini(&rig);
 }
@@ -405,8 +455,8 @@ static void nothing_leaks(void **state)
     assert_int_equal(mem_live(), before);
 }
 
-TESTS(T(server_answers_both_generations), T(lookup_falls_back_to_w2),
-      T(lookup_waits_for_ranks_to_register),
+TESTS(T(server_answers_both_generations), T(a_rank_is_changed_only_by_its_host),
+      T(lookup_falls_back_to_w2), T(lookup_waits_for_ranks_to_register),
       T(lookup_refuses_what_does_not_fit), T(lookup_gives_up_on_silence),
       T(failed_heartbeats_lose_the_prefill),
       T(another_instance_behind_the_address_is_noticed),

@@ -1,47 +1,6 @@
 /* Every failure on either side reaches the other side and the client. */
 #include "tests/pd/pair.h"
 
-struct pair {
-    struct rig rig;
-    struct side p, d;
-};
-
-static struct side_options prefill_options, decode_options;
-
-static void pair_begin(void)
-{
-    prefill_options = side_defaults(PD_PREFILL);
-    decode_options = side_defaults(PD_DECODE);
-    prefill_options.before = brake_before;
-}
-
-static void pair_open(struct pair *pair)
-{
-    log_init(LOG_ERROR, "test");
-    rig_init(&pair->rig);
-    side_open(&pair->p, &pair->rig, &prefill_options);
-    side_open(&pair->d, &pair->rig, &decode_options);
-}
-
-static void quiet(struct pair *pair)
-{
-    UNTIL(&pair->rig, side_rooms(&pair->p) == 0 && side_rooms(&pair->d) == 0);
-}
-
-static void pair_close(struct pair *pair)
-{
-    side_close(&pair->d);
-    side_close(&pair->p);
-    rig_fini(&pair->rig);
-}
-
-static void both(struct pair *pair, const struct ask *ask, struct leg *p,
-                 struct leg *d, uint64_t room)
-{
-    leg_start(p, &pair->p, &ask->spec, pair->p.port, room);
-    leg_start(d, &pair->d, &ask->spec, pair->p.port, room);
-}
-
 /* After whatever failed, both sides serve. */
 static void still_serves(struct pair *pair)
 {

@@ -1,42 +1,6 @@
 /* A prefill and a decode in one process, over real sockets and memory. */
 #include "tests/pd/pair.h"
 
-struct pair {
-    struct rig rig;
-    struct side p, d;
-};
-
-static struct side_options prefill_options, decode_options;
-
-static void options_reset(void)
-{
-    prefill_options = side_defaults(PD_PREFILL);
-    decode_options = side_defaults(PD_DECODE);
-}
-
-static void pair_open(struct pair *pair)
-{
-    log_init(LOG_ERROR, "test");
-    rig_init(&pair->rig);
-    side_open(&pair->p, &pair->rig, &prefill_options);
-    side_open(&pair->d, &pair->rig, &decode_options);
-}
-
-static void pair_close(struct pair *pair)
-{
-    side_close(&pair->d);
-    side_close(&pair->p);
-    rig_fini(&pair->rig);
-    options_reset();
-}
-
-static void both(struct pair *pair, const struct ask *ask, struct leg *p,
-                 struct leg *d, uint64_t room)
-{
-    leg_start(p, &pair->p, &ask->spec, pair->p.port, room);
-    leg_start(d, &pair->d, &ask->spec, pair->p.port, room);
-}
-
 static void prefill_answered(const struct ask *ask, const struct leg *leg)
 {
     assert_true(leg->done);
@@ -46,18 +10,12 @@ static void prefill_answered(const struct ask *ask, const struct leg *leg)
     assert_int_equal(leg->tokens[0], ask->want[0]);
 }
 
-/* Both sides have forgotten every room and every page. */
-static void quiet(struct pair *pair)
-{
-    UNTIL(&pair->rig, side_rooms(&pair->p) == 0 && side_rooms(&pair->d) == 0);
-}
-
 static void apart_is_as_together(void **state)
 {
     (void)state;
     static const uint32_t pages[] = {1, 4, 16, 4};
     static const uint32_t chunks[] = {7, 16, 64, 3};
-    options_reset();
+    pair_begin();
     for (int i = 0; i < 4; i++) {
         struct pair pair;
         prefill_options.page_tokens = decode_options.page_tokens = pages[i];
@@ -82,8 +40,8 @@ static void apart_is_as_together(void **state)
         struct pd_stats stats = side_stats(&pair.p);
         assert_true(stats.kv_bytes > 0 && stats.transport[0]);
         assert_int_equal(stats.failed_bootstrap + stats.failed_transfer, 0);
-        options_reset();
         pair_close(&pair);
+        pair_begin();
     }
 }
 
@@ -94,7 +52,7 @@ static void a_hundred_rooms_at_once(void **state)
     static struct ask asks[ROOMS];
     static struct leg p[ROOMS], d[ROOMS];
     struct pair pair;
-    options_reset();
+    pair_begin();
     prefill_options.prefix_cache = true;
     pair_open(&pair);
     for (uint32_t i = 0; i < ROOMS; i++) {
@@ -116,7 +74,7 @@ static void the_prefix_hit_and_logprobs_cross_over(void **state)
     struct pair pair;
     struct ask ask;
     struct leg p, d;
-    options_reset();
+    pair_begin();
     prefill_options.prefix_cache = true;
     pair_open(&pair);
     ask_init(&ask, 33, 5, 1);
@@ -142,7 +100,7 @@ static void the_fake_peer_needs_none(void **state)
     (void)state;
     struct pair pair;
     struct ask ask;
-    options_reset();
+    pair_begin();
     pair_open(&pair);
     ask_init(&ask, 4, 8, 1);
     ask.spec.sampling.ignore_eos = true;
@@ -186,7 +144,7 @@ static void requests_that_cannot_meet_are_refused(void **state)
     (void)state;
     struct pair pair;
     struct ask ask;
-    options_reset();
+    pair_begin();
     pair_open(&pair);
     ask_init(&ask, 4, 8, 1);
     const struct {
