@@ -28,39 +28,29 @@ static void batch_free(struct batch *b)
 
 /* ---- what the caller gave ---- */
 
-static int span_of(uint64_t at, uint64_t bytes, uint32_t rows, uint64_t pitch,
-                   uint64_t *span)
+/* Whether rows from at on do not overlap and stay in the address space. */
+static bool span_fits(uint64_t at, uint64_t bytes, uint32_t rows,
+                      uint64_t pitch)
 {
-    struct wire_desc d = {.addr = at, .bytes = bytes, .rows = rows};
     uint64_t last = 0, end;
-    d.pitch = pitch;
     if (rows > 1 && (pitch < bytes ||
                      __builtin_mul_overflow(pitch, (uint64_t)rows - 1, &last)))
-        return ERR_INVALID;
-    if (__builtin_add_overflow(last, bytes, &end) ||
-        __builtin_add_overflow(at, end, &end))
-        return ERR_INVALID;
-    *span = wire_desc_span(&d);
-    return 0;
-}
-
-static uint64_t remote_span(const struct xfer_op *op)
-{
-    return op->rows > 1 ? op->remote_pitch * (op->rows - 1) + op->bytes
-                        : op->bytes;
+        return false;
+    return !__builtin_add_overflow(last, bytes, &end) &&
+           !__builtin_add_overflow(at, end, &end);
 }
 
 /* Rows that touch each other on both sides are one row. */
 static int op_normalize(struct xfer_op *op, size_t index, struct why *why)
 {
-    uint64_t span, all;
+    uint64_t all;
     if (op->rows == 0) op->rows = 1;
     if (op->kind != XFER_WRITE && op->kind != XFER_READ)
         return err_set(why, ERR_INVALID, "operation %zu: kind %d", index,
                        (int)op->kind);
-    if (span_of((uintptr_t)op->local, op->bytes, op->rows, op->local_pitch,
-                &span) ||
-        span_of(op->remote, op->bytes, op->rows, op->remote_pitch, &span) ||
+    if (!span_fits((uintptr_t)op->local, op->bytes, op->rows,
+                   op->local_pitch) ||
+        !span_fits(op->remote, op->bytes, op->rows, op->remote_pitch) ||
         __builtin_mul_overflow(op->bytes, (uint64_t)op->rows, &all))
         return err_set(why, ERR_INVALID,
                        "operation %zu: %u rows of %llu bytes, pitches %llu "
@@ -139,9 +129,7 @@ static int locals_hold(struct xfer *x, struct batch *b, struct why *why)
 {
     for (size_t i = 0; i < b->count; i++) {
         const struct xfer_op *op = &b->ops[i];
-        uint64_t span = op->rows > 1
-                            ? op->local_pitch * (op->rows - 1) + op->bytes
-                            : op->bytes;
+        uint64_t span = rows_span(op->bytes, op->rows, op->local_pitch);
         struct xfer_mem *mem = mem_at(x, (uintptr_t)op->local, span);
         int rc = 0;
         if (!mem)
@@ -310,7 +298,7 @@ static void batch_unreachable(struct xfer_link *link, struct batch *b,
     bool stale = op->key && way_of(link, &any_key);
     snprintf(text, sizeof text, "peer %.100s: 0x%llx + %llu: %s",
              link->peer->name, (unsigned long long)op->remote,
-             (unsigned long long)remote_span(op),
+             (unsigned long long)op_remote_span(op),
              stale ? err_text(ERR_STALE) : "not in its registered memory");
     batch_fail(b, stale ? ERR_STALE : ERR_RANGE, text);
 }

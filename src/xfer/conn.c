@@ -2,91 +2,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "xfer/hmac.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
-
-/* ---- cursor ---- */
-
-static uint64_t piece_left(const struct cursor *at)
-{
-    const struct xfer_piece *p = &at->pieces[at->at];
-    return p->bytes * p->rows - at->offset;
-}
-
-static bool rows_touch(const struct xfer_piece *p)
-{
-    return p->rows == 1 || p->local_pitch == p->bytes;
-}
-
-/* The next run of bytes without a gap. */
-static struct iovec cursor_run(const struct cursor *at)
-{
-    const struct xfer_piece *p = &at->pieces[at->at];
-    uint64_t row = at->offset / p->bytes, within = at->offset % p->bytes;
-    if (rows_touch(p))
-        return (struct iovec){p->local + at->offset, piece_left(at)};
-    return (struct iovec){p->local + row * p->local_pitch + within,
-                          p->bytes - within};
-}
-
-void cursor_advance(struct cursor *at, uint64_t n)
-{
-    while (n) {
-        uint64_t left = piece_left(at), take = n < left ? n : left;
-        at->offset += take;
-        n -= take;
-        if (take < left) return;
-        at->at++;
-        at->offset = 0;
-    }
-}
-
-int cursor_iov(const struct cursor *from, struct iovec *iov, int max,
-               uint64_t bytes_max, size_t *pieces)
-{
-    struct cursor at = *from;
-    int n = 0;
-    while (n < max && bytes_max && at.at < at.count) {
-        struct iovec run = cursor_run(&at);
-        if (run.iov_len > bytes_max) run.iov_len = bytes_max;
-        iov[n++] = run;
-        bytes_max -= run.iov_len;
-        cursor_advance(&at, run.iov_len);
-    }
-    if (pieces) *pieces = at.at - from->at + (at.offset != 0);
-    return n;
-}
-
-bool cursor_small(const struct cursor *at)
-{
-    const struct xfer_piece *p = &at->pieces[at->at];
-    return (rows_touch(p) ? p->bytes * p->rows : p->bytes) < ROW_SMALL;
-}
-
-size_t cursor_copy(struct cursor *at, uint8_t *buffer, size_t n, bool out)
-{
-    size_t done = 0;
-    while (done < n && at->at < at->count) {
-        struct iovec run = cursor_run(at);
-        size_t take = run.iov_len < n - done ? run.iov_len : n - done;
-        if (out)
-            memcpy(run.iov_base, buffer + done, take);
-        else
-            memcpy(buffer + done, run.iov_base, take);
-        done += take;
-        cursor_advance(at, take);
-    }
-    return done;
-}
 
 /* ---- making and ending ---- */
 
@@ -109,23 +31,6 @@ static struct conn *conn_create(struct xfer *x, int fd, bool local)
     xfer_chores(x); /* its deadline */
     pthread_mutex_unlock(&x->lock);
     return c;
-}
-
-/* Larger socket buffers where the system lets us; setting them smaller than
- * what the kernel would grow to by itself would be a loss. */
-static void buffers_set(int fd)
-{
-    int bytes = 4 << 20;
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
-}
-
-static void socket_tune(struct conn *c)
-{
-    int one = 1;
-    if (!c->local)
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->kind == WIRE_DATA_LANE) buffers_set(c->fd);
 }
 
 struct conn *conn_dial(struct xfer_link *link, enum wire_kind kind,
@@ -307,9 +212,22 @@ void conn_attended(struct conn *c, unsigned attention)
     }
 }
 
+void conn_move(struct conn *c)
+{
+    struct xfer *x = c->x;
+    io_unwatch(c);
+    pthread_mutex_lock(&x->lock);
+    unsigned attention = c->attention | ATTEND_ADOPT | ATTEND_PUMP;
+    if (c->in_attention) TAILQ_REMOVE(&c->io->attention, c, attending);
+    c->in_attention = c->moving = false;
+    c->io = &x->ios[c->lane % x->io_count];
+    conn_attend(c, attention);
+    pthread_mutex_unlock(&x->lock);
+}
+
 /* ---- sending ---- */
 
-static void flush_later(struct conn *c)
+void conn_flush_later(struct conn *c)
 {
     if (c->want_flush) return;
     c->want_flush = true;
@@ -323,7 +241,7 @@ void conn_queue(struct conn *c, struct txn *t, bool in_front)
     else
         TAILQ_INSERT_TAIL(&c->tx, t, next);
     c->tx_bytes += t->head_bytes + t->payload_left;
-    flush_later(c);
+    conn_flush_later(c);
 }
 
 static struct txn *txn_create(const struct wire_header *h, const void *body,
@@ -347,7 +265,7 @@ void conn_send(struct conn *c, const struct wire_header *h, const void *body,
     conn_queue(c, t, in_front);
 }
 
-static void watch_events(struct conn *c)
+void conn_watch(struct conn *c)
 {
     uint32_t want = EPOLLRDHUP;
     if (!c->paused) want |= EPOLLIN;
@@ -511,279 +429,7 @@ void conn_flush(struct conn *c)
         tx_consume(c, (uint64_t)n);
         budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
     }
-    if (!c->dead) watch_events(c);
-}
-
-/* ---- handshake ---- */
-
-static void proof(struct conn *c, char role, uint8_t out[WIRE_MAC])
-{
-    struct handshake *hs = c->hs;
-    struct hmac_piece pieces[] = {{&role, 1},
-                                  {hs->hello, hs->hello_bytes},
-                                  {hs->welcome, sizeof hs->welcome}};
-    hmac_sha256(c->x->token, c->x->token_bytes, pieces, 3, out);
-}
-
-static void hello_send(struct conn *c)
-{
-    struct xfer *x = c->x;
-    struct wire_hello hello = {.version = WIRE_VERSION,
-                               .kind = (uint8_t)c->kind,
-                               .lane = (uint8_t)c->lane,
-                               .heartbeat_ms = x->opt.heartbeat_ms,
-                               .epoch = x->epoch,
-                               .link = c->link->id};
-    if (c->kind != WIRE_CONTROL) hello.want = c->link->epoch;
-    random_bytes(hello.nonce, sizeof hello.nonce);
-    memcpy(hello.name, x->name, sizeof hello.name);
-    c->hs->hello_bytes = wire_hello_encode(&hello, c->hs->hello);
-    c->hs->stage = HELLO_SENT;
-    c->hs->deadline_ms = clock_ms() + HANDSHAKE_MS;
-    conn_send(
-        c,
-        &(struct wire_header){.type = WIRE_HELLO, .bytes = c->hs->hello_bytes},
-        c->hs->hello, c->hs->hello_bytes, -1, false);
-}
-
-static void connected(struct conn *c)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &n);
-    if (e) {
-        conn_fail(c, ERR_PEER, "peer %s: connect: %s", c->link->peer->name,
-                  strerror(e));
-        return;
-    }
-    socket_tune(c);
-    hello_send(c);
-    watch_events(c);
-}
-
-/* The socket's other end is on this machine; over unix, of this user. */
-static bool from_here(struct conn *c)
-{
-    if (c->local) {
-        struct ucred who = {0};
-        socklen_t n = sizeof who;
-        return !getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &n) &&
-               who.uid == geteuid();
-    }
-    struct sockaddr_storage far = {0}, near = {0};
-    socklen_t far_n = sizeof far, near_n = sizeof near;
-    if (getpeername(c->fd, (struct sockaddr *)&far, &far_n) ||
-        getsockname(c->fd, (struct sockaddr *)&near, &near_n) ||
-        far.ss_family != near.ss_family)
-        return false;
-    if (far.ss_family == AF_INET) {
-        const struct sockaddr_in *f = (const void *)&far, *m = (void *)&near;
-        return f->sin_addr.s_addr == m->sin_addr.s_addr ||
-               ntohl(f->sin_addr.s_addr) >> 24 == 127;
-    }
-    const struct sockaddr_in6 *f = (const void *)&far, *m = (void *)&near;
-    return IN6_IS_ADDR_LOOPBACK(&f->sin6_addr) ||
-           !memcmp(&f->sin6_addr, &m->sin6_addr, sizeof f->sin6_addr);
-}
-
-/* Says no, in words, and ends the connection once they are out. */
-static void refuse(struct conn *c, int rc, const char *text)
-{
-    conn_send(c,
-              &(struct wire_header){.type = WIRE_READY,
-                                    .count = (uint32_t)-rc,
-                                    .bytes = strlen(text)},
-              text, strlen(text), -1, false);
-    conn_flush(c);
-    conn_fail(c, rc, "%s", text);
-}
-
-static const char *hello_refused(struct conn *c, int *rc)
-{
-    struct xfer *x = c->x;
-    const struct wire_hello *hello = &c->hs->peer;
-    static const struct xfer_epoch unknown;
-    *rc = ERR_UNSUPPORTED;
-    if (c->local && !(x->opt.via & XFER_VIA_HOST))
-        return "same-host ways are switched off";
-    *rc = ERR_AUTH;
-    if (c->local && !from_here(c)) return "process of another user";
-    if (!c->local && hello->kind == WIRE_DIRECT) return "not a unix socket";
-    if (!x->token_bytes && !x->opt.insecure && !from_here(c))
-        return "no token is set, so only this machine may connect";
-    *rc = ERR_STALE;
-    if (memcmp(&hello->want, &unknown, sizeof unknown) &&
-        memcmp(&hello->want, &x->epoch, sizeof x->epoch))
-        return "restarted: another epoch";
-    return NULL;
-}
-
-static int hello_in(struct conn *c, const uint8_t *body, size_t n,
-                    struct why *why)
-{
-    struct handshake *hs = c->hs;
-    int rc = wire_hello_decode(&hs->peer, body, n, why);
-    if (rc) return rc;
-    c->kind = hs->peer.kind;
-    c->lane = hs->peer.lane;
-    const char *no = hello_refused(c, &rc);
-    if (no) {
-        refuse(c, rc, no);
-        return 0;
-    }
-    memcpy(hs->hello, body, n);
-    hs->hello_bytes = n;
-    struct wire_welcome welcome = {.version = WIRE_VERSION,
-                                   .epoch = c->x->epoch};
-    random_bytes(welcome.nonce, sizeof welcome.nonce);
-    wire_welcome_encode(&welcome, hs->welcome);
-    hs->stage = PROOF_WAITED;
-    conn_send(
-        c,
-        &(struct wire_header){.type = WIRE_WELCOME, .bytes = WIRE_WELCOME_BODY},
-        hs->welcome, WIRE_WELCOME_BODY, -1, false);
-    return 0;
-}
-
-/* Under the lock: the inlink of this hello, made when it is the first. */
-static struct inlink *inlink_of(struct xfer *x, const struct wire_hello *hello)
-{
-    struct inlink *in;
-    TAILQ_FOREACH(in, &x->inlinks, next)
-    if (in->id == hello->link && !in->down &&
-        !memcmp(&in->epoch, &hello->epoch, sizeof in->epoch))
-        return in;
-    if (hello->kind != WIRE_CONTROL) return NULL;
-    in = mem_must(1, sizeof *in);
-    in->id = hello->link;
-    in->epoch = hello->epoch;
-    in->heartbeat_ms = hello->heartbeat_ms;
-    in->heard_ms = clock_ms();
-    memcpy(in->name, hello->name, sizeof in->name);
-    TAILQ_INSERT_TAIL(&x->inlinks, in, next);
-    return in;
-}
-
-/* The handshake is over: the connection serves its kind from now on. */
-static void opened(struct conn *c, struct why *why)
-{
-    struct xfer *x = c->x;
-    mem_free(c->hs);
-    c->hs = NULL;
-    pthread_mutex_lock(&x->lock);
-    c->open = true;
-    if (c->inbound) x->half_open--;
-    c->moving = c->kind == WIRE_DATA_LANE && c->lane % x->io_count != 0;
-    c->paused = c->moving;
-    if (c->link && !c->link->dead) {
-        if (c->kind == WIRE_CONTROL)
-            xfer_chores(x); /* peers_housekeep tries the same host */
-        else if (c->kind == WIRE_DATA_LANE)
-            c->link->lanes[c->link->lane_count++] = c;
-    }
-    pthread_mutex_unlock(&x->lock);
-    if (c->kind == WIRE_DIRECT && c->inbound && direct_opened(c, why)) {
-        conn_fail(c, ERR_IO, "%s", why->text);
-        return;
-    }
-    if (c->moving)
-        flush_later(c); /* the end of the turn sees to it */
-    else if (c->kind == WIRE_DATA_LANE && !c->inbound)
-        frames_pump(c);
-}
-
-void conn_move(struct conn *c)
-{
-    struct xfer *x = c->x;
-    io_unwatch(c);
-    pthread_mutex_lock(&x->lock);
-    unsigned attention = c->attention | ATTEND_ADOPT | ATTEND_PUMP;
-    if (c->in_attention) TAILQ_REMOVE(&c->io->attention, c, attending);
-    c->in_attention = c->moving = false;
-    c->io = &x->ios[c->lane % x->io_count];
-    conn_attend(c, attention);
-    pthread_mutex_unlock(&x->lock);
-}
-
-static int proof_in(struct conn *c, const uint8_t *body, struct why *why)
-{
-    struct xfer *x = c->x;
-    uint8_t mac[WIRE_MAC];
-    proof(c, 'I', mac);
-    if (!hmac_equal(mac, body)) {
-        refuse(c, ERR_AUTH, "token does not match");
-        return 0;
-    }
-    socket_tune(c);
-    pthread_mutex_lock(&x->lock);
-    c->in = x->stopping ? NULL : inlink_of(x, &c->hs->peer);
-    if (c->in) c->in->conns++;
-    if (c->in && c->kind == WIRE_CONTROL) xfer_chores(x); /* its timer */
-    pthread_mutex_unlock(&x->lock);
-    if (!c->in) {
-        refuse(c, ERR_PEER, "link is over");
-        return 0;
-    }
-    proof(c, 'T', mac);
-    conn_send(c, &(struct wire_header){.type = WIRE_READY, .bytes = WIRE_MAC},
-              mac, WIRE_MAC, -1, false);
-    opened(c, why);
-    return 0;
-}
-
-static int welcome_in(struct conn *c, const uint8_t *body, size_t n,
-                      struct why *why)
-{
-    struct wire_welcome welcome;
-    int rc = wire_welcome_decode(&welcome, body, n, why);
-    if (rc) return rc;
-    memcpy(c->hs->welcome, body, n);
-    pthread_mutex_lock(&c->x->lock);
-    if (c->kind == WIRE_CONTROL) c->link->epoch = welcome.epoch;
-    bool same = !memcmp(&c->link->epoch, &welcome.epoch, sizeof welcome.epoch);
-    pthread_mutex_unlock(&c->x->lock);
-    if (!same) return err_set(why, ERR_STALE, "peer has restarted");
-    uint8_t mac[WIRE_MAC];
-    proof(c, 'I', mac);
-    c->hs->stage = PROOF_SENT;
-    conn_send(c, &(struct wire_header){.type = WIRE_PROOF, .bytes = WIRE_MAC},
-              mac, WIRE_MAC, -1, false);
-    return 0;
-}
-
-static int ready_in(struct conn *c, const struct wire_header *h,
-                    const uint8_t *body, struct why *why)
-{
-    if (h->count) {
-        int rc = h->count < ERR_COUNT_ ? -(int)h->count : ERR_PEER;
-        return err_set(why, rc, "peer %s refused: %.*s", c->link->peer->name,
-                       (int)h->bytes, (const char *)body);
-    }
-    if (c->hs->stage != PROOF_SENT)
-        return err_set(why, ERR_FORMAT, "ready too early");
-    uint8_t mac[WIRE_MAC];
-    proof(c, 'T', mac);
-    if (!hmac_equal(mac, body))
-        return err_set(why, ERR_AUTH, "peer %s has another token",
-                       c->link->peer->name);
-    opened(c, why);
-    return 0;
-}
-
-static int handshake_in(struct conn *c, const struct wire_header *h,
-                        const uint8_t *body, struct why *why)
-{
-    enum stage stage = c->hs->stage;
-    if (h->type == WIRE_HELLO && stage == HELLO_WAITED)
-        return hello_in(c, body, h->bytes, why);
-    if (h->type == WIRE_PROOF && stage == PROOF_WAITED)
-        return proof_in(c, body, why);
-    if (h->type == WIRE_WELCOME && stage == HELLO_SENT)
-        return welcome_in(c, body, h->bytes, why);
-    if (h->type == WIRE_READY && (stage == HELLO_SENT || stage == PROOF_SENT))
-        return ready_in(c, h, body, why);
-    return err_set(why, ERR_FORMAT, "frame of type %u in the handshake",
-                   h->type);
+    if (!c->dead) conn_watch(c);
 }
 
 /* ---- receiving ---- */
@@ -835,7 +481,7 @@ static void sink_buffered(struct conn *c)
         cursor_copy(&c->sink_at, c->rx + c->rx_from, n, true);
     } else if (c->sink == SINK_WRITE) {
         /* Piece by piece, each under its registration. */
-        uint64_t left = piece_left(&c->sink_at);
+        uint64_t left = cursor_piece_left(&c->sink_at);
         struct held held = {.count = 0};
         if (n > left) n = left;
         c->refused = frames_enter(c, c->sink_at.pieces + c->sink_at.at, 1,
@@ -1003,14 +649,14 @@ static void conn_read(struct conn *c)
         budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
         rx_parse(c);
     }
-    if (!c->dead) watch_events(c);
+    if (!c->dead) conn_watch(c);
 }
 
 void conn_resume(struct conn *c)
 {
     c->paused = false;
     rx_parse(c);
-    if (!c->dead) watch_events(c);
+    if (!c->dead) conn_watch(c);
 }
 
 void conn_event(struct conn *c, uint32_t events)
@@ -1023,7 +669,7 @@ void conn_event(struct conn *c, uint32_t events)
     }
     if (c->dead) return;
     if (c->hs && c->hs->stage == CONNECTING) {
-        connected(c);
+        handshake_begin(c);
         return;
     }
     /* An initiator that is gone has given up what is still unread. */

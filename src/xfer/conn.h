@@ -123,11 +123,19 @@ bool conn_destroy(struct conn *c);
 void conn_resume(struct conn *c); /* reads again after paused */
 
 void conn_move(struct conn *c); /* at the end of the turn, when moving */
+void conn_flush_later(struct conn *c);
+void conn_watch(struct conn *c); /* asks epoll for what it needs now */
+
+/* handshake.c: the socket is connected; a frame while it is not open. */
+void handshake_begin(struct conn *c);
+int handshake_in(struct conn *c, const struct wire_header *h,
+                 const uint8_t *body, struct why *why);
 
 /* Cursor: iovecs or copies of what comes next, and going on. */
 int cursor_iov(const struct cursor *at, struct iovec *iov, int max,
                uint64_t bytes_max, size_t *pieces /* they touch; or NULL */);
 bool cursor_small(const struct cursor *at); /* next rows are tiny */
+uint64_t cursor_piece_left(const struct cursor *at);
 size_t cursor_copy(struct cursor *at, uint8_t *buffer, size_t n, bool out);
 void cursor_advance(struct cursor *at, uint64_t n);
 

@@ -54,6 +54,16 @@ enum {
     XFER_VIA_HOST = XFER_VIA_MEMFD | XFER_VIA_CMA | XFER_VIA_UNIX,
 };
 
+/* Bytes from the first of rows to behind the last. */
+static inline uint64_t rows_span(uint64_t bytes, uint32_t rows, uint64_t pitch)
+{
+    return rows > 1 ? pitch * (rows - 1) + bytes : bytes;
+}
+static inline uint64_t op_remote_span(const struct xfer_op *op)
+{
+    return rows_span(op->bytes, op->rows, op->remote_pitch);
+}
+
 /* ---- memory (mem.c) ---- */
 
 /* A remote range that a copying way reaches: a region of the peer, or, in the

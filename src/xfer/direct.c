@@ -22,12 +22,6 @@ enum { FENCE_BYTES = 4096 };
 
 /* ---- the initiator's view: places ---- */
 
-static uint64_t op_span(const struct xfer_op *op)
-{
-    return op->rows > 1 ? op->remote_pitch * (op->rows - 1) + op->bytes
-                        : op->bytes;
-}
-
 static struct xfer_place *place_below(struct xfer_link *link, uint64_t addr)
 {
     size_t lo = 0, hi = link->place_count;
@@ -44,7 +38,7 @@ static struct xfer_place *place_below(struct xfer_link *link, uint64_t addr)
 struct xfer_place *link_place(struct xfer_link *link, const struct xfer_op *op)
 {
     struct xfer_place *place;
-    uint64_t span = op_span(op);
+    uint64_t span = op_remote_span(op);
     if (link->self) {
         struct xfer_mem *mem = mem_at(link->x, op->remote, span);
         place = mem ? &mem->place : NULL;

@@ -167,8 +167,7 @@ static int data_in(struct conn *c, const struct wire_header *h, struct why *why)
 static int piece_check(struct xfer *x, const struct xfer_piece *p,
                        unsigned access, uint64_t key, struct xfer_mem **mem)
 {
-    uint64_t span =
-        p->rows > 1 ? p->local_pitch * (p->rows - 1) + p->bytes : p->bytes;
+    uint64_t span = rows_span(p->bytes, p->rows, p->local_pitch);
     *mem = mem_at(x, (uintptr_t)p->local, span);
     if (!*mem || !((*mem)->access & access)) return ERR_RANGE;
     return key && key != (*mem)->key ? ERR_STALE : 0;
@@ -177,8 +176,7 @@ static int piece_check(struct xfer *x, const struct xfer_piece *p,
 static void note_refused(struct conn *c, const struct xfer_piece *p)
 {
     c->refused_addr = (uintptr_t)p->local;
-    c->refused_bytes =
-        p->rows > 1 ? p->local_pitch * (p->rows - 1) + p->bytes : p->bytes;
+    c->refused_bytes = rows_span(p->bytes, p->rows, p->local_pitch);
 }
 
 int frames_enter(struct conn *c, const struct xfer_piece *pieces, size_t count,

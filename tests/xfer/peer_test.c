@@ -2,14 +2,12 @@
 #include "tests/test.h"
 
 #include "base/mem.h"
+#include "tests/xfer/stranger.h"
 #include "tests/xfer/target.h"
 #include "xfer/hmac.h"
 #include "xfer/wire.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/socket.h>
 
 enum { MS = 20000, BATCHES = 60 };
 
@@ -355,20 +353,7 @@ static void tokens_must_match(void **state)
 
 static int dial(struct xfer *x)
 {
-    struct sockaddr_in in = {.sin_family = AF_INET,
-                             .sin_port = htons(xfer_port(x)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof in), 0);
-    return fd;
-}
-
-static void expect_closed(int fd)
-{
-    char bytes[256];
-    while (recv(fd, bytes, sizeof bytes, 0) > 0) {
-    }
-    close(fd);
+    return stranger_dial(xfer_port(x));
 }
 
 static void send_header(int fd, struct wire_header h)
@@ -394,13 +379,13 @@ static void strangers_stop_nobody(void **state)
                            .type = WIRE_WRITE, .count = 1, .bytes = 10});
     send_header(giant,
                 (struct wire_header){.type = WIRE_HELLO, .bytes = 1ull << 60});
-    expect_closed(rude);
-    expect_closed(early);
-    expect_closed(giant);
+    stranger_expect_closed(rude);
+    stranger_expect_closed(early);
+    stranger_expect_closed(giant);
     assert_int_equal(xfer_peer_open(b, xfer_name(x), &peer, &why), 0);
     if (xfer_peer_wait(peer, MS, &why)) fail_msg("%s", why.text);
     for (int i = 0; i < 200; i++)
-        expect_closed(silent[i]);
+        stranger_expect_closed(silent[i]);
     struct xfer_stats stats;
     xfer_stats_get(x, &stats);
     assert_true(stats.rejected >= 203);
@@ -465,7 +450,7 @@ static void malformed_frames_end_the_link(void **state)
     /* Lanes without a control connection belong to no link. */
     int fd = speak(x, WIRE_DATA_LANE, 1, &ready);
     assert_int_equal(ready.count, -ERR_PEER);
-    expect_closed(fd);
+    stranger_expect_closed(fd);
     fd = dial(x);
     close(fd);
     /* Sums that do not match, rows that overlap, frames of the other side. */
@@ -484,8 +469,8 @@ static void malformed_frames_end_the_link(void **state)
         if (i == 1) send_write(fd, h, rows);
         h.type = i > 1 ? types[i - 2] : WIRE_WRITE;
         if (i > 1) send_header(fd, h);
-        expect_closed(fd);
-        expect_closed(control);
+        stranger_expect_closed(fd);
+        stranger_expect_closed(control);
     }
     /* Half a payload, then nothing: applied as far as it came, no more. */
     int control = speak(x, WIRE_CONTROL, 99, &ready);

@@ -1,14 +1,11 @@
 #include "tests/test.h"
 
 #include "base/mem.h"
+#include "tests/xfer/stranger.h"
 #include "xfer/store.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { MS = 10000 };
 
@@ -193,23 +190,7 @@ static void waiting_ends_with_the_key(void **state)
 
 static int dial(const char *url)
 {
-    struct sockaddr_in in = {.sin_family = AF_INET,
-                             .sin_port =
-                                 htons((uint16_t)atoi(strrchr(url, ':') + 1)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof in), 0);
-    return fd;
-}
-
-/* True when the other side has closed. */
-static void expect_closed(int fd)
-{
-    char bytes[256];
-    ssize_t n;
-    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
-    }
-    close(fd);
+    return stranger_dial(atoi(strrchr(url, ':') + 1));
 }
 
 static void strangers_stop_nobody(void **state)
@@ -224,7 +205,7 @@ static void strangers_stop_nobody(void **state)
     int rude = dial(url);
     assert_int_equal(
         send(rude, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL), 27);
-    expect_closed(rude);
+    stranger_expect_closed(rude);
     /* A length of 4 GiB, and a request before hello. */
     static const unsigned char giant[16] = {0xff, 0xff, 0xff, 0xff, 16};
     static const unsigned char early[16] = {16, 0, 0, 0, 17};
@@ -232,8 +213,8 @@ static void strangers_stop_nobody(void **state)
     assert_int_equal(send(fds[0], giant, 16, MSG_NOSIGNAL), 16);
     assert_int_equal(send(fds[1], early, 16, MSG_NOSIGNAL), 16);
     assert_int_equal(send(fds[1], early, 16, MSG_NOSIGNAL), 16);
-    expect_closed(fds[0]);
-    expect_closed(fds[1]);
+    stranger_expect_closed(fds[0]);
+    stranger_expect_closed(fds[1]);
     assert_int_equal(xfer_store_set(f.a, "k", "v", 1, MS, NULL), 0);
     expect(f.b, "k", "v");
     struct xfer_store_client *late;
@@ -241,7 +222,7 @@ static void strangers_stop_nobody(void **state)
     expect(late, "k", "v");
     xfer_store_disconnect(late);
     for (int i = 0; i < 100; i++)
-        expect_closed(silent[i]); /* after a second at the latest */
+        stranger_expect_closed(silent[i]); /* after a second at the latest */
     stop(&f);
 }
 
