@@ -209,6 +209,9 @@ ALWAYS void run_add(enum dtype type, int T, const vi w[8], vf d, vf e,
     }
 }
 
+/* How far ahead of their use the fused kernels ask for weights. */
+enum { PREFETCH_BYTES = 1024 };
+
 /* P packed panels times T tokens. */
 ALWAYS void fused_blocks(enum dtype type, int P, int T, const struct tile *tile,
                          size_t first)
@@ -227,12 +230,17 @@ ALWAYS void fused_blocks(enum dtype type, int P, int T, const struct tile *tile,
             UNROLLED (p, P) {
                 const uint8_t *head = panel + (size_t)p * tile->panel_stride;
                 const uint8_t *run = head + fmt.head + r * fmt.run;
+                UNROLLED (line, (fmt.run + fmt.head + 63) / 64)
+                    __builtin_prefetch(run + PREFETCH_BYTES + 64 * line);
                 UNROLLED (part, PARTS) {
                     vi w[8];
                     vf d, e;
                     run_groups(type, run, part, w);
                     run_scales(type, head, run, part, &d, &e);
                     run_add(type, T, w, d, e, x, f + (p * PARTS + part) * T);
+                    /* Or gcc loads all panels' weights first and stores
+                     * them on the stack. */
+                    __asm__ volatile("" ::: "memory");
                 }
             }
         }
@@ -360,14 +368,18 @@ ALWAYS void fused_floats(enum dtype type, int P, int T, const struct tile *tile,
     const float *x = tile->x;
     int step = type == DTYPE_BF16 ? 2 : 1;
     size_t cols = tile->cols / (size_t)step * (size_t)step;
+    size_t column_bytes = ROWS * dtype_block_bytes(type);
     vf f[PANELS_MAX * PARTS * 4];
     UNROLLED (i, P * PARTS * T)
         f[i] = (vf){0};
     for (size_t k = 0; k < cols; k += (size_t)step) {
         UNROLLED (i, P * PARTS) {
             vf w[2];
-            columns(type, panel + (size_t)(i / PARTS) * tile->panel_stride, k,
-                    i % PARTS, w);
+            const uint8_t *from =
+                panel + (size_t)(i / PARTS) * tile->panel_stride;
+            columns(type, from, k, i % PARTS, w);
+            if (i % PARTS == 0)
+                __builtin_prefetch(from + k * column_bytes + PREFETCH_BYTES);
             UNROLLED (c, step)
                 UNROLLED (t, T)
                     f[i * T + t] = vf_fma(
