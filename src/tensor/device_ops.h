@@ -84,8 +84,9 @@ int host_device_sync(struct device *dev, struct why *why);
 static inline size_t kv_offset(const struct op_kv *kv, const uint32_t *pages,
                                size_t t)
 {
-    size_t token = (size_t)pages[t / kv->page_tokens] * kv->page_tokens +
-                   t % kv->page_tokens;
+    int shift = __builtin_ctz(kv->page_tokens); /* no division per token */
+    size_t token =
+        ((size_t)pages[t >> shift] << shift) + (t & (kv->page_tokens - 1));
     return token * kv->kv_heads * kv->head_dim * dtype_block_bytes(kv->type);
 }
 
