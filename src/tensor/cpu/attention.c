@@ -2,12 +2,15 @@
  *
  * A tile is up to ATTEND_ROWS rows of one sequence and one kv head, so that
  * a block of K and V is loaded once for all heads of the group. Where there
- * are fewer tiles than it takes to keep the workers busy and the context is
- * long, each segment of a tile is a chunk of its own, and the parts are
- * merged afterwards in the same order as one worker would have. */
+ * are fewer tiles than it takes to keep the workers busy, or only few rows
+ * (a decode step: then it pays to read all heads of a token's K and V at
+ * about the same time), each segment of a tile is a chunk of its own, and the
+ * parts are merged afterwards in the same order as one worker would have. */
 #include "tensor/cpu/cpu.h"
 
 #include <string.h>
+
+enum { FEW_ROWS = 16 };
 
 size_t attention_scratch_bytes(void)
 {
@@ -81,9 +84,9 @@ static float *tile_parts(const struct job *job, size_t tile)
 static void part_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
-    size_t tile = chunk / job->longest;
+    size_t tile = chunk % job->tiles; /* heads of a segment together */
     struct attend a = tile_at(job, tile, worker);
-    a.segment = chunk % job->longest;
+    a.segment = chunk / job->tiles;
     if (a.segment >= tile_segments(&a)) return;
     a.parts = tile_parts(job, tile) +
               a.segment * a.count * ((size_t)job->kv->head_dim + 2);
@@ -125,8 +128,8 @@ void cpu_attention(struct device *dev, float *out, const float *q,
     job.part_floats = rows * (kv->head_dim + 2);
     bool fits = job.tiles * job.longest * job.part_floats * sizeof *out <=
                 PARTIALS_BYTES;
-    if (job.longest > 1 && fits && dev->threads > 1 &&
-        job.tiles < 4 * (size_t)dev->threads) {
+    if (job.longest > 1 && fits &&
+        (rows <= FEW_ROWS || job.tiles < 4 * (size_t)dev->threads)) {
         pool_run(cpu->pool, part_run, &job, job.tiles * job.longest);
         pool_run(cpu->pool, merge_run, &job, job.tiles);
     } else {

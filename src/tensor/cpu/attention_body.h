@@ -308,6 +308,152 @@ static void pv_block(const struct attend *a, size_t r0, size_t t0, size_t t)
     }
 }
 
+/* --- few rows ---------------------------------------------------------- */
+
+/* The same sums for the rows of one token (a decode step), where loading K
+ * and V costs more than using them: they are converted and turned around in
+ * registers and never stored. */
+
+ALWAYS vf elements_load(enum dtype type, const char *p)
+{
+    return type == DTYPE_F32   ? (vf)vi_load(p)
+           : type == DTYPE_F16 ? vf_of_f16(p)
+                               : vf_of_bf16(p);
+}
+
+/* R rows of q [d][R] times L tokens, n of which exist. */
+ALWAYS void qk_direct(enum dtype type, int R, const float *q,
+                      const char *const k[L], size_t n, size_t d, float *p)
+{
+    size_t size = type == DTYPE_F32 ? 4 : 2;
+    vf f[8];
+    UNROLLED (r, R)
+        f[r] = (vf){0};
+    for (size_t c = 0; c < d; c += L) {
+        vf m[L];
+        UNROLLED (i, L)
+            m[i] =
+                (size_t)i < n ? elements_load(type, k[i] + c * size) : (vf){0};
+        vf_transpose(m);
+        UNROLLED (i, L)
+            UNROLLED (r, R)
+                f[r] = vf_fma(vf_set(q[(c + (size_t)i) * R + (size_t)r]), m[i],
+                              f[r]);
+    }
+    UNROLLED (r, R)
+        vf_store(p + r * SEGMENT, f[r]);
+}
+
+/* R rows times C vectors of V (at v[t] + c0) over n tokens. */
+ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
+                      size_t n, const float *p, float *sum)
+{
+    size_t size = type == DTYPE_F32 ? 4 : 2;
+    vf f[4 * PV_VECS];
+    UNROLLED (i, R * C)
+        f[i] = (vf){0};
+    for (size_t t = 0; t < n; t++) {
+        vf x[PV_VECS];
+        UNROLLED (c, C)
+            x[c] = elements_load(type, v[t] + (size_t)c * L * size);
+        UNROLLED (r, R) {
+            vf w = vf_set(p[(size_t)r * SEGMENT + t]);
+            UNROLLED (c, C)
+                f[r * C + c] = vf_fma(w, x[c], f[r * C + c]);
+        }
+    }
+    UNROLLED (r, R)
+        UNROLLED (c, C)
+            vf_store(sum + r * OP_HEAD_DIM_MAX + c * L, f[r * C + c]);
+}
+
+ALWAYS void qk_rows(enum dtype type, size_t rows, const float *q,
+                    const char *const k[L], size_t n, size_t d, float *p)
+{
+    switch (rows) {
+#if VEC_AVX512
+    case 8: qk_direct(type, 8, q, k, n, d, p); break;
+#else
+    case 6: qk_direct(type, 6, q, k, n, d, p); break;
+#endif
+    case 4: qk_direct(type, 4, q, k, n, d, p); break;
+    case 3: qk_direct(type, 3, q, k, n, d, p); break;
+    case 2: qk_direct(type, 2, q, k, n, d, p); break;
+    default: qk_direct(type, 1, q, k, n, d, p);
+    }
+}
+
+ALWAYS void pv_rows(enum dtype type, int C, size_t rows, const char *const *v,
+                    size_t n, const float *p, float *sum)
+{
+    switch (rows) {
+    case 4: pv_direct(type, 4, C, v, n, p, sum); break;
+    case 3: pv_direct(type, 3, C, v, n, p, sum); break;
+    case 2: pv_direct(type, 2, C, v, n, p, sum); break;
+    default: pv_direct(type, 1, C, v, n, p, sum);
+    }
+}
+
+/* segment_run for the rows of one token. */
+ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
+{
+    static const uint8_t v_groups[] = {4, 3, 2, 1};
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim, size = type == DTYPE_F32 ? 4 : 2, n;
+    size_t tokens = row_sees(a, 0, t0), end = a->seen + a->first / a->ratio;
+    const char *at[SEGMENT + L];
+    for (size_t t = 0; t < tokens; t++)
+        at[t] = (const char *)a->kv->k + token_at(a, t0 + t);
+    for (size_t t = 0; t < tokens; t += L) {
+        for (size_t i = t + L; i < t + 2 * L && t0 + i < end; i++)
+            token_prefetch(a, a->kv->k, t0 + i);
+        size_t some = tokens - t < L ? tokens - t : L;
+        for (size_t r = 0; r < a->count; r += n) {
+            n = rows_group(qk_groups, a->count - r);
+            qk_rows(type, n, s->q + r * d, at + t, some, d, s->p[r] + t);
+        }
+    }
+    for (size_t r = 0; r < a->count; r++)
+        row_softmax(s->p[r], tokens, &s->max[r], &s->total[r]);
+    for (size_t t = 0; t < tokens; t++) {
+        at[t] = (const char *)a->kv->v + token_at(a, t0 + t);
+        for (size_t i = 0; i < d * size; i += 64)
+            __builtin_prefetch(at[t] + i, 0, 2);
+    }
+    for (size_t c = 0, vecs; c < d; c += vecs * L) {
+        vecs = (d - c) / L >= PV_VECS ? PV_VECS : (d - c) / L >= 2 ? 2 : 1;
+        for (size_t r = 0; r < a->count; r += n) {
+            n = rows_group(v_groups, a->count - r);
+            const float *p = s->p[r];
+            float *sum = s->sum[r] + c;
+            if (vecs == PV_VECS)
+                pv_rows(type, PV_VECS, n, at, tokens, p, sum);
+            else if (vecs == 2)
+                pv_rows(type, 2, n, at, tokens, p, sum);
+            else
+                pv_rows(type, 1, n, at, tokens, p, sum);
+        }
+        for (size_t t = 0; t < tokens; t++)
+            at[t] += vecs * L * size;
+    }
+}
+
+static bool is_direct(const struct attend *a)
+{
+    return a->count <= 8 && a->kv->head_dim % L == 0 &&
+           a->first / a->ratio == (a->first + a->count - 1) / a->ratio;
+}
+
+static __attribute__((noinline)) void segment_few(const struct attend *a,
+                                                  size_t t0)
+{
+    switch (a->kv->type) {
+    case DTYPE_F32: segment_direct(DTYPE_F32, a, t0); break;
+    case DTYPE_F16: segment_direct(DTYPE_F16, a, t0); break;
+    default: segment_direct(DTYPE_BF16, a, t0);
+    }
+}
+
 /* --- segments ---------------------------------------------------------- */
 
 /* max, total and sum of all rows over segment g. Returns the first row that
@@ -318,6 +464,10 @@ static size_t segment_run(const struct attend *a, size_t g)
     size_t t0 = g * SEGMENT, d = a->kv->head_dim, r0 = 0, n;
     size_t tokens = row_sees(a, a->count - 1, t0); /* the last sees most */
     size_t end = a->seen + (a->first + a->count - 1) / a->ratio;
+    if (is_direct(a)) {
+        segment_few(a, t0);
+        return 0;
+    }
     while (row_sees(a, r0, t0) == 0)
         r0++;
     k_load(a, t0, tokens, end);

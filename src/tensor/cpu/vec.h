@@ -104,6 +104,27 @@ ALWAYS vf vf_pick(vi mask, vf yes, vf no)
 }
 
 /* L bytes, halves, as integers. */
+#if VEC_AVX512
+ALWAYS vi vi_of_bytes(const void *p)
+{
+    return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128(p));
+}
+
+ALWAYS vi vi_of_halves(const void *p)
+{
+    return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
+#elif VEC_AVX2
+ALWAYS vi vi_of_bytes(const void *p)
+{
+    return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64(p));
+}
+
+ALWAYS vi vi_of_halves(const void *p)
+{
+    return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128(p));
+}
+#else
 ALWAYS vi vi_of_bytes(const void *p)
 {
     return __builtin_convertvector(*(const byte_any *)p, vi);
@@ -113,6 +134,7 @@ ALWAYS vi vi_of_halves(const void *p)
 {
     return __builtin_convertvector(*(const half_any *)p, vi);
 }
+#endif
 
 ALWAYS vf vf_of_bf16(const void *p)
 {
