@@ -264,6 +264,12 @@ static int open_xfer(struct server *s, struct why *why)
              "session %s, backend %s: memory mapping or CMA on one "
              "host, else TCP",
              xfer_name(s->xfer), o->transfer_backend);
+    if (!o->transfer_token && strncmp(advertised(o), "127.", 4) != 0 &&
+        strcmp(advertised(o), "localhost") != 0)
+        log_warn("xfer",
+                 "whoever reaches %s may write KV pages; set the same "
+                 "BATON_TRANSFER_TOKEN on both sides to allow only each other",
+                 xfer_name(s->xfer));
     if (o->transfer_protocol)
         log_info("xfer",
                  "ASCEND_MF_TRANSFER_PROTOCOL=%s has no effect here: there is "
@@ -367,6 +373,7 @@ static int open_serve(struct server *s, struct why *why)
         .enable_cache_report = o->enable_cache_report,
         .enable_metrics = true,
         .model_sampling = strcmp(o->sampling_defaults, "model") == 0,
+        .plain_health = o->plain_health,
         .health_timeout_ms = (uint32_t)o->health_timeout_ms};
     int rc = serve_open(&s->serve, &so, why);
     if (rc) return rc;

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define AT(f) offsetof(struct server_options, f)
 
@@ -253,6 +254,9 @@ static int read_env(struct server_options *o, struct why *why)
                             numbers[i].field, why);
         if (rc) return rc;
     }
+    const char *generate = getenv("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION");
+    o->plain_health = generate && (strcmp(generate, "0") == 0 ||
+                                   strcasecmp(generate, "false") == 0);
     o->store_url = getenv("ASCEND_MF_STORE_URL");
     o->transfer_protocol = getenv("ASCEND_MF_TRANSFER_PROTOCOL");
     o->transfer_token = getenv("BATON_TRANSFER_TOKEN");

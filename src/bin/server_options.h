@@ -36,6 +36,7 @@ struct server_options {
     int64_t bootstrap_timeout_ms, waiting_timeout_ms;
     int64_t heartbeat_interval_ms, heartbeat_max_failure;
     int64_t health_timeout_ms;
+    bool plain_health; /* SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=0 */
 };
 
 /* Fills *out, starts the log (level, role), then logs, once each, what was

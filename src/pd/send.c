@@ -260,17 +260,16 @@ static int ops_reserve(struct pd_send *send, size_t n)
     return 0;
 }
 
-/* count consecutive pages from src on, to dst on, in all buffers; returns how
- * many ops that took. */
+/* Consecutive pages from src on, to dst on, in all buffers: bytes of each.
+ * Returns how many ops that took. */
 static size_t run_ops(const struct send_room *r, struct xfer_op *ops,
-                      kv_page src, uint32_t dst, uint32_t count)
+                      kv_page src, uint32_t dst, uint64_t bytes)
 {
     const struct kv_pool *pool = r->base.core->options.pool;
     const struct pd_decode *d = r->decode;
     uint64_t page_bytes = d->reg.page_bytes;
     uint32_t buffers = d->reg.kv_count;
-    struct xfer_op op = {
-        .kind = XFER_WRITE, .rows = 1, .bytes = count * page_bytes};
+    struct xfer_op op = {.kind = XFER_WRITE, .rows = 1, .bytes = bytes};
     if (d->pitch) {
         char *base = kv_pool_buffer(pool, 0);
         op.rows = buffers;
@@ -305,11 +304,16 @@ static int submit(struct send_room *r, size_t op_count, struct why *why)
     return 0;
 }
 
-/* The pages of the prompt up to page `upto` that were not sent yet. */
-static int write_pages(struct send_room *r, const kv_page *src, uint32_t upto,
-                       struct why *why)
+/* What was not sent yet of the prompt's first `tokens` tokens: whole pages,
+ * and behind the last chunk the tokens that the last page has (a page is token
+ * by token, so they are its first bytes). */
+static int write_pages(struct send_room *r, const kv_page *src, uint32_t tokens,
+                       bool last, struct why *why)
 {
     uint32_t page_tokens = r->base.core->layout.shape.page_tokens;
+    uint64_t page_bytes = r->decode->reg.page_bytes;
+    uint64_t token_bytes = page_bytes / page_tokens;
+    uint32_t upto = (tokens + (last ? page_tokens - 1 : 0)) / page_tokens;
     uint32_t prefix = r->prefix_tokens / page_tokens;
     uint32_t p = r->sent_pages > prefix ? r->sent_pages : prefix;
     size_t ops = 0, per_run = r->decode->pitch ? 1 : r->decode->reg.kv_count;
@@ -321,7 +325,10 @@ static int write_pages(struct send_room *r, const kv_page *src, uint32_t upto,
         while (p + n < upto && src[p + n] == src[p] + n &&
                r->dst[p + n - prefix] == dst + n)
             n++;
-        ops += run_ops(r, r->send->ops + ops, src[p], dst, n);
+        uint64_t bytes = n * page_bytes;
+        if (p + n == upto && last)
+            bytes -= (upto * page_tokens - tokens) * token_bytes;
+        ops += run_ops(r, r->send->ops + ops, src[p], dst, bytes);
         p += n;
     }
     r->sent_pages = upto;
@@ -416,11 +423,8 @@ void pd_send_done(struct pd_send *send, const struct xfer_done *done)
 
 static void on_chunk(struct send_room *r, struct engine_event *event)
 {
-    uint32_t page_tokens = r->base.core->layout.shape.page_tokens;
-    uint32_t upto =
-        event->last ? event->page_count : event->tokens / page_tokens;
     struct why why = {0};
-    int rc = write_pages(r, event->pages, upto, &why);
+    int rc = write_pages(r, event->pages, event->tokens, event->last, &why);
     if (event->last) {
         r->last = event;
         pd_room_enter(&r->base, PD_SEND);

@@ -63,6 +63,11 @@ class CommandLine(unittest.TestCase):
             os.truncate(weights, os.path.getsize(weights) - 1000)
             self.refused("--model-path", model, says=[os.path.basename(weights)])
 
+    def test_more_kv_than_memory(self):
+        model = make_model(self.folder.name + "/m", "llama")
+        self.refused("--model-path", model, "--max-total-tokens", 10**12,
+                     says=["--max-total-tokens", "GB"])
+
     def test_port_in_use(self):
         model = make_model(self.folder.name + "/m", "llama")
         with socket.socket() as s:
