@@ -25,7 +25,7 @@ check: deps
 
 format:
 	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' | \
-		xargs -r clang-format -i
+		xargs -r tools/clang-format -i
 
 test: check
 	@for m in $(MODES); do $(MAKE) --no-print-directory MODE=$$m all || exit 1; done

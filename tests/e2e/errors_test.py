@@ -253,6 +253,30 @@ class Failures(unittest.TestCase):
         other = make_model(self.folder.name + "/deep", "qwen3", 5, 3)
         self.mismatch(["--model-path", other], ["layers"])
 
+    def test_wrong_bootstrap_port(self):
+        self.pair = pair = Pair(self.model)
+        (nobody, port) = free_ports(2)
+        router = Process("router", [
+            "launch_router", "--pd-disaggregation", "--mini-lb",
+            "--disable-retries", "--prefill", pair.prefill.url, nobody,
+            "--decode", pair.decode.url, "--port", port])
+        router.wait_line("listening")
+        started = time.monotonic()
+        status, raw, _ = http("POST", "http://127.0.0.1:%d/generate" % port,
+                              {"text": "a b c"})
+        router.stop()
+        self.assertGreaterEqual(status, 500)
+        self.assertIn(str(nobody), raw.decode())
+        self.assertLess(time.monotonic() - started, LIMIT)
+        self.assertEqual(self.ask()[0], 200)
+
+    def test_device_that_is_not_there(self):
+        for device in ("cuda", "ascend"):
+            code, text = run(["launch_server", "--model-path", self.model,
+                              "--device", device])
+            self.assertEqual(code, 1)
+            self.assertIn(device, text)
+
     def test_store_that_is_not_there(self):
         (port,) = free_ports(1)
         env = {"ASCEND_MF_STORE_URL": "tcp://127.0.0.1:%d" % port}
