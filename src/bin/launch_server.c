@@ -27,6 +27,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Rooms at once: a bound for a flood, far above what runs, so that requests
+ * wait for their turn as they do in a colocated server. Each has an aux row of
+ * about 1.5 KB, touched when used. */
+enum { ROOMS = 8192 };
+
 struct server {
     struct server_options o;
     enum pd_mode mode;
@@ -336,7 +341,7 @@ static int open_node(struct server *s, struct why *why)
         .bootstrap_host = bootstrap_host(o, host, sizeof host),
         .fingerprint = model_fingerprint(s->model),
         .kv_cache_dtype = o->kv_cache_dtype,
-        .max_requests = (uint32_t)o->max_running_requests,
+        .max_requests = ROOMS / 2,
         .bootstrap_timeout_ms = (uint32_t)o->bootstrap_timeout_ms,
         .waiting_timeout_ms = (uint32_t)o->waiting_timeout_ms,
         .heartbeat_interval_ms = (uint32_t)o->heartbeat_interval_ms,
