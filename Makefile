@@ -5,6 +5,7 @@
 #   make quickstart  build, fetch a small real model, run the PD cluster
 #                    (MODEL=path serves another one, ONCE=1 stops after it)
 #   make check       layers, headers alone, format
+#   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make bench       engine benchmark on the quickstart model
 #   make format      clang-format in place
 MODE ?= release
@@ -38,10 +39,18 @@ quick: check
 quickstart: deps
 	@tools/quickstart
 
+S ?= 60
+fuzz: deps
+	@CC=clang-14 cmake -S . -B build/fuzz -G Ninja -DBATON_MODE=fuzz --log-level=WARNING
+	@ninja -C build/fuzz $(T)
+	@mkdir -p build/fuzz/corpus/$(T)
+	@build/fuzz/tests/$(T) -max_total_time=$(S) -timeout=10 \
+		build/fuzz/corpus/$(T) tests/fuzz/corpus/$(T)
+
 bench: all
 	@tools/quickstart --bench
 
 clean:
 	rm -rf build
 
-.PHONY: all deps check format test quick quickstart bench clean
+.PHONY: all deps check format test quick quickstart fuzz bench clean

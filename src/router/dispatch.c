@@ -235,7 +235,7 @@ static void fail(struct session *s, int status, enum stats_error kind,
     struct buf b;
     buf_init(&b, 1 << 16);
     /* Behind a cut event, its lines must be ended first. */
-    if (s->relayed) buf_puts(&b, "\n\n" + s->line_tail);
+    if (s->relayed) buf_puts(&b, &"\n\n"[s->line_tail]);
     buf_puts(&b, "data: {\"error\": {\"message\": \"");
     buf_json(&b, text, strlen(text));
     buf_printf(&b, "\", \"type\": \"%s\", \"code\": %d}}\n\ndata: [DONE]\n\n",

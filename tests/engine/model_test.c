@@ -63,7 +63,7 @@ static void same_everywhere(const char *name, enum dtype type, enum dtype kv)
 
     struct why why = {0};
     struct device *dev;
-    struct model *model;
+    struct model *model = NULL;
     const struct device_options device = {.kind = "cpu", .threads = 2};
     const struct model_options options = {
         .path = path, .max_tokens = 300, .max_logits = 64};
@@ -106,7 +106,7 @@ static void same_everywhere(const char *name, enum dtype type, enum dtype kv)
     rig_init(&prefill, &o);
     /* One engine thread at a time may call a model: decode has its own. */
     struct device *dev2;
-    struct model *model2;
+    struct model *model2 = NULL;
     if (device_open(&dev2, &device, &why) ||
         model_open(&model2, dev2, &options, &why))
         fail_msg("%s", why.text);

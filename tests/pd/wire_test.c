@@ -426,8 +426,8 @@ static void rank_bodies(void **state)
         "{\"rank_ip\":\"h\",\"rank_port\":7,\"role\":\"Decode\"}",
         "{\"rank_ip\":\"h\",\"rank_port\":7,\"attn_tp_size\":0}",
         "{\"rank_ip\":\"h\",\"rank_port\":7,\"attn_tp_rank\":1}",
-        "{\"rank_ip\":\"h\",\"rank_port\":7,\"attn_tp_size\":4096,"
-        "\"pp_size\":4096}",
+        ("{\"rank_ip\":\"h\",\"rank_port\":7,\"attn_tp_size\":4096,"
+         "\"pp_size\":4096}"),
     };
     for (size_t i = 0; i < COUNT(bad); i++) {
         json_t *body = parse(bad[i]);

@@ -129,8 +129,8 @@ static void clients_own_bootstrap_fields_are_dropped(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "{\"bootstrap_room\": 5, \"a\": 1, \"bootstrap_host\": \"evil\", "
-        "\"b\": 2, \"bootstrap_port\": [1]}",
+        ("{\"bootstrap_room\": 5, \"a\": 1, \"bootstrap_host\": \"evil\", "
+         "\"b\": 2, \"bootstrap_port\": [1]}"),
         "{\"a\": 1, \"\\u0062ootstrap_room\": 5, \"b\": 2}",
         "{\"a\": 1, \"b\": 2, \"bootstrap_room\": 5}",
         "{\"a\": 1,\"bootstrap_room\": 5,\"bootstrap_room\": 6,\"b\": 2}"};

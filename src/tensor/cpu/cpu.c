@@ -4,6 +4,9 @@
 
 #include "base/mem.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,10 +20,17 @@ static bool has_any(void)
 }
 
 #if defined(__x86_64__)
+/* clang 14 does not know "f16c" by name. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           has_f16c();
 }
 
 static bool has_avx512(void)
