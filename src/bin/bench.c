@@ -254,15 +254,19 @@ static void print_result(const struct bench *b, struct rig *r,
     double gbs = step_bytes * res->decode_rate / (double)b->batch * 1e-9;
     const struct roofline *lim = &res->limit;
     if (b->json) {
+        struct buf path;
+        buf_init(&path, 1 << 16);
+        buf_json(&path, b->model_path, strlen(b->model_path));
         printf("{\"model\":\"%s\",\"arch\":\"%s\",\"weights\":\"%s\","
                "\"weight_bytes\":%zu,\"kv_dtype\":\"%s\",\"device\":\"%s\","
                "\"threads\":%d,\"prompt\":%" PRId64 ",\"gen\":%" PRId64
                ",\"batch\":%" PRId64 ",\"chunk\":%" PRId64
                ",\"repeat\":%" PRId64 ",\n",
-               b->model_path, c->arch, dtype_name(c->dtype),
+               path.data, c->arch, dtype_name(c->dtype),
                model_weight_bytes(r->model), dtype_name(shape->type),
                device_describe(r->device), device_threads(r->device), b->prompt,
                b->gen, b->batch, b->chunk, b->repeat);
+        buf_fini(&path);
         printf(" \"prefill_tokens_per_s\":%.2f,\"prefill_spread\":%.3f,"
                "\"prefill_gops\":%.1f,\"decode_tokens_per_s\":%.2f,"
                "\"decode_spread\":%.3f,\"decode_gb_per_s\":%.3f,\n",
