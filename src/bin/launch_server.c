@@ -36,6 +36,7 @@ struct server {
     struct server_options o;
     enum pd_mode mode;
     uint64_t started_us;
+    uint64_t available; /* bytes of memory, before the weights took theirs */
     struct device *device;
     struct model *model;
     struct xfer *xfer;
@@ -148,7 +149,7 @@ static int plan_pages(struct server *s, const struct kv_shape *shape,
                       uint32_t *pages, struct why *why)
 {
     const struct server_options *o = &s->o;
-    uint64_t available = memory_available();
+    uint64_t available = s->available;
     uint64_t weights = model_weight_bytes(s->model);
     uint64_t budget = (uint64_t)((double)available * o->mem_fraction);
     uint64_t page = kv_shape_slab_bytes(shape, 1);
@@ -421,6 +422,7 @@ static int server_open(struct server *s, struct why *why)
     static const int signals[] = {SIGINT, SIGTERM};
     static int (*const steps[])(struct server *, struct why *) = {
         open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
+    s->available = memory_available();
     int rc = loop_create(&s->loop, why);
     if (!rc) rc = loop_signals(s->loop, signals, 2, on_signal, s, why);
     for (size_t i = 0; i < sizeof steps / sizeof *steps && !rc; i++)

@@ -3,10 +3,15 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 int json_parse(json_t **out, const char *bytes, size_t n, struct why *why)
 {
     json_error_t error;
+    *out = NULL;
+    /* jansson takes a NUL behind a value for white space. */
+    if (n && memchr(bytes, 0, n))
+        return err_set(why, ERR_FORMAT, "JSON with a NUL byte");
     *out = json_loadb(bytes, n,
                       JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY,
                       &error);
