@@ -59,7 +59,7 @@ struct model {
     float *gate, *up; /* [t, f]                                      */
     float *last;      /* [logit rows, n]                             */
     float *logits;    /* [logit rows, V] on the device               */
-    float *host;      /* [logit rows, V] for the caller              */
+    float *host;      /* logits in host memory; NULL: they lie there */
     uint64_t fingerprint;
 };
 

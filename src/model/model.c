@@ -53,8 +53,9 @@ static int alloc_activations(struct model *m, struct why *why)
     for (size_t i = 0; i < sizeof list / sizeof *list && !rc; i++)
         rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
     if (rc) return rc;
-    m->host = mem_try(rows * c->vocab, sizeof *m->host, 64);
-    if (!m->host)
+    if (!device_is_host(m->dev))
+        m->host = mem_try(rows * c->vocab, sizeof *m->host, 64);
+    if (!device_is_host(m->dev) && !m->host)
         return err_set(why, ERR_NOMEM, "logits of %zu rows of %u", rows,
                        c->vocab);
     return device_reserve(m->dev, t > rows ? t : rows, max3(n, hd, c->ffn),
@@ -236,9 +237,9 @@ int model_forward(struct model *m, const struct batch *batch,
     if (!rc) rc = check_seqs(batch, pool, why);
     if (rc) return rc;
     m->arch->forward(m, batch, pool);
-    device_read(m->dev, m->host, m->logits,
-                (size_t)batch->logit_count * m->config.vocab * sizeof *m->host);
+    size_t n = (size_t)batch->logit_count * m->config.vocab;
+    if (m->host) device_read(m->dev, m->host, m->logits, n * sizeof *m->host);
     rc = device_sync(m->dev, why);
-    if (!rc) *logits = m->host;
+    if (!rc) *logits = m->host ? m->host : m->logits;
     return rc;
 }

@@ -67,6 +67,11 @@ void device_write(struct device *dev, void *to, const void *host, size_t n)
     if (n) dev->ops->write(dev, to, host, n);
 }
 
+bool device_is_host(const struct device *dev)
+{
+    return dev->ops->read == host_device_read;
+}
+
 void device_read(struct device *dev, void *host, const void *from, size_t n)
 {
     if (n) dev->ops->read(dev, host, from, n);

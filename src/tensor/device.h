@@ -13,6 +13,8 @@
 #include "base/err.h"
 #include "tensor/tensor.h"
 
+#include <stdbool.h>
+
 struct device;
 
 struct device_options {
@@ -34,6 +36,8 @@ int device_threads(const struct device *dev);
 /* Zeroed device memory for activations, touched only as it is used. */
 int device_alloc(struct device *dev, void **out, size_t bytes, struct why *why);
 void device_free(struct device *dev, void *ptr);
+/* Is its memory host memory, so that results can be read where they lie? */
+bool device_is_host(const struct device *dev);
 /* Copies between host and device memory, in order with the operations. */
 void device_write(struct device *dev, void *to, const void *host, size_t n);
 void device_read(struct device *dev, void *host, const void *from, size_t n);
