@@ -2,7 +2,7 @@
 #include "base/mem.h"
 #include "model/file.h"
 #include "model/gguf.h"
-#include "text/template.h"
+#include "text/chat.h"
 #include "text/tokenizer.h"
 
 #include <stdio.h>
@@ -18,7 +18,7 @@ struct generation_defaults {
 
 struct assets {
     struct tokenizer *tokenizer;
-    struct template *chat; /* NULL: none */
+    struct chat *chat; /* NULL: none */
     struct generation_defaults defaults;
     bool has_defaults;
 };
@@ -145,10 +145,10 @@ static int open_folder(struct assets *assets, const char *dir, struct why *why)
 /* --- chat template --- */
 
 static int compile(struct assets *assets, const char *name, const char *source,
-                   size_t n, struct why *why)
+                   struct why *why)
 {
     struct why inner = {0};
-    int rc = template_compile(&assets->chat, source, n, &inner);
+    int rc = chat_create(&assets->chat, assets->tokenizer, source, &inner);
     if (rc) err_set(why, rc, "chat template of %s: %s", name, inner.text);
     return rc;
 }
@@ -159,8 +159,13 @@ static int compile_file(struct assets *assets, const char *path,
     struct model_file file;
     int rc = model_file_open(&file, path, why);
     if (rc) return rc;
-    rc = compile(assets, path, (const char *)file.bytes, file.size, why);
+    char *source = mem_dup_n(file.bytes, file.size);
+    if (strlen(source) == file.size)
+        rc = compile(assets, path, source, why);
+    else
+        rc = err_set(why, ERR_FORMAT, "chat template of %s: a NUL byte", path);
     model_file_close(&file);
+    mem_free(source);
     return rc;
 }
 
@@ -180,7 +185,7 @@ static int open_template(struct assets *assets, const char *given,
         return compile_file(assets, jinja, why);
     const char *source = tokenizer_chat_template(assets->tokenizer);
     if (!source) return 0;
-    return compile(assets, path, source, strlen(source), why);
+    return compile(assets, path, source, why);
 }
 
 /* --- generation defaults --- */
@@ -249,7 +254,7 @@ void assets_close(struct assets *assets)
 {
     if (!assets) return;
     tokenizer_destroy(assets->tokenizer);
-    template_destroy(assets->chat);
+    chat_destroy(assets->chat);
     json_decref(assets->defaults.params);
     mem_free(assets);
 }
@@ -257,27 +262,6 @@ void assets_close(struct assets *assets)
 const struct tokenizer *assets_tokenizer(const struct assets *assets)
 {
     return assets->tokenizer;
-}
-
-/* The variables that transformers' apply_chat_template gives a template; the
- * client's own come first and cannot replace these. */
-static json_t *chat_variables(const struct assets *assets,
-                              const json_t *messages, const json_t *tools,
-                              const json_t *variables)
-{
-    const char *bos = tokenizer_bos_text(assets->tokenizer);
-    const char *eos = tokenizer_eos_text(assets->tokenizer);
-    json_t *all = json_object();
-    if (*bos) json_object_set_new(all, "bos_token", json_string(bos));
-    if (*eos) json_object_set_new(all, "eos_token", json_string(eos));
-    json_object_update(all, (json_t *)(uintptr_t)variables);
-    json_object_set(all, "messages", (json_t *)(uintptr_t)messages);
-    if (tools)
-        json_object_set(all, "tools", (json_t *)(uintptr_t)tools);
-    else
-        json_object_set_new(all, "tools", json_null());
-    json_object_set_new(all, "add_generation_prompt", json_true());
-    return all;
 }
 
 int assets_render_chat(const struct assets *assets, const json_t *messages,
@@ -288,8 +272,9 @@ int assets_render_chat(const struct assets *assets, const json_t *messages,
         return err_set(why, ERR_INVALID,
                        "This model has no chat template: use /v1/completions, "
                        "or start the server with --chat-template FILE.");
-    json_t *all = chat_variables(assets, messages, tools, variables);
-    int rc = template_render(assets->chat, all, out, why);
-    json_decref(all);
-    return rc;
+    const struct chat_request request = {.messages = messages,
+                                         .tools = tools,
+                                         .kwargs = variables,
+                                         .add_generation_prompt = true};
+    return chat_render(assets->chat, &request, out, why);
 }

@@ -28,8 +28,8 @@ void assets_close(struct assets *assets); /* NULL is fine */
 
 const struct tokenizer *assets_tokenizer(const struct assets *assets);
 
-/* The prompt of a chat. messages: checked, contents are text; tools: a list or
- * NULL; variables: an object of further template variables. ERR_INVALID: the
+/* The prompt of a chat, as text/chat.h makes it. tools: a list or NULL;
+ * variables: an object of further template variables. ERR_INVALID: the
  * template refuses (its own words), or there is none. */
 int assets_render_chat(const struct assets *assets, const json_t *messages,
                        const json_t *tools, const json_t *variables,

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "serve/ask.h"
 #include "serve/assets.h"
+#include "text/chat.h"
 
 #include <string.h>
 
@@ -204,55 +205,11 @@ static int parse_completion(struct ask *ask, const struct ask_env *env,
 
 /* --- chat --- */
 
-/* The text of a content list: its text parts, joined as SGLang joins them. */
-static int join_parts(json_t *message, const json_t *parts, struct why *why)
+static int join(const json_t *parts, json_t **out, struct why *why)
 {
-    struct buf text;
-    buf_init(&text, (size_t)1 << 30);
-    int rc = 0;
-    for (size_t i = 0; !rc && i < json_array_size(parts); i++) {
-        const json_t *part = json_array_get(parts, i);
-        const char *type = "text";
-        const json_t *v = json_object_get(part, "text");
-        rc = json_get_string(part, "type", &type, why);
-        if (rc) break;
-        if (strcmp(type, "text") != 0) {
-            rc = err_set(why, ERR_UNSUPPORTED,
-                         "Message content of type \"%.40s\" is not supported "
-                         "by this server.",
-                         type);
-        } else if (!json_is_string(v)) {
-            rc = err_set(why, ERR_FORMAT, "A text part must have a text.");
-        } else {
-            if (i) buf_putc(&text, ' ');
-            buf_add(&text, json_string_value(v), json_string_length(v));
-        }
-    }
-    if (!rc && text.failed)
-        rc = err_set(why, ERR_NOMEM, "The message is too large.");
-    if (!rc)
-        json_object_set_new(message, "content",
-                            json_stringn(text.data ? text.data : "", text.len));
-    buf_fini(&text);
-    return rc;
-}
-
-/* Templates want a call's arguments as an object; clients send them as text,
- * as they got them. What is no JSON stays text. */
-static void open_arguments(json_t *message)
-{
-    size_t i;
-    json_t *call;
-    json_array_foreach (json_object_get(message, "tool_calls"), i, call) {
-        json_t *function = json_object_get(call, "function");
-        const json_t *text = json_object_get(function, "arguments");
-        json_t *object;
-        if (!json_is_string(text) ||
-            json_parse(&object, json_string_value(text),
-                       json_string_length(text), NULL))
-            continue;
-        json_object_set_new(function, "arguments", object);
-    }
+    struct why inner = {0};
+    *out = chat_join_parts(parts, &inner);
+    return *out ? 0 : err_set(why, inner.code, "%s", inner.text);
 }
 
 static int check_message(json_t *message, struct why *why)
@@ -273,14 +230,13 @@ static int check_message(json_t *message, struct why *why)
                        "system, user, assistant, tool, "
                        "function, developer.");
     const json_t *content = ask_member(message, "content");
-    if (!content)
-        json_object_set_new(message, "content", json_string(""));
-    else if (json_is_array(content))
-        rc = join_parts(message, content, why);
-    else if (!json_is_string(content))
-        rc = err_set(why, ERR_FORMAT,
-                     "A message's content must be text or a list of parts.");
-    open_arguments(message);
+    if (!content || json_is_string(content)) return 0;
+    if (!json_is_array(content))
+        return err_set(why, ERR_FORMAT,
+                       "A message's content must be text or a list of parts.");
+    json_t *joined;
+    rc = join(content, &joined, why);
+    if (!rc) json_decref(joined);
     return rc;
 }
 
@@ -297,9 +253,13 @@ static int take_final_message(struct ask *ask, json_t *messages, json_t **final,
     json_t *last = json_array_get(messages, count - 1);
     const char *role = json_string_value(json_object_get(last, "role"));
     if (strcmp(role, "assistant") != 0 || count < 2) return 0;
-    *final = json_incref(json_object_get(last, "content"));
+    json_t *content = json_object_get(last, "content");
+    if (json_is_array(content))
+        rc = join(content, final, why);
+    else
+        *final = json_incref(content);
     json_array_remove(messages, count - 1);
-    return 0;
+    return rc;
 }
 
 /* tool_choice: auto and none; the others need constrained decoding. */

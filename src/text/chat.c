@@ -17,9 +17,8 @@ int chat_create(struct chat **out, const struct tokenizer *t,
     if (!source)
         return err_set(why, ERR_NOT_FOUND, "the model has no chat template");
     struct template *compiled;
-    struct why inner = {0};
-    int rc = template_compile(&compiled, source, strlen(source), &inner);
-    if (rc) return err_set(why, rc, "chat template: %s", inner.text);
+    int rc = template_compile(&compiled, source, strlen(source), why);
+    if (rc) return rc;
     struct chat *chat = mem_must(1, sizeof *chat);
     chat->template = compiled;
     chat->bos = mem_dup(tokenizer_bos_text(t));
@@ -39,31 +38,31 @@ void chat_destroy(struct chat *chat)
     mem_free(chat);
 }
 
-/* The text parts of a list of parts; others have no place in a string. */
-static json_t *join_parts(const json_t *parts, struct why *why)
+json_t *chat_join_parts(const json_t *parts, struct why *why)
 {
     struct buf text;
     size_t i;
     json_t *part, *joined = NULL;
-    buf_init(&text, SIZE_MAX / 2);
+    int rc = 0;
+    buf_init(&text, (size_t)1 << 30);
     json_array_foreach (parts, i, part) {
-        const json_t *piece =
-            json_is_object(part) ? json_object_get(part, "text") : part;
-        const char *type = json_string_value(json_object_get(part, "type"));
-        if (!json_is_string(piece) || (type && strcmp(type, "text"))) {
-            err_set(why, ERR_INVALID,
-                    "content part %zu is no text, which the template cannot "
-                    "take",
-                    i);
-            buf_fini(&text);
-            return NULL;
-        }
+        const char *type = "text";
+        const json_t *piece = json_object_get(part, "text");
+        rc = json_get_string(part, "type", &type, why);
+        if (!rc && strcmp(type, "text") != 0)
+            rc = err_set(why, ERR_INVALID,
+                         "Message content of type \"%.40s\" is not supported "
+                         "by this server: it is no text.",
+                         type);
+        else if (!rc && !json_is_string(piece))
+            rc = err_set(why, ERR_INVALID, "A text part must have a text.");
+        if (rc) break;
         if (i) buf_putc(&text, ' ');
         buf_add(&text, json_string_value(piece), json_string_length(piece));
     }
-    if (!text.failed)
+    if (!rc && !text.failed)
         joined = json_stringn(text.data ? text.data : "", text.len);
-    if (!joined) err_set(why, ERR_NOMEM, "content of %zu bytes", text.len);
+    if (!rc && !joined) err_set(why, ERR_NOMEM, "The message is too large.");
     buf_fini(&text);
     return joined;
 }
@@ -74,7 +73,7 @@ static int fix_content(const struct chat *chat, json_t *message,
     const json_t *content = json_object_get(message, "content");
     json_t *fixed = NULL;
     if (json_is_array(content) && !chat->content_is_list) {
-        fixed = join_parts(content, why);
+        fixed = chat_join_parts(content, why);
         if (!fixed) return why ? why->code : ERR_INVALID;
     } else if (!chat->content_may_be_none &&
                (!content || json_is_null(content))) {

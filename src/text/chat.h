@@ -24,6 +24,10 @@ int chat_create(struct chat **out, const struct tokenizer *t,
                 const char *source, struct why *why);
 void chat_destroy(struct chat *chat); /* NULL is fine */
 
+/* The text of a list of content parts, joined by a blank; a new reference.
+ * NULL: ERR_INVALID (a part is no text), ERR_FORMAT, ERR_NOMEM. */
+json_t *chat_join_parts(const json_t *parts, struct why *why);
+
 struct chat_request {
     const json_t *messages; /* array of objects */
     const json_t *tools;    /* array, or NULL */

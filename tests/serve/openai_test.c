@@ -74,6 +74,30 @@ static void chat_answers_as_openai_does(void **state)
     server_stop(&s);
 }
 
+/* A template that loops over content gets the client's list, one that asks for
+ * none gets null: what transformers hands it (text/chat.h). */
+static void chat_templates_get_the_content_they_take(void **state)
+{
+    (void)state;
+    static const struct server_setup loops = {
+        .chat_template =
+            "{% for m in messages %}{% if m.content is none %}-{% else %}"
+            "{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endif %}"
+            "{% endfor %}"};
+    struct server s;
+    server_run(&s, &loops);
+    int fd = server_post(
+        &s, "/v1/chat/completions",
+        "{\"messages\":[{\"role\":\"user\",\"content\":["
+        "{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\","
+        "\"text\":\"b\"}]},{\"role\":\"assistant\",\"content\":null}]}");
+    struct fake_request r = fake_next(s.node);
+    expect_prompt(&r, "[a][b]-");
+    play_ab(&s, r.id);
+    json_decref(json_of(answer_ok(fd)));
+    server_stop(&s);
+}
+
 static void the_final_message_can_be_continued(void **state)
 {
     (void)state;
@@ -384,7 +408,9 @@ static void a_model_without_template_says_so(void **state)
     server_stop(&s);
 }
 
-TESTS(T(chat_answers_as_openai_does), T(the_final_message_can_be_continued),
+TESTS(T(chat_answers_as_openai_does),
+      T(chat_templates_get_the_content_they_take),
+      T(the_final_message_can_be_continued),
       T(chat_logprobs_name_tokens_and_bytes), T(chat_streams_chunks),
       T(samples_are_choices), T(a_failed_chat_stream_says_so),
       T(completions_echo_and_tell_logprobs), T(completions_stream_a_batch),
