@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "bin/address.h"
 #include "bin/commands.h"
 #include "bin/memory.h"
 #include "bin/server_options.h"
@@ -51,6 +52,7 @@ struct server {
     struct serve *serve;
     uint64_t progress_us; /* of the last loading line */
     bool stopping, failed;
+    char address[64]; /* found for a --host of all addresses */
     char *info;
 };
 
@@ -82,7 +84,7 @@ static int worker_count(const struct server_options *o)
     return n;
 }
 
-/* Prompt tokens of a step; without chunking as many as a prompt may have. */
+/* Prompt tokens of a step. */
 static uint32_t chunk_tokens(const struct server_options *o)
 {
     return o->chunked_prefill_size > 0 ? (uint32_t)o->chunked_prefill_size
@@ -94,6 +96,30 @@ static uint32_t logit_rows(const struct server_options *o)
 {
     return (uint32_t)(o->max_running_requests > 32 ? o->max_running_requests
                                                    : 32);
+}
+
+/* Refuses from the headers alone what could not run, before the weights are
+ * read and packed: a model too large would end in the kernel's hands. */
+static int check_model(const struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    struct model_config config;
+    size_t weights;
+    int rc = model_config_read(&config, o->model_path, &weights, why);
+    if (rc) return rc;
+    double budget = (double)s->available * o->mem_fraction;
+    if ((double)weights >= budget)
+        return err_set(why, ERR_NOMEM,
+                       "%s: %.2f GB of weights; --mem-fraction-static %g of "
+                       "%.2f GB available is %.2f GB",
+                       o->model_path, (double)weights * 1e-9, o->mem_fraction,
+                       (double)s->available * 1e-9, budget * 1e-9);
+    if (o->context_length > config.context)
+        return err_set(why, ERR_INVALID,
+                       "--context-length %lld: the model was made for %u "
+                       "positions",
+                       (long long)o->context_length, config.context);
+    return 0;
 }
 
 static int open_model(struct server *s, struct why *why)
@@ -217,9 +243,21 @@ static int open_pool(struct server *s, struct why *why)
 
 /* --- transfer --- */
 
-static const char *advertised(const struct server_options *o)
+/* The address that peers are told and that transfers and ZeroMQ bind: as the
+ * environment says, else --host, else, where that is every address, one of
+ * this machine's own. */
+static const char *advertised(struct server *s)
 {
-    return o->host_ip ? o->host_ip : o->host;
+    const char *host = s->o.host_ip ? s->o.host_ip : s->o.host;
+    if (strcmp(host, "0.0.0.0") != 0 && strcmp(host, "::") != 0) return host;
+    if (!s->address[0]) {
+        address_find(s->address, sizeof s->address);
+        log_info("xfer",
+                 "--host %s: peers are told %s (SGLANG_HOST_IP chooses "
+                 "another)",
+                 host, s->address);
+    }
+    return s->address;
 }
 
 /* The config store of the MemFabric-shaped backend: the first prefill starts
@@ -260,7 +298,8 @@ static int open_xfer(struct server *s, struct why *why)
     if (strcmp(o->transfer_force, "memfd") == 0) via = XFER_VIA_MEMFD;
     if (strcmp(o->transfer_force, "cma") == 0) via = XFER_VIA_CMA;
     if (strcmp(o->transfer_force, "tcp") == 0) via = XFER_VIA_TCP;
-    struct xfer_options xo = {.host = advertised(o),
+    const char *host = advertised(s);
+    struct xfer_options xo = {.host = host,
                               .token = o->transfer_token,
                               .insecure = !o->transfer_token,
                               .via = via};
@@ -270,8 +309,8 @@ static int open_xfer(struct server *s, struct why *why)
              "session %s, backend %s: memory mapping or CMA on one "
              "host, else TCP",
              xfer_name(s->xfer), o->transfer_backend);
-    if (!o->transfer_token && strncmp(advertised(o), "127.", 4) != 0 &&
-        strcmp(advertised(o), "localhost") != 0)
+    if (!o->transfer_token && strncmp(host, "127.", 4) != 0 &&
+        strcmp(host, "localhost") != 0)
         log_warn("xfer",
                  "whoever reaches %s may write KV pages; set the same "
                  "BATON_TRANSFER_TOKEN on both sides to allow only each other",
@@ -316,11 +355,10 @@ static int open_engine(struct server *s, struct why *why)
 
 /* Where decode finds the bootstrap server: SGLang takes --dist-init-addr's
  * host, else --host. */
-static const char *bootstrap_host(const struct server_options *o, char *buf,
-                                  size_t n)
+static const char *bootstrap_host(struct server *s, char *buf, size_t n)
 {
-    if (!o->dist_init_addr) return advertised(o);
-    snprintf(buf, n, "%s", o->dist_init_addr);
+    if (!s->o.dist_init_addr) return advertised(s);
+    snprintf(buf, n, "%s", s->o.dist_init_addr);
     char *colon = strrchr(buf, ':');
     if (colon && colon > buf && (buf[0] != '[' || colon[-1] == ']')) *colon = 0;
     return buf;
@@ -336,10 +374,10 @@ static int open_node(struct server *s, struct why *why)
         .engine = s->engine,
         .pool = s->pool,
         .xfer = s->xfer,
-        .host = advertised(o),
+        .host = advertised(s),
         .bootstrap_bind = o->host,
         .bootstrap_port = (uint16_t)o->bootstrap_port,
-        .bootstrap_host = bootstrap_host(o, host, sizeof host),
+        .bootstrap_host = bootstrap_host(s, host, sizeof host),
         .fingerprint = model_fingerprint(s->model),
         .kv_cache_dtype = o->kv_cache_dtype,
         .max_requests = ROOMS / 2,
@@ -423,7 +461,8 @@ static int server_open(struct server *s, struct why *why)
     static int (*const steps[])(struct server *, struct why *) = {
         open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
     s->available = memory_available();
-    int rc = loop_create(&s->loop, why);
+    int rc = check_model(s, why);
+    if (!rc) rc = loop_create(&s->loop, why);
     if (!rc) rc = loop_signals(s->loop, signals, 2, on_signal, s, why);
     for (size_t i = 0; i < sizeof steps / sizeof *steps && !rc; i++)
         rc = steps[i](s, why);

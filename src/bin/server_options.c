@@ -11,7 +11,6 @@
 
 #define AT(f) offsetof(struct server_options, f)
 
-/* clang-format off: one row an option reads better than what it makes of it */
 #define TEXT(name, field, fallback, help_)                             \
     {                                                                  \
         name, OPT_STRING, AT(field), fallback, 0, 0, NULL, NULL, help_ \
@@ -174,7 +173,6 @@ static const struct opt table[] = {
     REFUSED("skip-tokenizer-init", "requests with input_ids need no flag here"),
     REFUSED("is-embedding", "embedding models are not served"),
 };
-/* clang-format on */
 
 /* Variables of the systems that Baton replaces which need no effect here. */
 static const struct {

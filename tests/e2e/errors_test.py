@@ -68,6 +68,11 @@ class CommandLine(unittest.TestCase):
         self.refused("--model-path", model, "--max-total-tokens", 10**12,
                      says=["--max-total-tokens", "GB"])
 
+    def test_context_beyond_the_model(self):
+        model = make_model(self.folder.name + "/m", "llama")
+        self.refused("--model-path", model, "--context-length", "99999",
+                     says=["--context-length 99999", "32768"])
+
     def test_port_in_use(self):
         model = make_model(self.folder.name + "/m", "llama")
         with socket.socket() as s:
@@ -252,6 +257,17 @@ class Failures(unittest.TestCase):
     def test_other_depth(self):
         other = make_model(self.folder.name + "/deep", "qwen3", 5, 3)
         self.mismatch(["--model-path", other], ["layers"])
+
+    def test_listening_on_all_addresses(self):
+        """A server in a container: peers must be told an address of ours."""
+        for mode in ("prefill", "decode"):
+            s = Server(mode, self.model, "--disaggregation-mode", mode,
+                       "--disaggregation-bootstrap-port", free_ports(1)[0],
+                       "--host", "0.0.0.0")
+            s.ready()
+            line = [l for l in s.lines if "session " in l][0]
+            self.assertNotIn("0.0.0.0", line)
+            s.stop()
 
     def test_wrong_bootstrap_port(self):
         self.pair = pair = Pair(self.model)
