@@ -14,6 +14,7 @@
 #include "bin/server_options.h"
 #include "engine/engine.h"
 #include "http/loop.h"
+#include "http/server.h"
 #include "pd/node.h"
 #include "serve/assets.h"
 #include "serve/serve.h"
@@ -120,6 +121,16 @@ static int check_model(const struct server *s, struct why *why)
                        "positions",
                        (long long)o->context_length, config.context);
     return 0;
+}
+
+/* Ports that somebody has are said before the weights are read. */
+static int check_ports(const struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    int rc = http_port_check(o->host, (int)o->port, why);
+    if (!rc && s->mode == PD_PREFILL)
+        rc = http_port_check(o->host, (int)o->bootstrap_port, why);
+    return rc;
 }
 
 static int open_model(struct server *s, struct why *why)
@@ -462,6 +473,7 @@ static int server_open(struct server *s, struct why *why)
         open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
     s->available = memory_available();
     int rc = check_model(s, why);
+    if (!rc) rc = check_ports(s, why);
     if (!rc) rc = loop_create(&s->loop, why);
     if (!rc) rc = loop_signals(s->loop, signals, 2, on_signal, s, why);
     for (size_t i = 0; i < sizeof steps / sizeof *steps && !rc; i++)

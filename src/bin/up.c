@@ -13,17 +13,16 @@
 #include "bin/commands.h"
 #include "http/client.h"
 #include "http/loop.h"
+#include "http/server.h"
 #include "http/sse.h"
 #include "json/json.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -531,20 +530,12 @@ static int check_ports(const struct up *u)
                  {u->bootstrap_port, "--bootstrap-port"},
                  {u->store_port, "--store-port"}};
     for (size_t i = 0; i < sizeof ports / sizeof *ports; i++) {
-        struct sockaddr_in at = {.sin_family = AF_INET,
-                                 .sin_port = htons((uint16_t)ports[i].port),
-                                 .sin_addr = {htonl(INADDR_LOOPBACK)}};
-        int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        int rc = bind(fd, (struct sockaddr *)&at, sizeof at);
-        int error = errno;
-        close(fd);
+        struct why why = {0};
+        int rc = http_port_check("127.0.0.1", (int)ports[i].port, &why);
         if (rc == 0) continue;
-        fprintf(stderr,
-                "baton up: port %lld: %s; free it or take another with "
-                "%s\n",
-                (long long)ports[i].port, strerror(error), ports[i].option);
-        return ERR_EXISTS;
+        fprintf(stderr, "baton up: %s; free it or take another with %s\n",
+                why_text(&why, rc), ports[i].option);
+        return rc;
     }
     return 0;
 }

@@ -701,7 +701,7 @@ static void hand_over(struct evhttp_request *ev, void *arg)
 
 /* ------------------------------------------------------------------------ */
 
-static int try_listen(struct http_server *s, const struct addrinfo *at)
+static int try_listen(const struct addrinfo *at)
 {
     int fd =
         socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -709,23 +709,17 @@ static int try_listen(struct http_server *s, const struct addrinfo *at)
     int one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    struct sockaddr_storage bound;
-    socklen_t len = sizeof bound;
-    if (bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, LISTEN_QUEUE) ||
-        getsockname(fd, (struct sockaddr *)&bound, &len)) {
+    if (bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, LISTEN_QUEUE)) {
         int error = errno;
         close(fd);
         errno = error;
         return -1;
     }
-    s->port = ntohs(bound.ss_family == AF_INET6
-                        ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                        : ((struct sockaddr_in *)&bound)->sin_port);
     return fd;
 }
 
-static int listen_on(struct http_server *s, const char *host, int port,
-                     struct why *why)
+/* A listening socket, or a negative ERR_ code. */
+static int listen_at(const char *host, int port, struct why *why)
 {
     char name[256], service[8];
     snprintf(name, sizeof name, "%s", host ? host : "127.0.0.1");
@@ -744,11 +738,38 @@ static int listen_on(struct http_server *s, const char *host, int port,
                        gai_strerror(rc));
     int fd = -1;
     for (struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
-        fd = try_listen(s, at);
+        fd = try_listen(at);
     int error = errno;
     freeaddrinfo(found);
     if (fd < 0)
         return err_sys(why, ERR_IO, error, "listen on %s port %d", name, port);
+    return fd;
+}
+
+static int port_of(int fd)
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof bound;
+    getsockname(fd, (struct sockaddr *)&bound, &len);
+    return ntohs(bound.ss_family == AF_INET6
+                     ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                     : ((struct sockaddr_in *)&bound)->sin_port);
+}
+
+int http_port_check(const char *host, int port, struct why *why)
+{
+    int fd = listen_at(host, port, why);
+    if (fd < 0) return fd;
+    close(fd);
+    return 0;
+}
+
+static int listen_on(struct http_server *s, const char *host, int port,
+                     struct why *why)
+{
+    int fd = listen_at(host, port, why);
+    if (fd < 0) return fd;
+    s->port = port_of(fd);
     s->listener = evconnlistener_new(
         loop_base(s->loop), NULL, NULL,
         LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);

@@ -82,6 +82,9 @@ int http_server_open(struct http_server **out, struct loop *loop,
                      const struct http_server_options *options,
                      struct why *why);
 int http_server_port(const struct http_server *server);
+/* Could a server listen there now? The same errors, for programs that have
+ * long work to do before they open theirs. */
+int http_port_check(const char *host, int port, struct why *why);
 /* Requests handed out and not yet answered and written. */
 size_t http_server_live(const struct http_server *server);
 

@@ -4,6 +4,7 @@ Standard library only. BATON names the program, BATON_MODE the build (its
 sanitizer slows things, so limits are generous; nothing asserts on time)."""
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,10 +23,18 @@ LIMIT = 120 if SLOW else 60
 
 
 def free_ports(n):
-    """Ports that nobody had when asked; all different."""
-    held = [socket.socket() for _ in range(n)]
-    for s in held:
-        s.bind(("127.0.0.1", 0))
+    """Ports that nobody had when asked; all different. They lie below those
+    that the kernel hands out by itself, which any process may get meanwhile."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        low = int(f.read().split()[0])
+    held = []
+    while len(held) < n:
+        s = socket.socket()
+        try:
+            s.bind(("127.0.0.1", random.randrange(low // 2, low)))
+            held.append(s)
+        except OSError:
+            s.close()
     ports = [s.getsockname()[1] for s in held]
     for s in held:
         s.close()

@@ -74,13 +74,20 @@ class CommandLine(unittest.TestCase):
                      says=["--context-length 99999", "32768"])
 
     def test_port_in_use(self):
+        """Said before the weights are read, for every port that we need."""
         model = make_model(self.folder.name + "/m", "llama")
+        (other,) = free_ports(1)
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             s.listen()
             port = s.getsockname()[1]
-            self.refused("--model-path", model, "--port", port,
-                         says=[str(port), "in use"])
+            for args in (("--port", port),
+                         ("--disaggregation-mode", "prefill", "--port", other,
+                          "--disaggregation-bootstrap-port", port)):
+                code, text = run(["launch_server", "--model-path", model, *args])
+                self.assertEqual(code, 1, text)
+                self.assertIn("port %d: Address already in use" % port, text)
+                self.assertNotIn("device", text)
 
 
 class Requests(unittest.TestCase):
