@@ -7,6 +7,7 @@
 #   make check       layers, headers alone, format
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make bench       engine benchmark on the quickstart model
+#   make interop     SGLang's own routers, from PyPI, in front of our servers
 #   make format      clang-format in place
 MODE ?= release
 MODES := release asan tsan
@@ -50,7 +51,10 @@ fuzz: deps
 bench: all
 	@tools/quickstart --bench
 
+interop: all
+	@python3 tools/interop/stock_router.py
+
 clean:
 	rm -rf build
 
-.PHONY: all deps check format test quick quickstart fuzz bench clean
+.PHONY: all deps check format test quick quickstart fuzz bench interop clean
