@@ -33,7 +33,7 @@ static void forward(struct model *m, const struct batch *b,
 
         /* a [t, h, d] over the cached k and v of each token's sequence */
         op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
-        op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale);
+        op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale, 0);
         const struct linear o = {m->x, l->o, l->o_bias, true};
         op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
 

@@ -164,14 +164,15 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
 
 void op_attention(struct device *dev, float *out, const float *q,
                   const struct op_kv *kv, const struct op_seq *seqs,
-                  size_t seq_count, size_t heads, float scale)
+                  size_t seq_count, size_t heads, float scale, uint32_t window)
 {
     kv_check(kv);
     assert(heads % kv->kv_heads == 0);
     for (size_t s = 0; s < seq_count; s++)
         assert(seqs[s].rows <= seqs[s].kv_len);
     if (seq_count)
-        dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale);
+        dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale,
+                            window);
 }
 
 void op_silu_mul(struct device *dev, float *out, const float *gate,

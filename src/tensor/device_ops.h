@@ -51,7 +51,8 @@ struct device_ops {
                      const float *k, const float *v);
     void (*attention)(struct device *dev, float *out, const float *q,
                       const struct op_kv *kv, const struct op_seq *seqs,
-                      size_t seq_count, size_t heads, float scale);
+                      size_t seq_count, size_t heads, float scale,
+                      uint32_t window);
     void (*silu_mul)(struct device *dev, float *out, const float *gate,
                      const float *up, size_t n);
     void (*gather)(struct device *dev, float *out, const float *x,

@@ -99,16 +99,18 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
 /* out[t,h,:] = softmax(q[t,h,:] . K[0..pos(t), h*g/heads] * scale) V[...]
  *   q, out [t, heads, d]; the KV of this step is already written; heads is a
  * multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a sequence sees its
- * tokens 0 .. kv_len - rows + i. Sums in float32; KV is walked in segments of
+ * tokens 0 .. kv_len - rows + i; with a window (not 0) only the last window
+ * of these, its own among them. Sums in float32; KV is walked in segments of
  * 256 tokens at fixed positions, each reduced on its own and merged in order,
  * so the order of sums depends on the position alone. Tolerance to ref:
  * 2e-5 max|v| + 1e-5 |ref| while scores are below 100; beyond, what a score's
  * float32 rounding does to its exponential comes on top. Slots of tokens that
  * no row sees are not read.
- * Source: paged attention (Kwon 2023), online softmax (Milakov 2018). */
+ * Source: paged attention (Kwon 2023), online softmax (Milakov 2018), sliding
+ * windows (Mistral 7B, 2023) as sliding_window of transformers counts them. */
 void op_attention(struct device *dev, float *out, const float *q,
                   const struct op_kv *kv, const struct op_seq *seqs,
-                  size_t seq_count, size_t heads, float scale);
+                  size_t seq_count, size_t heads, float scale, uint32_t window);
 
 /* out = silu(gate) * up, elementwise over n values (out may be gate). */
 void op_silu_mul(struct device *dev, float *out, const float *gate,

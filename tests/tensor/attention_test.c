@@ -6,6 +6,7 @@
 /* One sequence of n tokens in a cache of its own with shuffled pages. */
 struct cache {
     size_t n, heads, d;
+    uint32_t window;
     struct op_kv kv;
     uint32_t *pages;
     float *q, *k, *v; /* [n, heads, d], [n, g, d] */
@@ -48,25 +49,29 @@ static void step(struct device *dev, struct cache *c, size_t from, size_t rows,
     op_kv_write(dev, &c->kv, &seq, 1, c->k + from * g * c->d,
                 c->v + from * g * c->d);
     op_attention(dev, out + from * row, c->q + from * row, &c->kv, &seq, 1,
-                 c->heads, 1 / sqrtf((float)c->d));
+                 c->heads, 1 / sqrtf((float)c->d), c->window);
 }
 
 static const struct shape {
     size_t n, heads, g, d;
     enum dtype type;
-    uint32_t page_tokens;
+    uint32_t page_tokens, window;
 } shapes[] = {
-    {1, 4, 4, 64, DTYPE_F32, 1},      {37, 9, 3, 64, DTYPE_F16, 16},
-    {70, 4, 1, 80, DTYPE_BF16, 8},    {301, 8, 1, 96, DTYPE_F16, 64},
-    {530, 2, 1, 128, DTYPE_BF16, 32}, {260, 3, 3, 20, DTYPE_F32, 4},
-    {97, 16, 2, 16, DTYPE_F16, 2},    {258, 2, 2, 256, DTYPE_F32, 64},
+    {1, 4, 4, 64, DTYPE_F32, 1, 0},      {37, 9, 3, 64, DTYPE_F16, 16, 0},
+    {70, 4, 1, 80, DTYPE_BF16, 8, 0},    {301, 8, 1, 96, DTYPE_F16, 64, 0},
+    {530, 2, 1, 128, DTYPE_BF16, 32, 0}, {260, 3, 3, 20, DTYPE_F32, 4, 0},
+    {97, 16, 2, 16, DTYPE_F16, 2, 0},    {258, 2, 2, 256, DTYPE_F32, 64, 0},
+    {90, 4, 2, 64, DTYPE_BF16, 16, 1},   {310, 9, 3, 64, DTYPE_F16, 16, 37},
+    {700, 8, 1, 80, DTYPE_F32, 8, 300},  {530, 2, 2, 20, DTYPE_F16, 4, 256},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static struct cache shape_cache(const struct shape *s, uint64_t *seed)
 {
-    return cache_make(s->n, s->heads, s->g, s->d, s->type, s->page_tokens,
-                      seed);
+    struct cache c =
+        cache_make(s->n, s->heads, s->g, s->d, s->type, s->page_tokens, seed);
+    c.window = s->window;
+    return c;
 }
 
 static void attention_is_close_to_ref(void **state)
@@ -156,10 +161,13 @@ static void a_batch_gives_what_each_alone_gives(void **state)
     for (int i = 0; i < ISAS; i++) {
         struct device *cpu = open_cpu(isas[i], 2);
         if (!cpu) continue;
-        op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f);
-        for (int s = 0; s < SEQS; s++)
-            op_attention(cpu, one, q, &kv, &seqs[s], 1, HEADS, 0.125f);
-        assert_memory_equal(all, one, first * HEADS * D * sizeof *all);
+        for (uint32_t window = 0; window < 60; window += 19) {
+            op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f, window);
+            for (int s = 0; s < SEQS; s++)
+                op_attention(cpu, one, q, &kv, &seqs[s], 1, HEADS, 0.125f,
+                             window);
+            assert_memory_equal(all, one, first * HEADS * D * sizeof *all);
+        }
         device_close(cpu);
     }
     mem_free(k), mem_free(v), mem_free(q), mem_free(all), mem_free(one);
@@ -188,6 +196,37 @@ static void rows_see_no_later_token(void **state)
                                     clean + t * row + 2 * c.d,
                                     2 * c.d * sizeof *got);
             }
+            cache_fini(&c);
+            mem_free(clean), mem_free(got);
+        }
+        device_close(cpu);
+    }
+}
+
+/* A token that fell out of a row's window may hold anything. */
+static void rows_see_no_token_before_their_window(void **state)
+{
+    (void)state;
+    enum { WINDOW = 70, BAD = 271 };
+    for (int i = 0; i < ISAS; i++) {
+        struct device *cpu = open_cpu(isas[i], 2);
+        if (!cpu) continue;
+        for (int in_v = 0; in_v < 2; in_v++) {
+            uint64_t seed = 75;
+            struct cache c = cache_make(400, 4, 2, 64, DTYPE_F16, 16, &seed);
+            c.window = WINDOW;
+            size_t row = c.heads * c.d, n = c.n * row;
+            float *clean = floats(n), *got = floats(n);
+            step(cpu, &c, 0, c.n, clean);
+            (in_v ? c.v : c.k)[BAD * 2 * c.d + 3] = NAN; /* kv head 0 */
+            for (size_t t = 0; t < c.n; t += 57)
+                step(cpu, &c, t, c.n - t < 57 ? c.n - t : 57, got);
+            for (size_t t = 0; t < c.n; t++)
+                if (t < BAD || t >= BAD + WINDOW)
+                    assert_memory_equal(got + t * row, clean + t * row,
+                                        row * sizeof *got);
+                else
+                    assert_true(isnan(got[t * row + 3]));
             cache_fini(&c);
             mem_free(clean), mem_free(got);
         }
@@ -226,4 +265,4 @@ static void large_scores_are_fine(void **state)
 
 TESTS(T(attention_is_close_to_ref), T(chunks_and_threads_do_not_change_bits),
       T(a_batch_gives_what_each_alone_gives), T(rows_see_no_later_token),
-      T(large_scores_are_fine))
+      T(rows_see_no_token_before_their_window), T(large_scores_are_fine))

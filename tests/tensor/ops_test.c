@@ -32,7 +32,7 @@ static void ref_means_what_the_contract_says(void **state)
     float new_k[2] = {3, 7}, new_v[2] = {2, 2}, q[2] = {1, 0};
     op_kv_write(ref, &kv, &seq, 1, new_k, new_v);
     assert_true(k[4] == 3 && k[5] == 7 && v[4] == 2);
-    op_attention(ref, out, q, &kv, &seq, 1, 1, 1);
+    op_attention(ref, out, q, &kv, &seq, 1, 1, 1, 0);
     double e1 = exp(1), e2 = exp(2), e3 = exp(3), all = e1 + e2 + e3;
     check_close(out,
                 (float[]){(float)((9 * e1 + 6 * e2 + 2 * e3) / all),
@@ -251,8 +251,8 @@ static void nothing(struct device *cpu, struct device *ref)
         op_rope(both[i], x, &rope, NULL, 0, 1, 2);
         op_kv_write(both[i], &kv, NULL, 0, x, x);
         op_kv_write(both[i], &kv, &none, 1, x, x);
-        op_attention(both[i], x, x, &kv, NULL, 0, 1, 1);
-        op_attention(both[i], x, x, &kv, &none, 1, 1, 1);
+        op_attention(both[i], x, x, &kv, NULL, 0, 1, 1, 0);
+        op_attention(both[i], x, x, &kv, &none, 1, 1, 1, 0);
         op_silu_mul(both[i], x, x, x, 0);
         op_gather(both[i], x, x, NULL, 0, 1);
         assert_true(x[0] == 1);

@@ -23,7 +23,7 @@ struct job {
     const float *q;
     const struct op_kv *kv;
     const struct op_seq *seqs;
-    size_t seq_count, heads, ratio;
+    size_t seq_count, heads, ratio, window;
     float scale;
     size_t tiles, longest; /* all tiles; most segments of one */
     size_t part_floats;    /* of one tile's part */
@@ -54,6 +54,7 @@ static struct attend tile_at(const struct job *job, size_t index, int worker)
         .first = first,
         .count = rows - first < ATTEND_ROWS ? rows - first : ATTEND_ROWS,
         .seen = seq->kv_len - seq->rows + 1,
+        .window = job->window,
         .scale = job->scale,
         .kv = job->kv,
         .pages = seq->pages,
@@ -66,6 +67,13 @@ static size_t tile_segments(const struct attend *a)
 {
     size_t sees = a->seen + (a->first + a->count - 1) / a->ratio;
     return (sees + SEGMENT - 1) / SEGMENT;
+}
+
+/* The first that any row sees. */
+static size_t first_segment(const struct attend *a)
+{
+    size_t sees = a->seen + a->first / a->ratio;
+    return a->window && sees > a->window ? (sees - a->window) / SEGMENT : 0;
 }
 
 static void tile_run(void *arg, size_t chunk, int worker)
@@ -87,7 +95,7 @@ static void part_run(void *arg, size_t chunk, int worker)
     size_t tile = chunk % job->tiles; /* heads of a segment together */
     struct attend a = tile_at(job, tile, worker);
     a.segment = chunk / job->tiles;
-    if (a.segment >= tile_segments(&a)) return;
+    if (a.segment < first_segment(&a) || a.segment >= tile_segments(&a)) return;
     a.parts = tile_parts(job, tile) +
               a.segment * a.count * ((size_t)job->kv->head_dim + 2);
     job->cpu->kernels->attend(&a);
@@ -103,7 +111,7 @@ static void merge_run(void *arg, size_t chunk, int worker)
 
 void cpu_attention(struct device *dev, float *out, const float *q,
                    const struct op_kv *kv, const struct op_seq *seqs,
-                   size_t seq_count, size_t heads, float scale)
+                   size_t seq_count, size_t heads, float scale, uint32_t window)
 {
     struct cpu *cpu = (struct cpu *)dev;
     struct job job = {.cpu = cpu,
@@ -114,6 +122,7 @@ void cpu_attention(struct device *dev, float *out, const float *q,
                       .seq_count = seq_count,
                       .heads = heads,
                       .ratio = heads / kv->kv_heads,
+                      .window = window,
                       .scale = scale};
     size_t rows = 0; /* of the largest tile */
     for (size_t s = 0; s < seq_count; s++) {

@@ -69,18 +69,20 @@ ALWAYS void token_prefetch(const struct attend *a, const void *base, size_t t)
         __builtin_prefetch(p + i);
 }
 
-/* K of tokens t0 .. t0 + n - 1 -> scratch k [blocks][d][BLOCK], zeros behind
- * the last token; end: tokens that may be read ahead. */
-static void k_load(const struct attend *a, size_t t0, size_t n, size_t end)
+/* K of tokens t0 + from .. t0 + n - 1 -> scratch k [blocks][d][BLOCK], zeros
+ * around them; end: tokens that may be read ahead. */
+static void k_load(const struct attend *a, size_t t0, size_t from, size_t n,
+                   size_t end)
 {
     struct attend_scratch *s = a->scratch;
     size_t d = a->kv->head_dim, wide = lanes_up(d);
-    for (size_t t = 0; t < (n + BLOCK - 1) / BLOCK * BLOCK; t += L) {
+    for (size_t t = from / BLOCK * BLOCK; t < (n + BLOCK - 1) / BLOCK * BLOCK;
+         t += L) {
         for (size_t i = 0; i < L; i++) {
             float *row = s->row + i * wide;
             if (t0 + t + i + AHEAD < end)
                 token_prefetch(a, a->kv->k, t0 + t + i + AHEAD);
-            if (t + i < n)
+            if (t + i >= from && t + i < n)
                 elements(a->kv->type,
                          (const char *)a->kv->k + token_at(a, t0 + t + i), row,
                          d);
@@ -105,11 +107,12 @@ static void k_load(const struct attend *a, size_t t0, size_t n, size_t end)
 }
 
 /* V of the same tokens -> scratch v [n][d rounded up to lanes]. */
-static void v_load(const struct attend *a, size_t t0, size_t n, size_t end)
+static void v_load(const struct attend *a, size_t t0, size_t from, size_t n,
+                   size_t end)
 {
     struct attend_scratch *s = a->scratch;
     size_t d = a->kv->head_dim, wide = lanes_up(d);
-    for (size_t t = 0; t < n; t++) {
+    for (size_t t = from; t < n; t++) {
         if (t0 + t + AHEAD < end) token_prefetch(a, a->kv->v, t0 + t + AHEAD);
         elements(a->kv->type, (const char *)a->kv->v + token_at(a, t0 + t),
                  s->v + t * wide, d);
@@ -164,11 +167,28 @@ static __attribute__((noinline)) void qk(size_t rows, const float *q,
     }
 }
 
-/* Tokens of [t0, t0 + SEGMENT) that row i of this call sees. */
+/* Row i of this call sees tokens [row_from, row_sees) of the segment at t0;
+ * with from == sees == SEGMENT or sees == 0 none. */
+ALWAYS size_t in_segment(size_t t, size_t t0)
+{
+    return t <= t0 ? 0 : t - t0 < SEGMENT ? t - t0 : SEGMENT;
+}
+
 ALWAYS size_t row_sees(const struct attend *a, size_t i, size_t t0)
 {
+    return in_segment(a->seen + (a->first + i) / a->ratio, t0);
+}
+
+/* The first token of all that row i sees. */
+ALWAYS size_t row_begins(const struct attend *a, size_t i)
+{
     size_t sees = a->seen + (a->first + i) / a->ratio;
-    return sees <= t0 ? 0 : sees - t0 < SEGMENT ? sees - t0 : SEGMENT;
+    return a->window && sees > a->window ? sees - a->window : 0;
+}
+
+ALWAYS size_t row_from(const struct attend *a, size_t i, size_t t0)
+{
+    return in_segment(row_begins(a, i), t0);
 }
 
 /* q scaled and grouped for qk: rows r.. of a group as [d][group]. */
@@ -197,12 +217,15 @@ ALWAYS vi first_lanes(size_t n)
     return at < vi_set(n < L ? (int32_t)n : L);
 }
 
-/* p[0..n) from scores to exp(score - max). */
-static void row_softmax(float *p, size_t n, float *max, float *total)
+/* p[from..n) from scores to exp(score - max). */
+static void row_softmax(float *p, size_t from, size_t n, float *max,
+                        float *total)
 {
     vf most = vf_set(-INFINITY), sum = {0};
-    size_t whole = n / L * L;
-    for (size_t i = 0; i < whole; i += L)
+    size_t whole = n / L * L, begin = from / L * L;
+    for (size_t i = begin; i < from; i++)
+        p[i] = -INFINITY; /* adds nothing */
+    for (size_t i = begin; i < whole; i += L)
         most = vf_max(most, vf_load(p + i));
     vi mask = first_lanes(n - whole);
     if (whole < n)
@@ -213,7 +236,7 @@ static void row_softmax(float *p, size_t n, float *max, float *total)
         if (most[i] > m) m = most[i];
     /* Nothing but -inf so far: any finite number gives p = 0. */
     vf less = vf_set(m == -INFINITY ? 0 : m);
-    for (size_t i = 0; i < whole; i += L) {
+    for (size_t i = begin; i < whole; i += L) {
         vf e = vf_exp(vf_load(p + i) - less);
         vf_store(p + i, e);
         sum += e;
@@ -280,8 +303,30 @@ static __attribute__((noinline)) void pv(size_t rows, size_t vecs,
 #endif
 }
 
-/* Rows r0 .. of the call, tokens [t, t + V_TOKENS) of the segment. */
-static void pv_block(const struct attend *a, size_t r0, size_t t0, size_t t)
+ALWAYS size_t in_block(size_t at, size_t t)
+{
+    return at <= t ? 0 : at - t < V_TOKENS ? at - t : V_TOKENS;
+}
+
+/* What row i sees of tokens t + [from, to) of the segment. */
+static void pv_one(const struct attend *a, size_t i, size_t vecs,
+                   const float *v, size_t t0, size_t t, size_t from, size_t to,
+                   size_t c)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t wide = lanes_up(a->kv->head_dim);
+    size_t begin = in_block(row_from(a, i, t0), t);
+    size_t end = in_block(row_sees(a, i, t0), t);
+    if (begin < from) begin = from;
+    if (end > to) end = to;
+    if (begin < end)
+        pv(1, vecs, s->p[i] + t + begin, v + begin * wide, wide, end - begin,
+           s->sum[i] + c);
+}
+
+/* Rows r0 .. r1 - 1 of the call, tokens [t, t + V_TOKENS) of the segment. */
+static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t0,
+                     size_t t)
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = lanes_up(a->kv->head_dim), vecs, rows;
@@ -289,21 +334,21 @@ static void pv_block(const struct attend *a, size_t r0, size_t t0, size_t t)
         vecs = (wide - c) / L >= PV_VECS ? PV_VECS
                : (wide - c) / L >= 2     ? 2
                                          : 1;
-        for (size_t r = r0; r < a->count; r += rows) {
-            rows = rows_group(pv_groups, a->count - r);
-            size_t both = row_sees(a, r, t0); /* the first sees least */
-            both = both <= t ? 0 : both - t < V_TOKENS ? both - t : V_TOKENS;
+        for (size_t r = r0; r < r1; r += rows) {
+            rows = rows_group(pv_groups, r1 - r);
+            /* all of them see [from, both): the last begins last, the first
+             * ends first; each adds what it sees before and behind alone */
+            size_t from = in_block(row_from(a, r + rows - 1, t0), t);
+            size_t both = in_block(row_sees(a, r, t0), t);
+            if (from >= both) from = both = 0;
             const float *v = s->v + t * wide + c;
-            if (both) pv(rows, vecs, s->p[r] + t, v, wide, both, s->sum[r] + c);
-            for (size_t i = r; i < r + rows; i++) {
-                size_t sees = row_sees(a, i, t0);
-                sees = sees <= t             ? 0
-                       : sees - t < V_TOKENS ? sees - t
-                                             : V_TOKENS;
-                if (sees > both)
-                    pv(1, vecs, s->p[i] + t + both, v + both * wide, wide,
-                       sees - both, s->sum[i] + c);
-            }
+            for (size_t i = r; i < r + rows; i++)
+                pv_one(a, i, vecs, v, t0, t, 0, from, c);
+            if (both > from)
+                pv(rows, vecs, s->p[r] + t + from, v + from * wide, wide,
+                   both - from, s->sum[r] + c);
+            for (size_t i = r; i < r + rows; i++)
+                pv_one(a, i, vecs, v, t0, t, both, V_TOKENS, c);
         }
     }
 }
@@ -400,11 +445,14 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     static const uint8_t v_groups[] = {4, 3, 2, 1};
     struct attend_scratch *s = a->scratch;
     size_t d = a->kv->head_dim, size = type == DTYPE_F32 ? 4 : 2, n;
-    size_t tokens = row_sees(a, 0, t0), end = a->seen + a->first / a->ratio;
+    size_t tokens = row_sees(a, 0, t0), from = row_from(a, 0, t0);
+    size_t end = a->seen + a->first / a->ratio;
     const char *at[SEGMENT + L];
-    for (size_t t = 0; t < tokens; t++)
-        at[t] = (const char *)a->kv->k + token_at(a, t0 + t);
-    for (size_t t = 0; t < tokens; t += L) {
+    /* K of the lanes before from is read, so it is some that is seen */
+    for (size_t t = from / L * L; t < tokens; t++)
+        at[t] =
+            (const char *)a->kv->k + token_at(a, t0 + (t < from ? from : t));
+    for (size_t t = from / L * L; t < tokens; t += L) {
         for (size_t i = t + L; i < t + 2 * L && t0 + i < end; i++)
             token_prefetch(a, a->kv->k, t0 + i);
         size_t some = tokens - t < L ? tokens - t : L;
@@ -414,8 +462,8 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         }
     }
     for (size_t r = 0; r < a->count; r++)
-        row_softmax(s->p[r], tokens, &s->max[r], &s->total[r]);
-    for (size_t t = 0; t < tokens; t++) {
+        row_softmax(s->p[r], from, tokens, &s->max[r], &s->total[r]);
+    for (size_t t = from; t < tokens; t++) {
         at[t] = (const char *)a->kv->v + token_at(a, t0 + t);
         for (size_t i = 0; i < d * size; i += 64)
             __builtin_prefetch(at[t] + i, 0, 2);
@@ -424,16 +472,16 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         vecs = (d - c) / L >= PV_VECS ? PV_VECS : (d - c) / L >= 2 ? 2 : 1;
         for (size_t r = 0; r < a->count; r += n) {
             n = rows_group(v_groups, a->count - r);
-            const float *p = s->p[r];
+            const float *p = s->p[r] + from;
             float *sum = s->sum[r] + c;
             if (vecs == PV_VECS)
-                pv_rows(type, PV_VECS, n, at, tokens, p, sum);
+                pv_rows(type, PV_VECS, n, at + from, tokens - from, p, sum);
             else if (vecs == 2)
-                pv_rows(type, 2, n, at, tokens, p, sum);
+                pv_rows(type, 2, n, at + from, tokens - from, p, sum);
             else
-                pv_rows(type, 1, n, at, tokens, p, sum);
+                pv_rows(type, 1, n, at + from, tokens - from, p, sum);
         }
-        for (size_t t = 0; t < tokens; t++)
+        for (size_t t = from; t < tokens; t++)
             at[t] += vecs * L * size;
     }
 }
@@ -456,35 +504,42 @@ static __attribute__((noinline)) void segment_few(const struct attend *a,
 
 /* --- segments ---------------------------------------------------------- */
 
-/* max, total and sum of all rows over segment g. Returns the first row that
- * sees any of it. */
-static size_t segment_run(const struct attend *a, size_t g)
+/* max, total and sum over segment g of the rows that see any of it. */
+struct rows {
+    size_t begin, end;
+};
+
+static struct rows segment_run(const struct attend *a, size_t g)
 {
     struct attend_scratch *s = a->scratch;
-    size_t t0 = g * SEGMENT, d = a->kv->head_dim, r0 = 0, n;
+    size_t t0 = g * SEGMENT, d = a->kv->head_dim, r0 = 0, r1 = a->count, n;
     size_t tokens = row_sees(a, a->count - 1, t0); /* the last sees most */
     size_t end = a->seen + (a->first + a->count - 1) / a->ratio;
     if (is_direct(a)) {
         segment_few(a, t0);
-        return 0;
+        return (struct rows){0, r1};
     }
     while (row_sees(a, r0, t0) == 0)
         r0++;
-    k_load(a, t0, tokens, end);
-    for (size_t b = 0; b < tokens; b += BLOCK) {
+    while (row_from(a, r1 - 1, t0) == SEGMENT)
+        r1--;
+    size_t from = row_from(a, r0, t0); /* it sees the earliest */
+    k_load(a, t0, from, tokens, end);
+    for (size_t b = from / BLOCK * BLOCK; b < tokens; b += BLOCK) {
         for (size_t r = 0; r < a->count; r += n) {
             n = rows_group(qk_groups, a->count - r);
             if (r + n > r0) qk(n, s->q + r * d, s->k + b * d, d, s->p[r] + b);
         }
     }
-    for (size_t r = r0; r < a->count; r++) {
-        row_softmax(s->p[r], row_sees(a, r, t0), &s->max[r], &s->total[r]);
+    for (size_t r = r0; r < r1; r++) {
+        row_softmax(s->p[r], row_from(a, r, t0), row_sees(a, r, t0), &s->max[r],
+                    &s->total[r]);
         memset(s->sum[r], 0, lanes_up(d) * sizeof(float));
     }
-    v_load(a, t0, tokens, end);
-    for (size_t t = 0; t < tokens; t += V_TOKENS)
-        pv_block(a, r0, t0, t);
-    return r0;
+    v_load(a, t0, from, tokens, end);
+    for (size_t t = from / V_TOKENS * V_TOKENS; t < tokens; t += V_TOKENS)
+        pv_block(a, r0, r1, t0, t);
+    return (struct rows){r0, r1};
 }
 
 /* Takes one more segment (max, total, sum) of a row into what is merged. */
@@ -537,7 +592,8 @@ static void attend(const struct attend *a)
     size_t d = a->kv->head_dim;
     q_load(a);
     if (a->parts) {
-        for (size_t r = segment_run(a, a->segment); r < a->count; r++) {
+        struct rows rows = segment_run(a, a->segment);
+        for (size_t r = rows.begin; r < rows.end; r++) {
             float *part = a->parts + r * (d + 2);
             memcpy(part, s->sum[r], d * sizeof *part);
             part[d] = s->max[r];
@@ -546,10 +602,12 @@ static void attend(const struct attend *a)
         return;
     }
     rows_begin(a);
-    for (size_t g = 0; g < segments_of(a); g++)
-        for (size_t r = segment_run(a, g); r < a->count; r++)
+    for (size_t g = row_begins(a, 0) / SEGMENT; g < segments_of(a); g++) {
+        struct rows rows = segment_run(a, g);
+        for (size_t r = rows.begin; r < rows.end; r++)
             row_merge(s->all[r], &s->all_max[r], &s->all_total[r], s->sum[r],
                       s->max[r], s->total[r], d);
+    }
     rows_end(a);
 }
 
@@ -561,7 +619,9 @@ static void attend_merge(const struct attend *a)
     for (size_t g = 0; g < segments_of(a); g++) {
         for (size_t r = 0; r < a->count; r++) {
             const float *part = a->parts + (g * a->count + r) * (d + 2);
-            if (row_sees(a, r, g * SEGMENT) == 0) continue;
+            if (row_sees(a, r, g * SEGMENT) == 0 ||
+                row_from(a, r, g * SEGMENT) == SEGMENT)
+                continue;
             memcpy(s->sum[r], part, d * sizeof *part);
             row_merge(s->all[r], &s->all_max[r], &s->all_total[r], s->sum[r],
                       part[d], part[d + 1], d);

@@ -61,6 +61,7 @@ void cpu_kv_write(struct device *dev, const struct op_kv *kv,
                   const float *v);
 void cpu_attention(struct device *dev, float *out, const float *q,
                    const struct op_kv *kv, const struct op_seq *seqs,
-                   size_t seq_count, size_t heads, float scale);
+                   size_t seq_count, size_t heads, float scale,
+                   uint32_t window);
 
 #endif

@@ -99,7 +99,8 @@ struct attend {
     size_t token_stride; /* floats from a token to the next, in q and out */
     size_t ratio;        /* heads / kv_heads */
     size_t first, count; /* rows first .. first + count - 1 */
-    size_t seen;         /* tokens of KV that the first new token sees */
+    size_t seen;         /* tokens of KV before and with the first new one */
+    size_t window;       /* a row sees the last so many of them; 0: all */
     float scale;
     const struct op_kv *kv;
     const uint32_t *pages;

@@ -152,15 +152,16 @@ static void ref_kv_write(struct device *dev, const struct op_kv *kv,
     }
 }
 
-/* One head of one row over the first visible tokens of its sequence. Two
+/* One head of one row over tokens from .. visible - 1 of its sequence. Two
  * walks instead of an array of scores: the first finds the largest one. */
 static void attend(float *out, const float *q, const struct op_kv *kv,
-                   const uint32_t *pages, size_t g, size_t visible, float scale)
+                   const uint32_t *pages, size_t g, size_t from, size_t visible,
+                   float scale)
 {
     size_t d = kv->head_dim, head = g * d * dtype_block_bytes(kv->type);
     double most = -INFINITY, total = 0, sum[OP_HEAD_DIM_MAX] = {0};
     for (int walk = 0; walk < 2; walk++) {
-        for (size_t t = 0; t < visible; t++) {
+        for (size_t t = from; t < visible; t++) {
             size_t at = kv_offset(kv, pages, t) + head;
             float row[OP_HEAD_DIM_MAX];
             dtype_decode(kv->type, (const char *)kv->k + at, row, d);
@@ -185,17 +186,20 @@ static void attend(float *out, const float *q, const struct op_kv *kv,
 
 static void ref_attention(struct device *dev, float *out, const float *q,
                           const struct op_kv *kv, const struct op_seq *seqs,
-                          size_t seq_count, size_t heads, float scale)
+                          size_t seq_count, size_t heads, float scale,
+                          uint32_t window)
 {
     (void)dev;
     size_t per_group = heads / kv->kv_heads;
     for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
         for (size_t i = 0; i < s->rows; i++) {
+            size_t visible = s->kv_len - s->rows + i + 1;
+            size_t from = window && visible > window ? visible - window : 0;
             for (size_t h = 0; h < heads; h++) {
                 size_t at =
                     ((s->first_row + i) * heads + h) * (size_t)kv->head_dim;
-                attend(out + at, q + at, kv, s->pages, h / per_group,
-                       s->kv_len - s->rows + i + 1, scale);
+                attend(out + at, q + at, kv, s->pages, h / per_group, from,
+                       visible, scale);
             }
         }
     }
