@@ -21,11 +21,14 @@ build/%/build.ninja: CMakeLists.txt | deps
 deps:
 	@tools/install-deps
 
-check: deps
+deps-test:
+	@tools/install-deps test
+
+check: deps-test
 	@tools/check-layers && tools/check-headers && tools/check-format
 	@echo "check: layers, headers, format are fine"
 
-format:
+format: deps-test
 	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' | \
 		xargs -r tools/clang-format -i
 
@@ -41,7 +44,7 @@ quickstart: deps
 	@tools/quickstart
 
 S ?= 60
-fuzz: deps
+fuzz: deps-test
 	@CC=clang-14 cmake -S . -B build/fuzz -G Ninja -DBATON_MODE=fuzz --log-level=WARNING
 	@ninja -C build/fuzz $(T)
 	@mkdir -p build/fuzz/corpus/$(T)
@@ -57,4 +60,4 @@ interop: all
 clean:
 	rm -rf build
 
-.PHONY: all deps check format test quick quickstart fuzz bench interop clean
+.PHONY: all deps deps-test check format test quick quickstart fuzz bench interop clean
