@@ -38,14 +38,17 @@ void op_rmsnorm(struct device *dev, float *out, const float *x,
  *   out[t, w.rows] (+)= x[t, w.cols] . w^T  (+ bias[w.rows])
  * Weights in F32, F16, BF16 multiply float32 by float32; an element is
  * within 1e-5 * sum |x w| of ref.
- * Block formats multiply integers. In each run B of 32 columns a row of x is
- * rounded once to int8, nearest even, with the scale s of that run:
+ * All other formats multiply integers. In each run B of columns (32 of them in
+ * GGUF's formats; the format's group in int8_g128 and int4_gN; the whole row
+ * in int8) a row of x is rounded once to int8, nearest even, with the scale s
+ * of that run:
  *
  *     s = max|x| / 127         xi[c] = round(x[c] * (127 / max|x|))
  *
  * (xi = 0 and s = 0 where max|x| < 1e-30; s = NaN where an x is not finite),
- * and the weights mean w[c] = d[c] q[c] - m with integers q, one d for 32
- * columns (Q6_K: 16) and one m (0 but in Q4_1, Q4_K, Q5_K), so that
+ * and the weights mean w[c] = d[c] q[c] - m with integers q (int4_gN: q less
+ * z), one d for a run (Q6_K: 16 columns) and one m (0 but in Q4_1, Q4_K,
+ * Q5_K), so that
  *
  *     out = sum over B of s * (sum_c d[c] q[c] xi[c]) - m * (s * sum_c xi[c])
  *

@@ -102,10 +102,36 @@ void quant_unpack(struct quant32 *out, enum dtype type, const void *row,
     }
 }
 
-float quant_round(int8_t q[QUANT_COLS], const float x[QUANT_COLS])
+size_t quant_group(enum dtype type, size_t cols)
+{
+    if (type == DTYPE_INT8) return cols;
+    return dtype_is_own(type) ? dtype_block_elems(type) : QUANT_COLS;
+}
+
+float quant_ints(int8_t q[QUANT_COLS], enum dtype type, const void *row,
+                 size_t index)
+{
+    const uint8_t *p = row;
+    if (type == DTYPE_INT8) {
+        float d;
+        memcpy(&d, p, sizeof d);
+        memcpy(q, p + sizeof d + QUANT_COLS * index, QUANT_COLS);
+        return d;
+    }
+    size_t per_block = dtype_block_elems(type) / QUANT_COLS;
+    p += index / per_block * dtype_block_bytes(type);
+    index %= per_block;
+    if (type == DTYPE_INT8_G128)
+        memcpy(q, p + 2 + QUANT_COLS * index, QUANT_COLS);
+    else
+        nibbles_unpack(q, p + 3 + QUANT_COLS / 2 * index, p[2]);
+    return f16_to_f32(u16_at(p));
+}
+
+float quant_round(int8_t *q, const float *x, size_t n)
 {
     uint32_t max = 0; /* as bits: magnitudes sort like integers, NaN on top */
-    for (int i = 0; i < QUANT_COLS; i++) {
+    for (size_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, &x[i], 4);
         bits &= 0x7fffffff;
@@ -114,11 +140,11 @@ float quant_round(int8_t q[QUANT_COLS], const float x[QUANT_COLS])
     float most;
     memcpy(&most, &max, 4);
     if (!(most >= 1e-30f && max < 0x7f800000)) {
-        memset(q, 0, QUANT_COLS);
+        memset(q, 0, n);
         return max >= 0x7f800000 ? NAN : 0;
     }
     float inverse = 127.0f / most;
-    for (int i = 0; i < QUANT_COLS; i++)
+    for (size_t i = 0; i < n; i++)
         q[i] = (int8_t)lrintf(x[i] * inverse);
     return most / 127.0f;
 }

@@ -7,9 +7,9 @@
 
 static const struct {
     const char *name;
-    size_t elems, bytes;
+    size_t elems, bytes, head;
 } table[DTYPE_COUNT] = {
-#define X(name, text, elems, bytes) {text, elems, bytes},
+#define X(name, text, elems, bytes, head) {text, elems, bytes, head},
     DTYPE_LIST(X)
 #undef X
 };
@@ -32,9 +32,11 @@ size_t dtype_block_bytes(enum dtype type)
 size_t dtype_row_bytes(enum dtype type, size_t cols)
 {
     size_t bytes;
-    if (cols % table[type].elems) return 0;
+    if (cols == 0 || cols % table[type].elems) return 0;
+    if (type == DTYPE_INT8 && cols > DTYPE_INT8_COLS_MAX) return 0;
     if (__builtin_mul_overflow(cols / table[type].elems, table[type].bytes,
-                               &bytes))
+                               &bytes) ||
+        __builtin_add_overflow(bytes, table[type].head, &bytes))
         return 0;
     return bytes;
 }
@@ -90,6 +92,16 @@ uint16_t f32_to_bf16(float f)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static void own_decode(enum dtype type, const void *bytes, float *out, size_t n)
+{
+    for (size_t i = 0; i < n / QUANT_COLS; i++) {
+        int8_t q[QUANT_COLS];
+        float d = quant_ints(q, type, bytes, i);
+        for (int c = 0; c < QUANT_COLS; c++)
+            out[i * QUANT_COLS + c] = d * q[c];
+    }
+}
+
 static void blocks_decode(enum dtype type, const void *bytes, float *out,
                           size_t n)
 {
@@ -123,7 +135,8 @@ void dtype_decode(enum dtype type, const void *bytes, float *out, size_t n)
             out[i] = bf16_to_f32(half);
         }
         break;
-    default: blocks_decode(type, bytes, out, n);
+    default:
+        (dtype_is_own(type) ? own_decode : blocks_decode)(type, bytes, out, n);
     }
 }
 
@@ -146,15 +159,16 @@ static uint8_t nibble(float f)
     return f >= 15 ? 15 : f > 0 ? (uint8_t)f : 0;
 }
 
-static void q8_0_encode(const float *x, uint8_t *p)
+/* n floats to int8 at q; returns the scale. */
+static float bytes_encode(const float *x, size_t n, uint8_t *q)
 {
     float most = 0;
-    for (int i = 0; i < 32; i++)
+    for (size_t i = 0; i < n; i++)
         most = fmaxf(most, fabsf(x[i]));
     float d = most / 127, inverse = d != 0 ? 1 / d : 0;
-    f16_at(p, d);
-    for (int i = 0; i < 32; i++)
-        p[2 + i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
+    for (size_t i = 0; i < n; i++)
+        q[i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
+    return d;
 }
 
 static void nibbles_encode(const float *x, float least, float inverse,
@@ -190,11 +204,32 @@ static void q4_1_encode(const float *x, uint8_t *p)
     nibbles_encode(x, least, d != 0 ? 1 / d : 0, 0.5f, p + 4);
 }
 
+/* The scale is rounded to f16 first, so that z and q are what fits it. */
+static void int4_encode(const float *x, size_t n, uint8_t *p)
+{
+    float least = 0, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        least = fminf(least, x[i]);
+        most = fmaxf(most, x[i]);
+    }
+    f16_at(p, (most - least) / 15);
+    float d = f16_to_f32((uint16_t)(p[0] | p[1] << 8));
+    float inverse = d > 0 ? 1 / d : 0;
+    p[2] = nibble(roundf(-least * inverse));
+    for (size_t i = 0; i < n; i += 32)
+        nibbles_encode(x + i, 0, inverse, p[2] + 0.5f, p + 3 + i / 2);
+}
+
 void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n)
 {
     assert(n % table[type].elems == 0);
     uint8_t *p = bytes;
     uint16_t half;
+    if (type == DTYPE_INT8) {
+        float d = bytes_encode(in, n, p + sizeof d);
+        memcpy(p, &d, sizeof d);
+        return;
+    }
     for (size_t i = 0; i < n; i += table[type].elems) {
         switch (type) {
         case DTYPE_F32: memcpy(p, in + i, 4); break;
@@ -203,9 +238,15 @@ void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n)
             half = f32_to_bf16(in[i]);
             memcpy(p, &half, 2);
             break;
-        case DTYPE_Q8_0: q8_0_encode(in + i, p); break;
+        case DTYPE_Q8_0:
+        case DTYPE_INT8_G128:
+            f16_at(p, bytes_encode(in + i, table[type].elems, p + 2));
+            break;
         case DTYPE_Q4_0: q4_0_encode(in + i, p); break;
         case DTYPE_Q4_1: q4_1_encode(in + i, p); break;
+        case DTYPE_INT4_G32:
+        case DTYPE_INT4_G64:
+        case DTYPE_INT4_G128: int4_encode(in + i, table[type].elems, p); break;
         default: assert(!"a type that can be encoded");
         }
         p += table[type].bytes;

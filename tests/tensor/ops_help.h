@@ -68,9 +68,10 @@ static inline void *random_matrix(enum dtype type, size_t rows, size_t cols,
 {
     size_t bytes = dtype_row_bytes(type, cols) * rows;
     uint8_t *m = mem_must(bytes, 1);
-    if (type <= DTYPE_Q4_1) {
+    if (type < DTYPE_Q4_K || type > DTYPE_Q6_K) {
         float *x = random_floats(rows * cols, seed);
-        dtype_encode(type, x, m, rows * cols);
+        for (size_t r = 0; r < rows; r++)
+            dtype_encode(type, x + r * cols, m + r * (bytes / rows), cols);
         mem_free(x);
         return m;
     }

@@ -3,6 +3,7 @@
 #include "tensor/cpu/cpu.h"
 
 #include "base/mem.h"
+#include "tensor/quant.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -141,6 +142,9 @@ static int cpu_weight_create(struct weight **out, const struct weight *plain,
                              struct why *why)
 {
     struct cpu *cpu = (struct cpu *)plain->dev;
+    if (dtype_is_own(plain->type))
+        return err_set(why, ERR_UNSUPPORTED, "cpu: a matrix in %s",
+                       dtype_name(plain->type));
     struct cpu_weight *w = mem_must(1, sizeof *w);
     w->plain = *plain;
     w->panel_bytes = panel_bytes(plain->type, plain->cols);

@@ -68,7 +68,7 @@ static void ref_rmsnorm(struct device *dev, float *out, const float *x,
 static double block_dot(const struct quant32 *w, const float *x)
 {
     int8_t q[QUANT_COLS];
-    float s = quant_round(q, x);
+    float s = quant_round(q, x, QUANT_COLS);
     int32_t dot[2] = {0}, sum = 0;
     for (int c = 0; c < QUANT_COLS; c++) {
         dot[c / 16] += w->q[c] * q[c];
@@ -79,10 +79,32 @@ static double block_dot(const struct quant32 *w, const float *x)
            s;
 }
 
+/* The same of our formats, for the columns that share scales. */
+static double group_dot(enum dtype type, const void *row, size_t first,
+                        const float *x, size_t cols)
+{
+    int8_t *xi = mem_must(cols, 1), q[QUANT_COLS];
+    float s = quant_round(xi, x + first, cols), d = 0;
+    int32_t dot = 0;
+    for (size_t c = 0; c < cols; c++) {
+        if (c % QUANT_COLS == 0)
+            d = quant_ints(q, type, row, (first + c) / QUANT_COLS);
+        dot += q[c % QUANT_COLS] * xi[c];
+    }
+    mem_free(xi);
+    return (double)s * d * dot;
+}
+
 static double row_dot(const struct weight *w, size_t row, const float *x)
 {
     const char *bytes = weight_row(w, row);
     double sum = 0;
+    if (dtype_is_own(w->type)) {
+        size_t cols = quant_group(w->type, w->cols);
+        for (size_t c = 0; c < w->cols; c += cols)
+            sum += group_dot(w->type, bytes, c, x, cols);
+        return sum;
+    }
     if (dtype_is_block(w->type)) {
         for (size_t b = 0; b < w->cols / QUANT_COLS; b++) {
             struct quant32 block;
