@@ -20,6 +20,7 @@ enum { INLINE_BYTES = 64 << 10 }; /* a caller copies this much itself */
 static void batch_free(struct batch *b)
 {
     if (!b) return;
+    mem_free(b->note_data);
     mem_free(b->locals);
     mem_free(b->sorted);
     mem_free(b->ops);
@@ -66,6 +67,20 @@ static int op_normalize(struct xfer_op *op, size_t index, struct why *why)
     return 0;
 }
 
+static int note_copy(struct batch *b, const struct xfer_batch *from,
+                     struct why *why)
+{
+    if (!from->note) return 0;
+    if (from->note_bytes > XFER_NOTE_MAX)
+        return err_set(why, ERR_INVALID, "note of %zu bytes", from->note_bytes);
+    b->note_data = mem_retry(NULL, from->note_bytes + 1);
+    if (!b->note_data) return err_set(why, ERR_NOMEM, "out of memory");
+    memcpy(b->note_data, from->note, from->note_bytes);
+    b->note_bytes = from->note_bytes;
+    b->note = NOTE_LATER;
+    return 0;
+}
+
 static int batch_create(struct batch **out, const struct xfer_batch *from,
                         struct why *why)
 {
@@ -81,6 +96,11 @@ static int batch_create(struct batch **out, const struct xfer_batch *from,
         return err_set(why, ERR_NOMEM, "out of memory for %zu operations",
                        from->count);
     }
+    int rc = note_copy(b, from, why);
+    if (rc) {
+        batch_free(b);
+        return rc;
+    }
     b->tag = from->tag;
     if (from->epoch) {
         b->has_epoch = true;
@@ -90,7 +110,7 @@ static int batch_create(struct batch **out, const struct xfer_batch *from,
         if (from->ops[i].bytes == 0) continue;
         struct xfer_op *op = &b->ops[b->count];
         *op = from->ops[i];
-        int rc = op_normalize(op, i, why);
+        rc = op_normalize(op, i, why);
         if (rc) {
             batch_free(b);
             return rc;
@@ -149,7 +169,7 @@ static int locals_hold(struct xfer *x, struct batch *b, struct why *why)
 
 /* ---- the end of a batch ---- */
 
-static void stream_unqueue(struct stream *s)
+void stream_unqueue(struct stream *s)
 {
     if (!s->list) return;
     TAILQ_REMOVE(s->list, s, next);
@@ -176,18 +196,22 @@ static void batch_finish(struct batch *b)
     pthread_cond_broadcast(&x->done_cond);
 }
 
-static void batch_settle(struct batch *b)
+void batch_settle(struct batch *b)
 {
     if (b->chunks || b->finished) return;
     for (int i = 0; i < XFER_WAYS; i++)
         if (b->streams[i].list) return;
-    batch_finish(b);
+    if (b->note == NOTE_LATER)
+        note_post(b);
+    else if (b->note == NOTE_NONE)
+        batch_finish(b);
 }
 
-/* Nothing more of b is begun. A lost peer outranks a cancel: it says that the
- * other side's memory may still change. */
-static void batch_fail(struct batch *b, int rc, const char *text)
+/* A lost peer outranks a cancel: it says that the other side's memory may
+ * still change. */
+void batch_fail(struct batch *b, int rc, const char *text)
 {
+    note_forget(b);
     for (int i = 0; i < XFER_WAYS; i++)
         stream_unqueue(&b->streams[i]);
     if (!b->rc || (b->rc == ERR_CANCELED && rc != ERR_CANCELED)) {
@@ -217,7 +241,7 @@ void batches_fail_link(struct xfer_link *link, int rc, const char *text)
 
 static bool something_left(const struct batch *b)
 {
-    if (!b->link) return true;
+    if (!b->link || b->note == NOTE_LATER || b->note == NOTE_READY) return true;
     for (int i = 0; i < XFER_WAYS; i++)
         if (b->streams[i].list) return true;
     return false;
@@ -351,157 +375,6 @@ void batches_route(struct xfer_peer *peer)
     link_kick(peer->link);
 }
 
-/* ---- chunks ---- */
-
-static struct xfer_chunk *chunk_new(struct xfer *x)
-{
-    struct xfer_chunk *chunk = x->free_chunks;
-    if (chunk)
-        x->free_chunks = chunk->next;
-    else
-        chunk = mem_retry(NULL, sizeof *chunk);
-    return chunk;
-}
-
-static struct xfer_piece piece_of(const struct xfer_op *op, uint32_t row,
-                                  uint64_t offset)
-{
-    return (struct xfer_piece){
-        .local = (char *)op->local + row * op->local_pitch + offset,
-        .remote = op->remote + row * op->remote_pitch + offset,
-        .local_pitch = op->local_pitch,
-        .remote_pitch = op->remote_pitch};
-}
-
-/* The next part of the operation that fits into room bytes, with the stream
- * moved behind it; rows == 0: better begin a new chunk with it. */
-static struct xfer_piece stream_cut(struct stream *s, uint64_t room, bool fresh)
-{
-    const struct xfer_op *op = &s->ops[s->at];
-    struct xfer_piece p = piece_of(op, s->row, s->offset);
-    if (s->offset == 0 && op->bytes <= room) {
-        uint64_t fit = room / op->bytes, left = op->rows - s->row;
-        p.rows = (uint32_t)(fit < left ? fit : left);
-        p.bytes = op->bytes;
-        s->row += p.rows;
-    } else if (fresh || op->bytes > XFER_CHUNK_BYTES) {
-        uint64_t left = op->bytes - s->offset;
-        p.rows = 1;
-        p.bytes = room < left ? room : left;
-        s->offset += p.bytes;
-        if (s->offset == op->bytes) {
-            s->offset = 0;
-            s->row++;
-        }
-    } else {
-        return p;
-    }
-    if (s->row == op->rows) {
-        s->row = 0;
-        s->at++;
-    }
-    return p;
-}
-
-static bool piece_merge(struct xfer_piece *last, const struct xfer_piece *p)
-{
-    if (last->rows != 1 || p->rows != 1 ||
-        last->local + last->bytes != p->local ||
-        last->remote + last->bytes != p->remote)
-        return false;
-    last->bytes += p->bytes;
-    return true;
-}
-
-static void chunk_fill(struct xfer_chunk *chunk, struct stream *s,
-                       uint64_t bytes_max)
-{
-    while (s->at < s->count && chunk->count < XFER_CHUNK_PIECES &&
-           chunk->bytes < bytes_max) {
-        const struct xfer_op *op = &s->ops[s->at];
-        if (op->kind != chunk->kind || op->key != chunk->key ||
-            s->way->find(chunk->link, op) != chunk->place)
-            break;
-        struct xfer_piece p =
-            stream_cut(s, bytes_max - chunk->bytes, chunk->count == 0);
-        if (!p.rows) break;
-        chunk->bytes += p.bytes * p.rows;
-        if (chunk->count && piece_merge(&chunk->pieces[chunk->count - 1], &p))
-            continue;
-        chunk->pieces[chunk->count++] = p;
-    }
-}
-
-struct xfer_chunk *xfer_chunk_take(struct xfer_link *link,
-                                   struct stream_list *queue,
-                                   uint64_t bytes_max)
-{
-    struct stream *s;
-    while ((s = TAILQ_FIRST(queue))) {
-        struct batch *b = s->batch;
-        const struct xfer_op *op = &s->ops[s->at];
-        struct xfer_place *place = s->way->find(link, op);
-        struct xfer_chunk *chunk = place ? chunk_new(link->x) : NULL;
-        if (!chunk) {
-            char text[120];
-            snprintf(text, sizeof text, "0x%llx is not registered any more",
-                     (unsigned long long)op->remote);
-            batch_fail(b, place ? ERR_NOMEM : ERR_RANGE,
-                       place ? "out of memory for a chunk" : text);
-            continue;
-        }
-        chunk->batch = b;
-        chunk->link = link;
-        chunk->way = s->way;
-        chunk->place = place;
-        chunk->kind = op->kind;
-        chunk->key = op->key;
-        chunk->id = ++link->x->chunk_ids;
-        chunk->bytes = chunk->count = 0;
-        chunk->next = NULL;
-        chunk_fill(chunk, s, bytes_max);
-        if (s->way->hold) s->way->hold(place);
-        link->refs++;
-        b->chunks++;
-        if (s->at == s->count) stream_unqueue(s);
-        return chunk;
-    }
-    return NULL;
-}
-
-static void count_chunk(struct xfer *x, const struct xfer_chunk *chunk, int rc)
-{
-    int w = __builtin_ctz(chunk->way->via);
-    x->stats.way[w].chunks++;
-    if (rc) {
-        x->stats.way[w].errors++;
-        return;
-    }
-    x->stats.way[w].bytes += chunk->bytes;
-    chunk->batch->bytes_done += chunk->bytes;
-    if (chunk->kind == XFER_WRITE)
-        x->stats.bytes_written += chunk->bytes;
-    else
-        x->stats.bytes_read += chunk->bytes;
-}
-
-void xfer_chunk_done(struct xfer_chunk *chunk, int rc, const char *text)
-{
-    struct xfer_link *link = chunk->link;
-    struct xfer *x = link->x;
-    struct batch *b = chunk->batch;
-    count_chunk(x, chunk, rc);
-    if (chunk->way->drop) chunk->way->drop(chunk->place);
-    chunk->next = x->free_chunks;
-    x->free_chunks = chunk;
-    b->chunks--;
-    if (rc)
-        batch_fail(b, rc, text);
-    else
-        batch_settle(b);
-    link_drop(link);
-}
-
 /* ---- the front door ---- */
 
 /* Small work for a copying way is done by the caller: no thread wakes. */
@@ -534,9 +407,7 @@ static int batch_accept(struct xfer_peer *peer, struct batch *b,
         *own = take_inline(link, b);
         link_kick(link);
     } else if (peer->state == XFER_DOWN) {
-        peer->state = XFER_CONNECTING;
-        peer->dial_ms = 0;
-        xfer_chores(x);
+        peer_dial_now(peer);
     }
     return 0;
 }

@@ -209,6 +209,7 @@ void conn_attended(struct conn *c, unsigned attention)
     if (attention & ATTEND_PUMP && c->open) {
         if (c->kind == WIRE_DATA_LANE && !c->inbound) frames_pump(c);
         if (c->kind == WIRE_DIRECT) direct_attended(c);
+        if (c->kind == WIRE_CONTROL && !c->inbound) notes_pump(c);
     }
 }
 
@@ -225,217 +226,10 @@ void conn_move(struct conn *c)
     pthread_mutex_unlock(&x->lock);
 }
 
-/* ---- sending ---- */
-
-void conn_flush_later(struct conn *c)
-{
-    if (c->want_flush) return;
-    c->want_flush = true;
-    TAILQ_INSERT_TAIL(&c->io->flush, c, flushing);
-}
-
-void conn_queue(struct conn *c, struct txn *t, bool in_front)
-{
-    if (in_front)
-        TAILQ_INSERT_HEAD(&c->tx, t, next);
-    else
-        TAILQ_INSERT_TAIL(&c->tx, t, next);
-    c->tx_bytes += t->head_bytes + t->payload_left;
-    conn_flush_later(c);
-}
-
-static struct txn *txn_create(const struct wire_header *h, const void *body,
-                              size_t n)
-{
-    struct txn *t = mem_must(1, sizeof *t + WIRE_HEADER + n);
-    t->heap = true;
-    t->fd = -1;
-    t->head = (uint8_t *)(t + 1);
-    t->head_bytes = WIRE_HEADER + n;
-    wire_header_encode(h, t->head);
-    if (n) memcpy(t->head + WIRE_HEADER, body, n);
-    return t;
-}
-
-void conn_send(struct conn *c, const struct wire_header *h, const void *body,
-               size_t n, int fd, bool in_front)
-{
-    struct txn *t = txn_create(h, body, n);
-    t->fd = fd;
-    conn_queue(c, t, in_front);
-}
-
-void conn_watch(struct conn *c)
-{
-    uint32_t want = EPOLLRDHUP;
-    if (!c->paused) want |= EPOLLIN;
-    if (!TAILQ_EMPTY(&c->tx)) want |= EPOLLOUT;
-    if (want == c->events) return;
-    c->events = want;
-    io_watch(c);
-}
-
-/* What goes into one sendmsg. */
-struct gather {
-    struct iovec iov[IOV_BATCH];
-    int count;
-    uint64_t bytes;
-    int fd;
-    bool bounced;
-};
-
-/* Adds the payload of t, false when not all of it went in. */
-static bool gather_payload(struct conn *c, struct gather *g, struct txn *t)
-{
-    uint64_t room = TURN_BYTES - g->bytes, had = g->bytes;
-    if (room > t->payload_left) room = t->payload_left;
-    if (cursor_small(&t->payload)) {
-        if (g->bounced || g->count == IOV_BATCH) return false;
-        struct cursor at = t->payload;
-        size_t n = room < BOUNCE_BYTES ? room : BOUNCE_BYTES;
-        n = cursor_copy(&at, c->io->bounce, n, false);
-        g->bounced = true;
-        g->iov[g->count++] = (struct iovec){c->io->bounce, n};
-        g->bytes += n;
-    } else {
-        int n = cursor_iov(&t->payload, g->iov + g->count, IOV_BATCH - g->count,
-                           room, NULL);
-        for (int i = 0; i < n; i++)
-            g->bytes += g->iov[g->count++].iov_len;
-    }
-    return g->bytes - had == t->payload_left;
-}
-
-static void gather_all(struct conn *c, struct gather *g)
-{
-    struct txn *t;
-    *g = (struct gather){.fd = -1};
-    TAILQ_FOREACH(t, &c->tx, next)
-    {
-        bool first = t == TAILQ_FIRST(&c->tx);
-        if (g->count == IOV_BATCH || g->bytes >= TURN_BYTES) return;
-        if (t->fd >= 0 && !first) return; /* begins a message of its own */
-        if (t->head_sent < t->head_bytes) {
-            size_t n = t->head_bytes - t->head_sent;
-            g->iov[g->count++] = (struct iovec){t->head + t->head_sent, n};
-            g->bytes += n;
-            if (t->fd >= 0) {
-                if (t->head_sent == 0) g->fd = t->fd;
-                return;
-            }
-            if (t->reply) return; /* its payload is sent under checks */
-        }
-        if (t->payload_left && !gather_payload(c, g, t)) return;
-    }
-}
-
-static ssize_t gather_send(struct conn *c, struct gather *g)
-{
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct msghdr m = {.msg_iov = g->iov, .msg_iovlen = (size_t)g->count};
-    if (g->fd >= 0) {
-        memset(&control, 0, sizeof control);
-        m.msg_control = &control;
-        m.msg_controllen = sizeof control;
-        struct cmsghdr *cm = CMSG_FIRSTHDR(&m);
-        cm->cmsg_level = SOL_SOCKET;
-        cm->cmsg_type = SCM_RIGHTS;
-        cm->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(cm), &g->fd, sizeof(int));
-    }
-    return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-static void txn_end(struct conn *c, struct txn *t)
-{
-    TAILQ_REMOVE(&c->tx, t, next);
-    if (t->reply) frames_reply_sent(c, t);
-    if (t->heap) mem_free(t);
-}
-
-static void tx_consume(struct conn *c, uint64_t n)
-{
-    struct txn *t;
-    c->tx_bytes -= n;
-    while ((t = TAILQ_FIRST(&c->tx))) {
-        uint64_t head = t->head_bytes - t->head_sent;
-        uint64_t take = n < head ? n : head;
-        t->head_sent += take;
-        n -= take;
-        take = n < t->payload_left ? n : t->payload_left;
-        cursor_advance(&t->payload, take);
-        t->payload_left -= take;
-        n -= take;
-        if (t->head_sent < t->head_bytes || t->payload_left) return;
-        txn_end(c, t);
-    }
-}
-
-/* The payload of a READ's answer: registrations are held while the kernel
- * copies; when they are gone, zeros go out and DONE tells. */
-static ssize_t reply_send(struct conn *c, struct txn *t)
-{
-    struct gather g = {.fd = -1};
-    struct held held = {.count = 0};
-    size_t pieces;
-    g.count = cursor_iov(&t->payload, g.iov, IOV_BATCH, TURN_BYTES, &pieces);
-    if (!t->status)
-        t->status = frames_enter(c, t->payload.pieces + t->payload.at, pieces,
-                                 XFER_REMOTE_READ, t->key, &held);
-    if (t->status) {
-        memset(c->io->bounce, 0, BOUNCE_BYTES);
-        uint64_t n = t->payload_left;
-        g.iov[0] =
-            (struct iovec){c->io->bounce, n < BOUNCE_BYTES ? n : BOUNCE_BYTES};
-        g.count = 1;
-    } else if (cursor_small(&t->payload)) {
-        struct cursor at = t->payload;
-        at.count = at.at + pieces; /* those that are held */
-        FOREIGN_BEGIN();
-        size_t copied = cursor_copy(&at, c->io->bounce, BOUNCE_BYTES, false);
-        FOREIGN_END();
-        g.iov[0] = (struct iovec){c->io->bounce, copied};
-        g.count = 1;
-    }
-    FOREIGN_BEGIN();
-    ssize_t n = gather_send(c, &g);
-    FOREIGN_END();
-    frames_leave(c, &held);
-    return n;
-}
-
-void conn_flush(struct conn *c)
-{
-    uint64_t budget = TURN_BYTES;
-    struct txn *t;
-    while (!c->dead && (t = TAILQ_FIRST(&c->tx)) && budget) {
-        ssize_t n;
-        if (t->reply && t->head_sent == t->head_bytes) {
-            n = reply_send(c, t);
-        } else {
-            struct gather g;
-            gather_all(c, &g);
-            n = gather_send(c, &g);
-        }
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno == EAGAIN) break;
-        if (n < 0) {
-            conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
-            return;
-        }
-        tx_consume(c, (uint64_t)n);
-        budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
-    }
-    if (!c->dead) conn_watch(c);
-}
-
 /* ---- receiving ---- */
 
 static int control_in(struct conn *c, const struct wire_header *h,
-                      struct why *why)
+                      const uint8_t *body, struct why *why)
 {
     struct xfer *x = c->x;
     uint64_t now = clock_ms();
@@ -450,10 +244,19 @@ static int control_in(struct conn *c, const struct wire_header *h,
     if (h->type == WIRE_PONG && !c->inbound) {
         pthread_mutex_lock(&x->lock);
         c->link->heard_ms = now;
+        c->link->pinged_ns = h->aux;
+        c->link->rtt_ns = clock_ns() - h->aux;
+        c->link->probing = false;
+        pthread_cond_broadcast(&x->done_cond);
         pthread_mutex_unlock(&x->lock);
         return 0;
     }
-    return err_set(why, ERR_FORMAT, "frame of type %u among life signs",
+    if (h->type == WIRE_NOTE && c->inbound) {
+        note_in(c, h, body);
+        return 0;
+    }
+    if (h->type == WIRE_DONE && !c->inbound) return note_done_in(c, h, why);
+    return err_set(why, ERR_FORMAT, "frame of type %u on a control connection",
                    h->type);
 }
 
@@ -461,7 +264,7 @@ static int dispatch(struct conn *c, const struct wire_header *h,
                     const uint8_t *body, struct why *why)
 {
     if (!c->open) return handshake_in(c, h, body, why);
-    if (c->kind == WIRE_CONTROL) return control_in(c, h, why);
+    if (c->kind == WIRE_CONTROL) return control_in(c, h, body, why);
     if (c->kind == WIRE_DATA_LANE) return frames_in(c, h, body, why);
     return direct_in(c, h, body, why);
 }
@@ -523,6 +326,7 @@ static void rx_parse(struct conn *c)
             c->have_header = false;
             c->rx_from += WIRE_HEADER + body;
             rc = dispatch(c, &c->h, at + WIRE_HEADER, &why);
+            conn_pause_if_full(c);
         }
         if (rc) conn_fail(c, rc, "%s", why_text(&why, rc));
     }

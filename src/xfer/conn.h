@@ -17,6 +17,8 @@ enum {
     BOUNCE_BYTES = 64 << 10,
     IOV_BATCH = 128,
     FDS_MAX = 8,
+    REPLIES_MAX = 16,  /* READs answered at a time, and answers that wait to */
+    ANSWERS_MAX = 512, /* be sent; with more we do not read on               */
 };
 
 enum { ATTEND_KILL = 1, ATTEND_ADOPT = 2, ATTEND_PUMP = 4, ATTEND_RESUME = 8 };
@@ -81,6 +83,7 @@ struct conn {
     unsigned fd_count;
     struct txn_list tx;
     uint64_t tx_bytes; /* queued, unsent */
+    unsigned tx_count;
 
     /* DATA, outbound: chunks sent or being sent, oldest first */
     struct xfer_chunk *flight, **flight_end;
@@ -114,6 +117,8 @@ void conn_send(struct conn *c, const struct wire_header *h, const void *body,
                size_t n, int fd, bool in_front);
 void conn_queue(struct conn *c, struct txn *t, bool in_front);
 void conn_flush(struct conn *c);
+/* Reads no more until the peer has taken some of its answers. */
+void conn_pause_if_full(struct conn *c);
 /* The connection is over, and so is its link. */
 void conn_fail(struct conn *c, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -155,6 +160,11 @@ struct held {
 int frames_enter(struct conn *c, const struct xfer_piece *pieces, size_t count,
                  unsigned access, uint64_t key, struct held *held);
 void frames_leave(struct conn *c, struct held *held);
+
+/* note.c: NOTE and its DONE, on CONTROL */
+void notes_pump(struct conn *c);
+void note_in(struct conn *c, const struct wire_header *h, const uint8_t *body);
+int note_done_in(struct conn *c, const struct wire_header *h, struct why *why);
 
 /* direct.c: FENCE, REGION, REGIONS, DROP, GONE */
 int direct_opened(struct conn *c, struct why *why);

@@ -114,9 +114,18 @@ struct stream {
     struct stream_list *list; /* where it waits, or NULL */
 };
 
+/* Where the note of a batch is. */
+enum note_state {
+    NOTE_NONE,  /* there is none, or none any more      */
+    NOTE_LATER, /* bytes first                          */
+    NOTE_READY, /* in link->notes: to be sent           */
+    NOTE_SENT,  /* in link->notes_sent: its answer comes */
+};
+
 struct batch {
     TAILQ_ENTRY(batch) of_peer;
     TAILQ_ENTRY(batch) done;
+    TAILQ_ENTRY(batch) noting;
     struct xfer_peer *peer;
     struct xfer_link *link; /* where it was routed; NULL: not yet */
     uint64_t serial, tag, bytes, bytes_done;
@@ -130,6 +139,9 @@ struct batch {
     size_t local_count, local_cap;
     size_t count;
     struct xfer_op *ops, *sorted; /* sorted: by way, when more than one */
+    enum note_state note;
+    uint8_t *note_data;
+    size_t note_bytes;
 };
 
 /* Where a walk over the local bytes of pieces is. */
@@ -168,7 +180,13 @@ struct xfer_chunk {
     uint8_t head[WIRE_HEADER + XFER_CHUNK_PIECES * WIRE_DESC];
 };
 
-/* All under the lock. */
+/* All under the lock. The stream waits no more. */
+void stream_unqueue(struct stream *s);
+/* Finishes b when nothing of it is left to do. */
+void batch_settle(struct batch *b);
+/* Nothing more of b is begun; it ends with rc once its chunks are back. */
+void batch_fail(struct batch *b, int rc, const char *text);
+/* chunk.c */
 struct xfer_chunk *xfer_chunk_take(struct xfer_link *link,
                                    struct stream_list *queue,
                                    uint64_t bytes_max);
@@ -178,6 +196,22 @@ void batches_route(struct xfer_peer *peer);
 void batches_fail_unrouted(struct xfer_peer *peer, int rc, const char *text);
 void batches_fail_link(struct xfer_link *link, int rc, const char *text);
 size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag);
+
+/* ---- notes (note.c); all under the lock ---- */
+
+TAILQ_HEAD(note_list, note);
+struct note { /* came in, waits for the application */
+    TAILQ_ENTRY(note) next;
+    char from[WIRE_NAME_MAX + 1];
+    struct xfer_epoch epoch;
+    size_t bytes;
+    uint8_t data[];
+};
+
+/* The bytes of b are in place: on with its note, which may end b. */
+void note_post(struct batch *b);
+void note_forget(struct batch *b); /* it is not to be sent, or not answered */
+void notes_free(struct xfer *x);
 
 /* ---- copying (copy.c) ---- */
 
@@ -206,9 +240,13 @@ struct xfer_link {
     struct xfer_epoch epoch;
     const struct xfer_way *frames; /* xfer_way_tcp or xfer_way_unix */
     struct stream_list copy_queue, frame_queue;
+    struct batch_list notes, notes_sent;
+    unsigned notes_in_flight;
     struct conn *control, *direct, *lanes[LANES_MAX];
     unsigned lane_count; /* open ones, lanes[0 .. lane_count) */
     uint64_t heard_ms, ping_ms, up_by_ms;
+    uint64_t pinged_ns, rtt_ns; /* of the last answered ping: sent at, took */
+    bool probing, probe_wanted; /* somebody waits for a pong; ping now */
     struct xfer_place **places; /* sorted by base */
     size_t place_count, place_cap;
     int direct_fd, pidfd, pid; /* of the target's process, or -1 */
@@ -249,6 +287,7 @@ TAILQ_HEAD(inlink_list, inlink);
 void link_fail(struct xfer_link *link, int rc, const char *text);
 void link_drop(struct xfer_link *link);
 void link_up(struct xfer_link *link);
+void peer_dial_now(struct xfer_peer *peer); /* it is down */
 void inlink_fail(struct xfer *x, struct inlink *in);
 /* On io 0, without the lock: dials, timers, what is over. Returns when it
  * wants to be called next (clock_ms), UINT64_MAX: never. */
@@ -294,7 +333,7 @@ struct xfer {
     char host[HOST_MAX], name[WIRE_NAME_MAX + 1];
     uint16_t port;
     struct xfer_epoch epoch;
-    int listen_fd, unix_fd, done_fd;
+    int listen_fd, unix_fd, done_fd, note_fd;
     uint64_t probe; /* a secret number that peers read to test CMA */
 
     pthread_mutex_t lock;
@@ -302,6 +341,7 @@ struct xfer {
     pthread_cond_t quiet_cond; /* memory or links became quiet */
     pthread_cond_t work_cond;  /* for workers */
     bool stopping, stopped, io_quit, workers_quit, done_signaled;
+    bool note_signaled;
     bool chores;                 /* peers_housekeep has something to do */
     bool mems_changed;           /* ... among it: tell same-host peers */
     uint64_t kept_ms, accept_ms; /* io 0 only: last turn, listen again */
@@ -320,6 +360,8 @@ struct xfer {
     uint64_t mem_ids, batch_serials, chunk_ids;
     struct batch_list done;
     size_t batch_count; /* unfinished */
+    struct note_list notes;
+    size_t note_count;
     struct xfer_chunk *free_chunks;
     struct xfer_stats stats;
 };

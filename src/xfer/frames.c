@@ -18,7 +18,6 @@ enum {
     WINDOW_BYTES = 8 << 20, /* sent and not yet answered, a lane */
     WINDOW_FRAMES = 64,
     UNSENT_BYTES = 2 << 20, /* of these not yet in the kernel */
-    REPLIES_MAX = 16,       /* READs answered at a time, then no reading */
 };
 
 /* ---- the ways ---- */
@@ -298,7 +297,7 @@ static int read_in(struct conn *c, const struct wire_header *h,
                                              .bytes = h->bytes},
                        t->head);
     conn_queue(c, t, false);
-    c->paused = ++c->replies >= REPLIES_MAX;
+    c->replies++;
     return 0;
 }
 
@@ -315,12 +314,7 @@ void frames_reply_sent(struct conn *c, struct txn *t)
         c->x->stats.target_bytes_out += bytes;
     pthread_mutex_unlock(&c->x->lock);
     done_send(c, t->id, t->status, true);
-    if (c->replies-- == REPLIES_MAX) {
-        /* Reading goes on, though not from inside this send. */
-        pthread_mutex_lock(&c->x->lock);
-        conn_attend(c, ATTEND_RESUME);
-        pthread_mutex_unlock(&c->x->lock);
-    }
+    c->replies--;
 }
 
 void frames_sink_end(struct conn *c)

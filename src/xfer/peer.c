@@ -94,6 +94,8 @@ static struct xfer_link *link_create(struct xfer_peer *peer)
     link->direct_fd = link->pidfd = link->pid = -1;
     TAILQ_INIT(&link->copy_queue);
     TAILQ_INIT(&link->frame_queue);
+    TAILQ_INIT(&link->notes);
+    TAILQ_INIT(&link->notes_sent);
     TAILQ_INSERT_TAIL(&x->links, link, next);
     peer->links++;
     peer->link = link;
@@ -126,6 +128,13 @@ static void peer_wait_to_dial(struct xfer_peer *peer)
     peer->dial_ms = clock_ms() + peer->backoff_ms;
     peer->backoff_ms *= 2;
     if (peer->backoff_ms > BACKOFF_MAX_MS) peer->backoff_ms = BACKOFF_MAX_MS;
+}
+
+void peer_dial_now(struct xfer_peer *peer)
+{
+    peer->state = XFER_CONNECTING;
+    peer->dial_ms = 0;
+    xfer_chores(peer->x);
 }
 
 void link_fail(struct xfer_link *link, int rc, const char *text)
@@ -330,11 +339,12 @@ static void link_turn(struct xfer_link *link, uint64_t now, bool slept,
         link_fail(link, ERR_PEER, "peer did not tell its memory in time");
         return;
     }
-    if (now >= link->ping_ms) {
+    if (now >= link->ping_ms || link->probe_wanted) {
         link->ping_ms = now + beat;
+        link->probe_wanted = false;
         conn_send(link->control,
-                  &(struct wire_header){.type = WIRE_PING, .aux = now}, NULL, 0,
-                  -1, false);
+                  &(struct wire_header){.type = WIRE_PING, .aux = clock_ns()},
+                  NULL, 0, -1, false);
     }
     earlier(next, link->ping_ms);
     earlier(next, link->heard_ms + HEARTBEATS * beat);
@@ -530,6 +540,43 @@ int xfer_peer_wait(struct xfer_peer *peer, int timeout_ms, struct why *why)
         rc = peer->why.code;
         if (why) *why = peer->why;
     }
+    pthread_mutex_unlock(&x->lock);
+    return rc;
+}
+
+/* Under the lock: whether a ping sent at since or later was answered. */
+static int probe_look(struct xfer_peer *peer, uint64_t since, uint64_t *rtt_ns)
+{
+    struct xfer_link *link = peer->link;
+    if (peer->state == XFER_DOWN) return peer->why.code;
+    if (peer->state != XFER_UP) return ERR_AGAIN;
+    if (!link->self && link->pinged_ns < since) {
+        if (!link->probing) {
+            link->probing = link->probe_wanted = true;
+            xfer_chores(peer->x);
+        }
+        return ERR_AGAIN;
+    }
+    if (rtt_ns) *rtt_ns = link->self ? 0 : link->rtt_ns;
+    return 0;
+}
+
+int xfer_peer_probe(struct xfer_peer *peer, int timeout_ms, uint64_t *rtt_ns,
+                    struct why *why)
+{
+    struct xfer *x = peer->x;
+    uint64_t deadline = deadline_after(timeout_ms), since = clock_ns();
+    int rc;
+    pthread_mutex_lock(&x->lock);
+    if (peer->state == XFER_DOWN && !x->stopping) peer_dial_now(peer);
+    while ((rc = probe_look(peer, since, rtt_ns)) == ERR_AGAIN)
+        if (!cond_until(&x->done_cond, &x->lock, deadline)) {
+            rc = err_set(why, ERR_TIMEOUT, "peer %s: no life sign in %d ms",
+                         peer->name, timeout_ms);
+            break;
+        }
+    if (peer->state == XFER_DOWN && rc == peer->why.code && why)
+        *why = peer->why;
     pthread_mutex_unlock(&x->lock);
     return rc;
 }

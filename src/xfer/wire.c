@@ -24,7 +24,8 @@ size_t wire_body_bytes(const struct wire_header *h)
     case WIRE_HELLO:
     case WIRE_WELCOME:
     case WIRE_PROOF:
-    case WIRE_READY: return h->bytes;
+    case WIRE_READY:
+    case WIRE_NOTE: return h->bytes;
     case WIRE_WRITE:
     case WIRE_READ: return (size_t)h->count * WIRE_DESC;
     case WIRE_REGION: return WIRE_REGION_BODY;
@@ -59,6 +60,7 @@ static int header_check(const struct wire_header *h, struct why *why)
         good = h->count >= 1 && h->count <= WIRE_DESCS_MAX && h->bytes >= 1 &&
                h->bytes <= WIRE_PAYLOAD_MAX;
         break;
+    case WIRE_NOTE: good = h->bytes <= XFER_NOTE_MAX; break;
     case WIRE_DATA: good = h->bytes >= 1 && h->bytes <= WIRE_PAYLOAD_MAX; break;
     case WIRE_REGION:
         good = h->bytes >= 1 && h->aux <= UINT64_MAX - h->bytes;

@@ -51,6 +51,7 @@ static int options_fill(struct xfer *x, const struct xfer_options *from,
     o->heartbeat_ms = or_default(o->heartbeat_ms, 600);
     o->connect_ms = or_default(o->connect_ms, 3000);
     o->batches_max = or_default(o->batches_max, 65536);
+    o->notes_max = or_default(o->notes_max, 1024);
     if (!o->host) o->host = "127.0.0.1";
     if (o->lanes > LANES_MAX || o->workers > WORKERS_MAX ||
         o->via & ~(unsigned)XFER_VIA_ALL || o->heartbeat_ms > 3600000)
@@ -118,7 +119,7 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
 {
     *out = NULL;
     struct xfer *x = mem_must(1, sizeof *x);
-    x->listen_fd = x->unix_fd = x->done_fd = -1;
+    x->listen_fd = x->unix_fd = x->done_fd = x->note_fd = -1;
     pthread_mutex_init(&x->lock, NULL);
     cond_init(&x->done_cond);
     cond_init(&x->quiet_cond);
@@ -129,13 +130,16 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
     TAILQ_INIT(&x->inlinks);
     TAILQ_INIT(&x->conns);
     TAILQ_INIT(&x->done);
+    TAILQ_INIT(&x->notes);
     random_bytes(&x->epoch, sizeof x->epoch);
     x->probe = random_u64();
     x->kept_ms = clock_ms();
     int rc = options_fill(x, opt, why);
     if (!rc) rc = listen_tcp(x, why);
     if (!rc) rc = listen_unix(x, why);
-    if (!rc && (x->done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
+    if (!rc) x->done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (!rc) x->note_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (!rc && (x->done_fd < 0 || x->note_fd < 0))
         rc = err_sys(why, ERR_IO, errno, "eventfd");
     if (!rc) rc = io_start(x, why);
     if (!rc) rc = workers_start(x, why);
@@ -193,6 +197,8 @@ void xfer_close(struct xfer *x)
     for (struct xfer_done done; xfer_poll(x, &done, 1);) {
     }
     if (x->done_fd >= 0) close(x->done_fd);
+    if (x->note_fd >= 0) close(x->note_fd);
+    notes_free(x);
     peers_free_all(x);
     mem_free_all(x);
     for (struct xfer_chunk *chunk; (chunk = x->free_chunks);) {

@@ -11,7 +11,8 @@
  * the initiator by whatever control plane there is. The target checks every
  * range against its registrations; its application takes no part and no step.
  * A batch has one completion, which means: the bytes lie in the target's
- * memory (WRITE) or in ours (READ).
+ * memory (WRITE) or in ours (READ). It may carry a note, which the target's
+ * application gets after the bytes.
  *
  * The way is chosen per remote region: same process: memcpy; same host and
  * user: copy into a mapping of the target's memfd (memory of xfer_alloc), else
@@ -60,6 +61,7 @@ struct xfer_options {
     unsigned heartbeat_ms; /* between pings, 600; three missed: peer is dead */
     unsigned connect_ms;   /* for a TCP connect, 3000; the handshake has 1 s */
     unsigned batches_max;  /* unfinished at a time, 65536; more: ERR_AGAIN  */
+    unsigned notes_max;    /* from peers, not yet polled, 1024              */
 };
 
 /* 128 random bits that name one life of one engine. */
@@ -145,6 +147,11 @@ enum xfer_state xfer_peer_state(struct xfer_peer *peer, struct why *why);
 int xfer_peer_wait(struct xfer_peer *peer, int timeout_ms, struct why *why);
 /* The epoch of its present life; false when it is not up. */
 bool xfer_peer_epoch(struct xfer_peer *peer, struct xfer_epoch *out);
+/* Asks the peer for a life sign and waits for it: 0, and how long it took
+ * (rtt_ns may be NULL). Connects first where needed. ERR_TIMEOUT; ERR_PEER and
+ * others as xfer_peer_wait. */
+int xfer_peer_probe(struct xfer_peer *peer, int timeout_ms, uint64_t *rtt_ns,
+                    struct why *why);
 /* Writes which way is used and why, as "memfd mapping, same host" or "tcp, 2
  * lanes (...)", cut to n bytes with a closing 0. */
 void xfer_peer_explain(struct xfer_peer *peer, char *buf, size_t n);
@@ -181,6 +188,10 @@ struct xfer_batch {
     uint64_t tag;                   /* comes back in xfer_done */
     const struct xfer_epoch *epoch; /* only this life of the peer, else
                                      * ERR_STALE; NULL: whichever lives */
+    const void *note;  /* copied; NULL: none. Goes to the peer's application
+                       * once all bytes are in place, and not at all when the
+                       * batch fails. count may be 0: a note alone           */
+    size_t note_bytes; /* 0 .. XFER_NOTE_MAX */
 };
 
 /* Submits without waiting; ops are copied, the memory they name must stay
@@ -201,7 +212,9 @@ int xfer_submit_batch(struct xfer_peer *peer, const struct xfer_batch *batch,
  * ERR_PEER      peer is gone, hung or refuses connections. Our memory is not
  *               touched any more; what became of the peer's is unknown
  * ERR_AUTH      the peer refused our token
- * ERR_CANCELED  canceled; neither side touches the memory any more          */
+ * ERR_CANCELED  canceled; neither side touches the memory any more
+ * ERR_AGAIN     the bytes are in place, but the peer's application has too
+ *               many notes to read: this one was not taken                  */
 struct xfer_done {
     uint64_t tag;
     int rc;
@@ -209,7 +222,7 @@ struct xfer_done {
     char text[200]; /* for a human; empty when rc is 0 */
 };
 
-/* Takes up to cap completions; returns how many. */
+/* Takes up to cap completions; returns how many: a test that never waits. */
 size_t xfer_poll(struct xfer *x, struct xfer_done *done, size_t cap);
 /* A descriptor that is readable while completions wait, for event loops;
  * do not read it. Valid until xfer_close. */
@@ -231,6 +244,24 @@ int xfer_transfer(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
 size_t xfer_cancel(struct xfer *x, uint64_t tag);
 size_t xfer_cancel_peer(struct xfer_peer *peer);
 
+/* ---- notes: what a batch tells the target's application ---------------- */
+
+enum { XFER_NOTE_MAX = 4096, XFER_NAME_MAX = 280 };
+
+struct xfer_note {
+    char from[XFER_NAME_MAX + 1]; /* name of the engine that sent it */
+    struct xfer_epoch epoch;      /* and its life                    */
+    size_t bytes;
+    uint8_t data[XFER_NOTE_MAX];
+};
+
+/* Target side: takes the oldest note that came; false: there is none. The
+ * bytes of its batch are in our memory. Notes of one peer's batches come in
+ * the order in which the batches were over. */
+bool xfer_note_poll(struct xfer *x, struct xfer_note *out);
+/* Readable while notes wait; do not read it. Valid until xfer_close. */
+int xfer_note_fd(const struct xfer *x);
+
 /* ---- numbers --------------------------------------------------------- */
 
 enum { XFER_WAYS = 5 }; /* self memfd cma unix tcp, in this order */
@@ -246,6 +277,7 @@ struct xfer_stats {
     uint64_t target_bytes_in, target_bytes_out; /* by frames; mappings and
                                                  * CMA take no step here */
     uint64_t target_refused;                    /* frames with a bad range */
+    uint64_t notes_in, notes_refused; /* taken; the queue was full          */
     uint64_t accepted, rejected; /* connections in; failed handshakes       */
     uint64_t links_up, links_lost, peers_hung;
     size_t peers, mems, batches_open;

@@ -380,6 +380,100 @@ static void cancel(struct pair *p)
     assert_int_equal(xfer_cancel(p->x, 77), 0);
 }
 
+static unsigned notes_got(struct pair *p, unsigned count)
+{
+    char command[40];
+    if (is_self(p)) return target_notes(p->x, count);
+    snprintf(command, sizeof command, "notes %u", count);
+    return (unsigned)target_ask(&p->t, command);
+}
+
+static int note_only(struct pair *p, uint64_t tag, size_t bytes)
+{
+    struct target_note says = {.hash = target_hash(NULL, 0)};
+    struct why why = {0};
+    return xfer_submit_batch(
+        p->peer,
+        &(struct xfer_batch){.tag = tag, .note = &says, .note_bytes = bytes},
+        &why);
+}
+
+/* The target reads of bytes only when they are there. */
+static void notes(struct pair *p)
+{
+    enum { COUNT = 40, FULL = 1024 };
+    struct xfer_done done;
+    struct why why = {0};
+    size_t part = TARGET_BYTES / COUNT / 8 * 8;
+    bytes_random(p->mine, TARGET_BYTES, 77);
+    if (!is_self(p)) target_tell(&p->t, "notes 40");
+    for (uint64_t i = 0; i < COUNT; i++) {
+        struct xfer_op ops[2] = {{.local = p->mine + i * part,
+                                  .remote = p->t.shared + i * part,
+                                  .bytes = part},
+                                 {.local = p->mine + i * part,
+                                  .remote = p->t.own + i * part,
+                                  .bytes = part}};
+        struct target_note says = {ops[i % 2].remote, part,
+                                   target_hash(ops[0].local, part)};
+        struct xfer_batch batch = {.ops = ops,
+                                   .count = 2,
+                                   .tag = i,
+                                   .note = &says,
+                                   .note_bytes = sizeof says};
+        assert_int_equal(xfer_submit_batch(p->peer, &batch, &why), 0);
+        mirror_apply(p, &ops[0]);
+        mirror_apply(p, &ops[1]);
+    }
+    assert_int_equal(
+        is_self(p) ? target_notes(p->x, COUNT) : target_answer(&p->t), COUNT);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        assert_int_equal(xfer_wait(p->x, i, 20000, &done), 0);
+        assert_int_equal(done.rc, 0);
+    }
+    /* The queue has an end, and room again once the target has read. */
+    for (uint64_t i = 0; i <= FULL; i++)
+        assert_int_equal(note_only(p, i, sizeof(struct target_note)), 0);
+    for (uint64_t i = 0; i <= FULL; i++) {
+        assert_int_equal(xfer_wait(p->x, i, 20000, &done), 0);
+        assert_int_equal(done.rc, i < FULL ? 0 : ERR_AGAIN);
+    }
+    assert_int_equal(notes_got(p, FULL), FULL);
+    assert_int_equal(note_only(p, 1, sizeof(struct target_note)), 0);
+    assert_int_equal(xfer_wait(p->x, 1, 20000, &done), 0);
+    assert_int_equal(done.rc, 0);
+    assert_int_equal(notes_got(p, 1), 1);
+    assert_int_equal(note_only(p, 1, XFER_NOTE_MAX + 1), ERR_INVALID);
+    check_memory(p);
+}
+
+/* A canceled batch says nothing, another one does. */
+static void canceled_notes(struct pair *p)
+{
+    struct xfer_done done;
+    struct why why = {0};
+    unsigned expected = 0;
+    for (uint64_t i = 0; i < 40; i++) {
+        struct xfer_op op = {.local = p->mine,
+                             .remote = p->t.own,
+                             .bytes = TARGET_BYTES >> i / 4};
+        struct target_note says = {.hash = target_hash(NULL, 0)};
+        struct xfer_batch batch = {.ops = &op,
+                                   .count = 1,
+                                   .tag = i,
+                                   .note = &says,
+                                   .note_bytes = sizeof says};
+        assert_int_equal(xfer_submit_batch(p->peer, &batch, &why), 0);
+        xfer_cancel(p->x, i);
+        assert_int_equal(xfer_wait(p->x, i, 20000, &done), 0);
+        assert_true(done.rc == 0 || done.rc == ERR_CANCELED);
+        expected += done.rc == 0;
+    }
+    assert_int_equal(note_only(p, 1, sizeof(struct target_note)), 0);
+    assert_int_equal(notes_got(p, expected + 1), expected + 1);
+    assert_int_equal(xfer_wait(p->x, 1, 20000, &done), 0);
+}
+
 static void deregistered(struct pair *p, uint64_t addr, const char *command)
 {
     struct xfer_op op = {.kind = XFER_WRITE,
@@ -432,6 +526,8 @@ static void every_way_keeps_the_contract(void **state)
     strided(&p);
     bad_ranges(&p);
     completions(&p);
+    notes(&p);
+    canceled_notes(&p);
     cancel(&p);
     deregister(&p);
     pair_end(&p);

@@ -61,7 +61,12 @@ static void submit_many(struct fixture *f)
                              .remote =
                                  (i % 3 ? f->t.own : f->t.shared) + i * part,
                              .bytes = part};
-        assert_int_equal(xfer_submit(f->peer, &op, 1, i, &why), 0);
+        struct xfer_batch batch = {.ops = &op,
+                                   .count = 1,
+                                   .tag = i,
+                                   .note = i % 4 ? NULL : "note",
+                                   .note_bytes = 4};
+        assert_int_equal(xfer_submit_batch(f->peer, &batch, &why), 0);
     }
 }
 
@@ -88,6 +93,33 @@ static void wait_down(struct fixture *f)
         poll(&none, 0, 5);
     }
     fail_msg("peer is not down");
+}
+
+static void probes_find_out(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct why why = {0};
+    uint64_t rtt_ns = 0;
+    start_beating(&f, XFER_VIA_ALL, 100);
+    assert_int_equal(xfer_peer_probe(f.peer, MS, &rtt_ns, &why), 0);
+    assert_true(rtt_ns > 0);
+    target_stop(&f.t);
+    assert_int_equal(xfer_peer_probe(f.peer, 1, NULL, &why), ERR_TIMEOUT);
+    assert_int_equal(xfer_peer_probe(f.peer, MS, NULL, &why), ERR_PEER);
+    kill(f.t.pid, SIGCONT);
+    int rc = ERR_PEER;
+    for (int tries = 0; rc && tries < 100; tries++)
+        rc = xfer_peer_probe(f.peer, MS, &rtt_ns, &why);
+    if (rc) fail_msg("%s", why.text);
+    struct xfer_peer *self;
+    assert_int_equal(xfer_peer_open(f.x, xfer_name(f.x), &self, &why), 0);
+    assert_int_equal(xfer_peer_probe(self, MS, NULL, &why), 0);
+    target_end(&f.t, SIGKILL);
+    wait_down(&f);
+    assert_int_equal(xfer_peer_probe(f.peer, MS, NULL, &why), ERR_PEER);
+    assert_non_null(strstr(why.text, "onnect"));
+    xfer_close(f.x);
 }
 
 static const unsigned vias[] = {XFER_VIA_ALL, XFER_VIA_CMA | XFER_VIA_TCP,
@@ -117,7 +149,7 @@ static void hung_peer_is_dead_after_three_beats(void **state)
     for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
         struct fixture f;
         start_beating(&f, vias[i], 200);
-        kill(f.t.pid, SIGSTOP);
+        target_stop(&f.t);
         submit_many(&f);
         int failed = completions(&f);
         if (vias[i] == XFER_VIA_TCP) assert_true(failed > 0);
@@ -457,7 +489,8 @@ static void malformed_frames_end_the_link(void **state)
     struct wire_desc d = {.addr = base, .bytes = 100, .rows = 1};
     struct wire_desc rows = {.addr = base, .bytes = 50, .rows = 2, .pitch = 9};
     static const uint8_t types[] = {WIRE_DATA, WIRE_DONE,  WIRE_PONG,
-                                    WIRE_GONE, WIRE_FENCE, WIRE_HELLO};
+                                    WIRE_GONE, WIRE_FENCE, WIRE_HELLO,
+                                    WIRE_PING};
     for (int i = 0; i < 2 + (int)sizeof types; i++) {
         int control = speak(x, WIRE_CONTROL, 10 + (uint64_t)i, &ready);
         assert_int_equal(ready.count, 0);
@@ -481,6 +514,30 @@ static void malformed_frames_end_the_link(void **state)
     xfer_deregister(mem); /* does not wait for the other half */
     close(fd);
     close(control);
+    xfer_close(x);
+}
+
+/* A peer that asks and asks and never listens is not read any more. */
+static void answers_nobody_reads_do_not_pile_up(void **state)
+{
+    (void)state;
+    struct xfer *x;
+    struct wire_header ready;
+    struct why why = {0};
+    uint8_t pings[512 * WIRE_HEADER];
+    for (size_t i = 0; i < sizeof pings; i += WIRE_HEADER)
+        wire_header_encode(&(struct wire_header){.type = WIRE_PING}, pings + i);
+    assert_int_equal(xfer_open(&x, NULL, &why), 0);
+    int fd = speak(x, WIRE_CONTROL, 5, &ready);
+    size_t before = mem_live();
+    struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+    while (poll(&pfd, 1, 300) == 1)
+        assert_true(send(fd, pings, sizeof pings, MSG_DONTWAIT) > 0);
+    assert_true(mem_live() < before + 2000);
+    /* As soon as it listens it is answered again. */
+    for (uint8_t bytes[WIRE_HEADER]; !pfd.revents; poll(&pfd, 1, 0))
+        recv_all(fd, bytes, sizeof bytes);
+    close(fd);
     xfer_close(x);
 }
 
@@ -601,6 +658,7 @@ int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
     const struct CMUnitTest tests[] = {
+        T(probes_find_out),
         T(killed_peer_fails_what_is_open),
         T(hung_peer_is_dead_after_three_beats),
         T(restarted_peer_works_at_once),
@@ -613,6 +671,7 @@ int main(int argc, char **argv)
         T(tokens_must_match),
         T(strangers_stop_nobody),
         T(malformed_frames_end_the_link),
+        T(answers_nobody_reads_do_not_pile_up),
         T(servers_that_are_no_engines),
         T(registrations),
         T(submit_survives_every_failed_allocation),

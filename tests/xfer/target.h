@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,29 @@ static inline uint64_t target_hash(const void *p, size_t n)
     for (size_t i = 0; i < n / 8; i++)
         h = (h ^ words[i]) * 0x9e3779b97f4a7c15u + (h >> 29);
     return h;
+}
+
+/* What a note of the tests says: these bytes are what they should be. */
+struct target_note {
+    uint64_t addr, bytes, hash;
+};
+
+/* Waits for count notes, and looks at the memory they speak of as soon as they
+ * are there; returns how many were right. */
+static inline unsigned target_notes(struct xfer *x, unsigned count)
+{
+    struct xfer_note note;
+    struct target_note says;
+    unsigned good = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct pollfd pfd = {.fd = xfer_note_fd(x), .events = POLLIN};
+        if (poll(&pfd, 1, 20000) != 1 || !xfer_note_poll(x, &note)) break;
+        if (note.bytes != sizeof says || !strchr(note.from, ':')) continue;
+        memcpy(&says, note.data, sizeof says);
+        good +=
+            says.hash == target_hash((void *)(uintptr_t)says.addr, says.bytes);
+    }
+    return xfer_note_poll(x, &note) ? 0 : good;
 }
 
 /* ---- in the child ---- */
@@ -78,9 +102,12 @@ static inline int target_main(char **argv)
     while (fgets(line, sizeof line, stdin)) {
         char answer[64] = "ok";
         uint64_t addr, bytes;
+        unsigned count;
         if (sscanf(line, "hash %" SCNu64 " %" SCNu64, &addr, &bytes) == 2) {
             snprintf(answer, sizeof answer, "%" PRIu64,
                      target_hash((void *)(uintptr_t)addr, bytes));
+        } else if (sscanf(line, "notes %u", &count) == 1) {
+            snprintf(answer, sizeof answer, "%u", target_notes(x, count));
         } else if (!strncmp(line, "drop shared", 11)) {
             xfer_deregister(shared);
         } else if (!strncmp(line, "drop own", 8)) {
@@ -161,6 +188,15 @@ static inline uint64_t target_hash_of(struct target *t, uint64_t addr)
     char line[100];
     snprintf(line, sizeof line, "hash %" PRIu64 " %d", addr, TARGET_BYTES);
     return target_ask(t, line);
+}
+
+/* Stops the child; when this returns no thread of it runs any more. */
+static inline void target_stop(struct target *t)
+{
+    int status;
+    kill(t->pid, SIGSTOP);
+    assert_int_equal(waitpid(t->pid, &status, WUNTRACED), t->pid);
+    assert_true(WIFSTOPPED(status));
 }
 
 /* Ends the child by the signal, or lets it end when 0. */

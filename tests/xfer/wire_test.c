@@ -111,7 +111,7 @@ static void header_limits(void **state)
     (void)state;
     static const struct wire_header wrong[] = {
         {.type = 0},
-        {.type = 11},
+        {.type = 12},
         {.type = 21},
         {.type = WIRE_HELLO, .bytes = WIRE_HANDSHAKE_MAX + 1},
         {.type = WIRE_PROOF, .bytes = 31},
@@ -122,6 +122,7 @@ static void header_limits(void **state)
         {.type = WIRE_WRITE, .count = WIRE_DESCS_MAX + 1, .bytes = 1},
         {.type = WIRE_READ, .count = 1, .bytes = WIRE_PAYLOAD_MAX + 1},
         {.type = WIRE_DATA, .bytes = UINT64_MAX},
+        {.type = WIRE_NOTE, .bytes = XFER_NOTE_MAX + 1},
         {.type = WIRE_REGION, .bytes = 2, .aux = UINT64_MAX - 1},
         {.type = WIRE_PING, .flags = WIRE_HAS_FD},
         {.type = WIRE_REGION, .bytes = 2, .flags = 2},
