@@ -1,6 +1,7 @@
 #include "http/client.h"
 #include "base/buf.h"
 #include "base/mem.h"
+#include "http/dead_host.h"
 #include "http/loop.h"
 
 #include <curl/curl.h>
@@ -359,6 +360,15 @@ static void set_method(CURL *easy, const struct http_call_options *o)
         curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
 }
 
+static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)arg;
+    (void)purpose;
+    dead_host_ask(fd);
+    dead_host_limit(fd);
+    return CURL_SOCKOPT_OK;
+}
+
 int http_call(struct http_client *client,
               const struct http_call_options *options, struct http_call **out)
 {
@@ -390,6 +400,7 @@ int http_call(struct http_client *client,
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_data);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
                      (long)(options->connect_ms ? options->connect_ms : 10000));
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->total_ms);

@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "http/dead_host.h"
 #include "http/loop.h"
 
 #include <arpa/inet.h>
@@ -709,6 +710,7 @@ static int try_listen(const struct addrinfo *at)
     int one = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    dead_host_ask(fd);
     if (bind(fd, at->ai_addr, at->ai_addrlen) || listen(fd, LISTEN_QUEUE)) {
         int error = errno;
         close(fd);

@@ -70,14 +70,15 @@ def events(body):
 
 
 class Process:
-    """One baton command; its stderr is kept for the failure message."""
+    """One baton command, behind a prefix that starts it elsewhere; its stderr
+    is kept for the failure message."""
 
-    def __init__(self, name, args, env=None):
+    def __init__(self, name, args, env=None, prefix=()):
         self.name = name
         self.lines = []
         self.changed = threading.Condition()
         full = dict(os.environ, **(env or {}))
-        self.p = subprocess.Popen([BATON] + [str(a) for a in args], env=full,
+        self.p = subprocess.Popen([*prefix, BATON, *map(str, args)], env=full,
                                   stderr=subprocess.PIPE,
                                   stdout=subprocess.DEVNULL)
         self.reader = threading.Thread(target=self._read, daemon=True)
