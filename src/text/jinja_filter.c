@@ -521,9 +521,16 @@ static jinja_test *test_named(struct jinja *j, value name)
     return test;
 }
 
+/* select, reject and map look at nothing else when there is nothing. */
+static value none_chosen(struct jinja *j)
+{
+    return jinja_list(j, 0, JINJA_GENERATOR);
+}
+
 static value choose(struct jinja *j, value v, const args *a, bool by_attribute,
                     bool keep)
 {
+    if (!jinja_truth(j, v)) return none_chosen(j);
     value path = jinja_undefined("attribute", 9);
     args rest = *a;
     if (by_attribute) {
@@ -585,6 +592,7 @@ static value map_attribute(struct jinja *j, value v, const args *a)
 
 static value f_map(struct jinja *j, value v, const args *a)
 {
+    if (!jinja_truth(j, v)) return none_chosen(j);
     if (!a->count) return map_attribute(j, v, a);
     value name = a->items[0];
     jinja_filter *f =

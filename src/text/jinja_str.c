@@ -570,6 +570,15 @@ static value m_get(struct jinja *j, value d, const args *a)
     return a->count < 2 ? jinja_none() : v[1];
 }
 
+/* The sandbox is immutable: calling one of these is an error of the rendering,
+ * as in jinja2. */
+static value m_mutator(struct jinja *j, value self, const args *a)
+{
+    (void)a;
+    jinja_fail(j, ERR_INVALID, "a method that changes a %s is unsafe",
+               jinja_type(self));
+}
+
 struct jinja_method_row {
     const char *name;
     enum jinja_kind kind;
@@ -608,6 +617,14 @@ static const struct jinja_method_row methods[] = {
     {"keys", JINJA_DICT, m_keys},
     {"values", JINJA_DICT, m_values},
     {"get", JINJA_DICT, m_get},
+    {"append", JINJA_LIST, m_mutator},
+    {"extend", JINJA_LIST, m_mutator},
+    {"insert", JINJA_LIST, m_mutator},
+    {"pop", JINJA_LIST, m_mutator},
+    {"remove", JINJA_LIST, m_mutator},
+    {"pop", JINJA_DICT, m_mutator},
+    {"update", JINJA_DICT, m_mutator},
+    {"setdefault", JINJA_DICT, m_mutator},
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 

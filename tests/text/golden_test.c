@@ -203,31 +203,6 @@ static void templates_render_as_in_jinja2(void **state)
     json_decref(variables);
 }
 
-static void real_chat_templates_render_as_in_jinja2(void **state)
-{
-    (void)state;
-    const char *dir = golden_data();
-    json_t *cases = golden_json(TMPL "real.json");
-    json_t *conversations = golden_json(TMPL "conversations.json");
-    size_t i;
-    json_t *one;
-    json_array_foreach (cases, i, one) {
-        struct tokenizer *t =
-            open_at(dir, json_string_value(json_object_get(one, "family")));
-        const char *source = tokenizer_chat_template(t);
-        assert_non_null(source);
-        json_t *which = json_object_get(one, "conversation");
-        expect_text(
-            source, strlen(source),
-            json_array_get(conversations, (size_t)json_integer_value(which)),
-            one);
-        tokenizer_destroy(t);
-    }
-    json_decref(cases);
-    json_decref(conversations);
-}
-
 TESTS(T(small_vocabularies_of_four_families), T(qwen3), T(llama3_1),
       T(deepseek_v3), T(ids_decode_to_the_text),
-      T(templates_render_as_in_jinja2),
-      T(real_chat_templates_render_as_in_jinja2))
+      T(templates_render_as_in_jinja2))

@@ -50,7 +50,7 @@ static void what_is_not_done_is_named_with_its_line(void **state)
     refuse("\n\n{{ x|groupby('a') }}", ERR_UNSUPPORTED,
            "line 3: filter groupby");
     refuse("{{ x is sameas x }}", ERR_UNSUPPORTED, "test sameas");
-    refuse("{{ x.append(1) }}", ERR_UNSUPPORTED, "method append");
+    refuse("{{ x.sort() }}", ERR_UNSUPPORTED, "method sort");
     refuse("{% call f() %}{% endcall %}", ERR_UNSUPPORTED, "tag call");
     refuse("{{ f(*x) }}", ERR_UNSUPPORTED, "call with *");
     refuse("{{ joiner() }}", ERR_UNSUPPORTED, "joiner");
@@ -83,6 +83,7 @@ static void errors_of_a_rendering_say_where(void **state)
            "line 2: 'missing' is undefined");
     refuse("{{ 1 + 'a' }}", ERR_INVALID, "int and str");
     refuse("{{ 1 // 0 }}", ERR_INVALID, "division by zero");
+    refuse("\n{{ x.append(1) }}", ERR_INVALID, "line 2: a method that changes");
     refuse("{% set ns = namespace() %}{% set ns._x = 1 %}", ERR_INVALID, "_x");
 }
 

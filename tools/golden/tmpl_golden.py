@@ -7,14 +7,10 @@ needs pip packages jinja2 (3.1.6 made what is committed). The environment is set
 up as transformers sets it up for chat templates. Each case is {"template": ...,
 "text": ...}, or "error": true where jinja2 raises; all see the same variables, in
 variables.json. The templates are lines of snippets.txt and the files *.jinja
-beside it, written for this test.
-
-With BATON_TEST_DATA=DIR, real.json is written too: conversations.json through the
-templates in DIR/{qwen3,llama3_1,deepseek_v3}/tokenizer_config.json, which stay where
-they are.
+beside it, written for this test. Templates of real
+models: tmpl_models.py.
 """
 import json
-import os
 import pathlib
 
 import jinja2
@@ -63,17 +59,6 @@ def case(env, template, variables):
         return {"template": template, "error": True}
 
 
-def real(env, folder):
-    cases = []
-    for family in ("qwen3", "llama3_1", "deepseek_v3"):
-        config = json.loads((folder / family / "tokenizer_config.json").read_text())
-        for i, variables in enumerate(json.loads((OUT / "conversations.json").read_text())):
-            made = case(env, config["chat_template"], variables)
-            del made["template"]
-            cases.append({"family": family, "conversation": i, **made})
-    return cases
-
-
 def main():
     variables = json.loads((OUT / "variables.json").read_text())
     templates = [line for line in (OUT / "snippets.txt").read_text().split("\n") if line]
@@ -81,11 +66,8 @@ def main():
     env = environment()
     cases = [case(env, t, variables) for t in templates]
     (OUT / "cases.json").write_text(json.dumps(cases, indent=1, ensure_ascii=False) + "\n")
-    folder = pathlib.Path(os.environ.get("BATON_TEST_DATA", "/nowhere"))
-    if folder.exists():
-        text = json.dumps(real(env, folder), indent=1, ensure_ascii=False)
-        (OUT / "real.json").write_text(text + "\n")
     (OUT / "VERSIONS").write_text(f"jinja2 {jinja2.__version__}\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
