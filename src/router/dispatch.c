@@ -123,7 +123,7 @@ static void leg_reset(struct leg *leg)
 static void leg_over(struct leg *leg)
 {
     leg->call = NULL;
-    leg->worker->in_flight--;
+    worker_ended(leg->worker);
 }
 
 static void leg_cancel(struct leg *leg)
@@ -459,6 +459,7 @@ static void leg_headers_came(void *arg, struct http_call *call, int status)
 {
     struct leg *leg = arg;
     leg->status = status;
+    worker_heard(leg->worker);
     note_headers(leg, call);
     /* A failing prefill's message is still to come; decode waits in vain. */
     if (leg == &leg->session->prefill && !is_good(status) &&
@@ -473,6 +474,7 @@ static void decode_data(void *arg, struct http_call *call, const void *bytes,
     (void)call;
     struct leg *leg = arg;
     struct session *s = leg->session;
+    worker_heard(leg->worker);
     if (s->stream && !s->merge && is_good(leg->status)) {
         relay(s, bytes, n);
         return;
@@ -491,6 +493,7 @@ static void prefill_data(void *arg, struct http_call *call, const void *bytes,
 {
     (void)call;
     struct leg *leg = arg;
+    worker_heard(leg->worker);
     if (leg->session->request) buf_add(&leg->body, bytes, n);
 }
 
@@ -569,6 +572,24 @@ static void prefill_done(void *arg, struct http_call *call,
     }
 }
 
+void dispatch_hung(struct dispatch *d, struct worker *worker)
+{
+    const struct http_result hung = {.rc = ERR_TIMEOUT,
+                                     .text = "is there but does not answer"};
+    for (struct session *s = d->sessions, *next; s; s = next) {
+        next = s->next;
+        struct leg *leg = s->decode.worker == worker ? &s->decode : &s->prefill;
+        if (leg->worker != worker || !leg->call) continue;
+        leg_cancel(leg);
+        if (!s->request)
+            session_free(s); /* a prefill that lingered */
+        else if (s->waiting == VERDICT)
+            pass_error(s, &s->decode);
+        else
+            leg_broke(s, leg, &hung);
+    }
+}
+
 /* --- starting -------------------------------------------------------------- */
 
 static int leg_start(struct leg *leg, struct worker *worker, const char *path,
@@ -594,8 +615,7 @@ static int leg_start(struct leg *leg, struct worker *worker, const char *path,
     };
     int rc = http_call(s->d->client, &o, &leg->call);
     if (rc) return rc;
-    worker->in_flight++;
-    worker->requests++;
+    worker_began(worker);
     return 0;
 }
 

@@ -11,6 +11,7 @@
  *                               verdict_ms to name the cause
  *   one refuses, breaks off,    the other is canceled; another pair with a new
  *   or answers 502 or 503       room is tried after a wait, else 502 or 503
+ *   one hangs (worker.h)        as if it refused
  *   one does not end in time    504
  *   decode breaks off while     the client gets an error event and [DONE]
  *   its stream is relayed
@@ -39,6 +40,7 @@ struct pool;
 struct router_options;
 struct session;
 struct stats;
+struct worker;
 
 struct dispatch {
     struct loop *loop;
@@ -53,6 +55,8 @@ struct dispatch {
  * merged, as on /generate. */
 void dispatch_start(struct dispatch *dispatch, struct http_request *request,
                     bool native);
+/* Ends the legs at a worker that does not answer any more, as if it refused. */
+void dispatch_hung(struct dispatch *dispatch, struct worker *worker);
 /* Cancels what is in flight; requests not answered by then are hung up on. */
 void dispatch_close(struct dispatch *dispatch);
 

@@ -108,6 +108,8 @@ static const struct opt table[] = {
      .min = 0, .max = 1e5, .help = "for live requests after SIGTERM"},
     {"probe-ms", OPT_INT, AT(probe_ms), "200", .min = 1, .max = 1e6,
      .help = "between probes of an unhealthy worker"},
+    {"silent-ms", OPT_INT, AT(silent_ms), "2000", .min = 0, .max = 1e6,
+     .help = "a worker with requests that says nothing is asked if it runs"},
     {"verdict-ms", OPT_INT, AT(verdict_ms), "200", .min = 0, .max = 1e6,
      .help = "after decode's 5xx: wait for prefill's own error"},
     {"linger-ms", OPT_INT, AT(linger_ms), "5000", .min = 0, .max = 1e6,

@@ -44,6 +44,7 @@ struct router_options {
     int64_t shutdown_grace_period_secs;
 
     int64_t probe_ms;   /* between probes of an unhealthy worker */
+    int64_t silent_ms;  /* before a quiet worker is asked; 0: never */
     int64_t verdict_ms; /* for prefill's own error, after decode's 5xx */
     int64_t linger_ms;  /* for prefill's answer, after decode's */
 };

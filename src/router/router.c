@@ -305,6 +305,12 @@ static enum policy policy_of(const char *role, const char *word)
     return POLICY_RANDOM;
 }
 
+static void worker_hung(void *arg, struct worker *worker)
+{
+    struct router *router = arg;
+    dispatch_hung(&router->dispatch, worker);
+}
+
 static int add_workers(struct router *router, struct loop *loop,
                        struct pool *pool, const char *role, const char *policy,
                        const struct router_worker_option *list, size_t count,
@@ -323,6 +329,9 @@ static int add_workers(struct router *router, struct loop *loop,
         .up_successes = (unsigned)o->health_success_threshold,
         .trip_failures =
             o->disable_circuit_breaker ? 0 : (unsigned)o->cb_failure_threshold,
+        .silent_ms = (uint64_t)o->silent_ms,
+        .on_hung = worker_hung,
+        .arg = router,
     };
     pool_init(pool, loop, router->client, &options);
     int rc = 0;

@@ -38,6 +38,73 @@ void worker_answered(struct worker *w)
     w->seen = true;
 }
 
+void worker_heard(struct worker *w)
+{
+    w->heard_us = clock_us();
+    w->unheard = 0;
+}
+
+void worker_began(struct worker *w)
+{
+    const struct pool_options *o = &w->pool->options;
+    w->requests++;
+    if (!w->in_flight++) worker_heard(w); /* its time runs from here */
+    if (!w->pool->in_flight++ && o->silent_ms)
+        loop_timer_set(w->pool->silence_timer, o->silent_ms, o->silent_ms);
+}
+
+void worker_ended(struct worker *w)
+{
+    w->in_flight--;
+    if (!--w->pool->in_flight) loop_timer_unset(w->pool->silence_timer);
+}
+
+static void asked(void *arg, struct http_call *call,
+                  const struct http_result *result)
+{
+    (void)call;
+    struct worker *w = arg;
+    const struct pool_options *o = &w->pool->options;
+    w->ask = NULL;
+    if (result->rc == 0) {
+        worker_heard(w);
+        return;
+    }
+    if (!w->in_flight || ++w->unheard < o->down_failures) return;
+    set_down(w, result->text);
+    o->on_hung(o->arg, w);
+}
+
+/* GET of a path of the worker; *call is NULL before and after it. */
+static void get(struct worker *w, const char *path, struct http_call **call,
+                void (*done)(void *, struct http_call *,
+                             const struct http_result *))
+{
+    if (*call) return;
+    char url[2048];
+    snprintf(url, sizeof url, "%s%s", w->url, path);
+    struct http_call_options o = {
+        .url = url,
+        .headers = w->pool->options.headers,
+        .connect_ms = w->pool->options.timeout_ms,
+        .total_ms = w->pool->options.timeout_ms,
+        .on_done = done,
+        .arg = w,
+    };
+    http_call(w->pool->client, &o, call);
+}
+
+static void ask_silent(void *arg)
+{
+    struct pool *pool = arg;
+    uint64_t now = clock_us();
+    for (size_t i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[i];
+        if (w->in_flight && now - w->heard_us >= pool->options.silent_ms * 1000)
+            get(w, "/v1/models", &w->ask, asked);
+    }
+}
+
 static void probed(void *arg, struct http_call *call,
                    const struct http_result *result)
 {
@@ -62,18 +129,7 @@ static void probed(void *arg, struct http_call *call,
 
 static void probe(struct worker *w)
 {
-    if (w->probe) return;
-    char url[2048];
-    snprintf(url, sizeof url, "%s%s", w->url, w->pool->options.health_path);
-    struct http_call_options o = {
-        .url = url,
-        .headers = w->pool->options.headers,
-        .connect_ms = w->pool->options.timeout_ms,
-        .total_ms = w->pool->options.timeout_ms,
-        .on_done = probed,
-        .arg = w,
-    };
-    http_call(w->pool->client, &o, &w->probe);
+    get(w, w->pool->options.health_path, &w->probe, probed);
 }
 
 static bool is_ready(const struct worker *w)
@@ -103,6 +159,7 @@ void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
         .options = *options, .client = client, .seed = random_u64()};
     pool->check_timer = loop_timer_create(loop, check_healthy, pool);
     pool->probe_timer = loop_timer_create(loop, probe_unready, pool);
+    pool->silence_timer = loop_timer_create(loop, ask_silent, pool);
     loop_timer_set(pool->probe_timer, 1, options->probe_ms);
     if (options->check_ms)
         loop_timer_set(pool->check_timer, options->check_ms, options->check_ms);
@@ -112,12 +169,14 @@ void pool_fini(struct pool *pool)
 {
     for (size_t i = 0; i < pool->count; i++) {
         http_call_cancel(pool->workers[i].probe);
+        http_call_cancel(pool->workers[i].ask);
         mem_free(pool->workers[i].url);
         mem_free(pool->workers[i].bootstrap_host);
     }
     mem_free(pool->workers);
     loop_timer_destroy(pool->check_timer);
     loop_timer_destroy(pool->probe_timer);
+    loop_timer_destroy(pool->silence_timer);
     *pool = (struct pool){.count = 0};
 }
 

@@ -5,7 +5,13 @@
  * trip_failures requests in a row, or fails down_failures health checks; then
  * nothing is sent to it until up_successes probes of its health route in a row
  * are answered with 200. It is ready once it was seen to answer: requests may
- * be tried before, but nobody is told that the router can serve. */
+ * be tried before, but nobody is told that the router can serve.
+ *
+ * A worker that has requests and says nothing for silent_ms is asked whether it
+ * still runs, by a path that costs it nothing. Whatever it answers is a sign of
+ * life; no answer down_failures times in a row makes it hung: unhealthy, and
+ * on_hung ends what waits for it. A computing worker is quiet, a stopped one
+ * still accepts connections: only asking tells them apart. */
 #ifndef BATON_ROUTER_WORKER_H
 #define BATON_ROUTER_WORKER_H
 
@@ -34,6 +40,9 @@ struct worker {
     unsigned passed; /* probes in a row */
     uint64_t requests, failures;
     struct http_call *probe;
+    uint64_t heard_us;     /* its last sign of life, while requests wait */
+    unsigned unheard;      /* questions in a row without an answer */
+    struct http_call *ask; /* the question under way */
 };
 
 enum policy { POLICY_RANDOM, POLICY_ROUND_ROBIN, POLICY_POWER_OF_TWO };
@@ -47,6 +56,9 @@ struct pool_options {
     uint64_t probe_ms;                 /* of those not ready   */
     uint64_t timeout_ms;
     unsigned down_failures, up_successes, trip_failures; /* 0: never trips */
+    uint64_t silent_ms;                                  /* 0: never asks */
+    void (*on_hung)(void *arg, struct worker *worker);
+    void *arg;
 };
 
 struct pool {
@@ -57,6 +69,8 @@ struct pool {
     size_t next;   /* round robin */
     uint64_t seed; /* of the random picks */
     struct loop_timer *check_timer, *probe_timer;
+    struct loop_timer *silence_timer; /* runs while requests are in flight */
+    size_t in_flight;
 };
 
 void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
@@ -74,6 +88,11 @@ struct worker *pool_pick(struct pool *pool, const struct worker *avoid);
 size_t pool_healthy(const struct pool *pool);
 size_t pool_ready(const struct pool *pool); /* healthy, and seen to answer */
 
+/* A request goes to it; it is over. */
+void worker_began(struct worker *worker);
+void worker_ended(struct worker *worker);
+/* Bytes came from it. */
+void worker_heard(struct worker *worker);
 /* What became of a request: reports of the one who sent it. */
 void worker_answered(struct worker *worker);
 void worker_failed(struct worker *worker);

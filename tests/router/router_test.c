@@ -57,6 +57,7 @@ struct worker_end {
     int other_status;
     const char *other_body;
     struct http_request *held;
+    bool deaf; /* takes what is not a generation request, and stays silent */
 };
 
 struct reply {
@@ -158,9 +159,20 @@ static void worker_generate(void *arg, struct http_request *r)
     look(w->t);
 }
 
+static void asker_left(void *arg, struct http_request *r, int rc)
+{
+    (void)arg;
+    (void)rc;
+    http_drop(r);
+}
+
 static void worker_other(void *arg, struct http_request *r)
 {
     struct worker_end *w = arg;
+    if (w->deaf) {
+        http_on_close(r, asker_left, w);
+        return;
+    }
     size_t n;
     const char *body = http_request_body(r, &n);
     bool probe = strcmp(http_request_path(r), "/health") == 0;
@@ -743,6 +755,83 @@ static void retry_takes_another_worker(void **state)
     teardown(&t);
 }
 
+static void ask_the_silent_early(struct test *t)
+{
+    t->options.silent_ms = 20;
+    t->options.health_check_timeout_secs = 1;
+    t->options.health_failure_threshold = 1;
+}
+
+/* A stopped process still accepts connections. */
+static void hung_worker_is_left_for_another_pair(void **state)
+{
+    (void)state;
+    static const int hung[] = {P0, D0};
+    for (int i = 0; i < 2; i++) {
+        struct test t;
+        setup(&t);
+        second_workers(&t);
+        t.options.policy = "round_robin"; /* the first of both come first */
+        ask_the_silent_early(&t);
+        start(&t);
+        script(&t.workers[P0], HOLD, 0, NULL);
+        script(&t.workers[D0], HOLD, 0, NULL);
+        for (int p = P0; p <= P1; p++)
+            script(&t.workers[p], ANSWER, 200, OK_P);
+        for (int d = D0; d <= D1; d++)
+            script(&t.workers[d], ANSWER, 200, OK_D);
+        t.workers[hung[i]].deaf = true;
+        run(&t, "/generate", "{}");
+        assert_int_equal(t.reply.status, 200);
+        assert_string_equal(t.reply.data.data, OK_D);
+        until(&t, &t.workers[P0].gone, 1);
+        until(&t, &t.workers[D0].gone, 1);
+        assert_int_equal(metric(&t, "retries_total "), 1);
+        run(&t, "/generate", "{}"); /* which is not tried first again */
+        assert_int_equal(t.reply.status, 200);
+        assert_int_equal(t.workers[hung[i]].asked, 1);
+        teardown(&t);
+    }
+}
+
+static void hung_decode_ends_its_streams(void **state)
+{
+    (void)state;
+    struct test t;
+    setup(&t);
+    ask_the_silent_early(&t);
+    start(&t);
+    script(&t.workers[P0], HOLD, 0, NULL);
+    script(&t.workers[D0], STREAM, 200, SSE);
+    t.workers[D0].deaf = true;
+    run(&t, "/generate", "{\"stream\": true}");
+    assert_int_equal(t.reply.status, 200);
+    has(t.reply.data.data, SSE "data: {\"error\": {\"message\": \"decode ");
+    has(t.reply.data.data, "does not answer");
+    has(t.reply.data.data, "data: [DONE]\n\n");
+    until(&t, &t.workers[P0].gone, 1);
+    teardown(&t);
+}
+
+static void quiet_workers_that_answer_may_go_on(void **state)
+{
+    (void)state;
+    struct test t;
+    setup(&t);
+    ask_the_silent_early(&t);
+    start(&t);
+    script(&t.workers[P0], HOLD, 0, NULL);
+    script(&t.workers[D0], HOLD, 0, NULL);
+    post(&t, "/generate", "{}");
+    until(&t, &t.workers[D0].others, 3);
+    has(t.workers[D0].other, "GET /v1/models");
+    answer_held(&t.workers[P0], 200, OK_P);
+    answer_held(&t.workers[D0], 200, OK_D);
+    until(&t, &t.reply.done, 1);
+    assert_int_equal(t.reply.status, 200);
+    teardown(&t);
+}
+
 static void client_may_leave_between_attempts(void **state)
 {
     (void)state;
@@ -1265,7 +1354,9 @@ TESTS(T(both_legs_get_the_same_body_and_decode_answers),
       T(refused_worker_is_left_out_until_a_probe),
       T(all_refuse_is_502_then_503),
       T(unready_workers_are_tried_again_with_new_rooms),
-      T(retry_takes_another_worker), T(client_may_leave_between_attempts),
+      T(retry_takes_another_worker), T(hung_worker_is_left_for_another_pair),
+      T(hung_decode_ends_its_streams), T(quiet_workers_that_answer_may_go_on),
+      T(client_may_leave_between_attempts),
       T(broken_stream_ends_with_an_error_event),
       T(prefills_late_death_is_survived), T(silent_workers_end_in_504),
       T(failing_worker_trips), T(prompt_logprobs_are_merged),
