@@ -43,6 +43,7 @@ struct server {
     struct model *model;
     struct xfer *xfer;
     struct xfer_store *store;
+    struct xfer_store_client *store_client;
     void *slab; /* owned here only without xfer */
     size_t slab_bytes;
     struct kv_pool *pool;
@@ -288,15 +289,15 @@ static void join_store(struct server *s)
                      why.text);
     }
     why = (struct why){0};
-    struct xfer_store_client *client;
-    int rc = xfer_store_connect(url, s->o.transfer_token, 1000, &client, &why);
+    int rc = xfer_store_open(url, s->o.transfer_token, &s->store_client, &why);
     if (!rc) {
         char key[300];
-        snprintf(key, sizeof key, "baton/session/%s", xfer_name(s->xfer));
-        const char *role = s->mode == PD_PREFILL ? "prefill" : "decode";
-        rc = xfer_store_set(client, key, role, strlen(role), 1000, &why);
-        xfer_store_disconnect(client);
+        const char *name = xfer_name(s->xfer);
+        snprintf(key, sizeof key, "baton/session/%s", name);
+        rc =
+            xfer_store_announce(s->store_client, key, name, strlen(name), &why);
     }
+    if (!rc) rc = xfer_store_wait(s->store_client, 1000, &why);
     if (rc)
         log_warn("store", "%s; peers are dialled directly", why_text(&why, rc));
 }
@@ -490,6 +491,7 @@ static void server_close(struct server *s)
     assets_close(s->assets);
     model_close(s->model);
     kv_pool_destroy(s->pool);
+    xfer_store_disconnect(s->store_client);
     xfer_store_stop(s->store);
     xfer_close(s->xfer);
     if (s->slab) munmap(s->slab, s->slab_bytes);

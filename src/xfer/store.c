@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "xfer/core.h"
 #include "xfer/hmac.h"
-#include "xfer/store_wire.h"
+#include "xfer/store_keys.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,37 +24,38 @@ enum {
     CLIENTS_MAX = 1024,
     STRANGERS_MAX = 64,
     HELLO_MS = 1000,
-    WAITS_MAX = 1024,      /* GETs that wait, a client */
-    TOTAL_MAX = 256 << 20, /* keys and values together */
+    WAITS_MAX = 1024, /* GETs that wait, a client */
     READ_STEP = 64 << 10,
     OUT_MAX = 4 * STORE_BODY_MAX, /* answers that a client does not read */
     ACCEPT_PAUSE_MS = 100,
-};
-
-struct entry {
-    struct entry *next; /* of the same hash */
-    size_t key_bytes, value_bytes;
-    char *key, *value;
+    DEPARTED_MAX = 1024, /* that a late LEFT still hears of */
 };
 
 struct client {
     TAILQ_ENTRY(client) next;
     int fd;
     bool known, dead;
-    uint64_t hello_by_ms;
+    uint64_t hello_by_ms, heard_ms;
     uint8_t nonce[STORE_NONCE];
     struct buf in, out;
     size_t sent;
     uint32_t events;
-    unsigned waits;
+    unsigned waits, announced;
 };
 
 struct waiting {
     TAILQ_ENTRY(waiting) next;
     struct client *client;
+    bool left; /* for a departure of a key that begins with key */
     uint64_t id, hash, deadline_ms;
     size_t key_bytes;
     char key[];
+};
+
+/* A key whose announcer went. */
+struct departure {
+    char *key;
+    size_t key_bytes;
 };
 
 struct xfer_store {
@@ -63,87 +64,14 @@ struct xfer_store {
     char url[HOST_MAX + 40];
     pthread_t thread;
     bool running;
-    uint64_t seed, accept_ms;
-    struct map entries;
-    size_t bytes; /* of all keys and values */
+    uint64_t accept_ms;
+    struct store_keys keys;
     TAILQ_HEAD(, client) clients;
     TAILQ_HEAD(, waiting) waits;
     size_t client_count, stranger_count;
+    struct departure departed[DEPARTED_MAX]; /* number n at n % DEPARTED_MAX */
+    int64_t departures;
 };
-
-/* ---- keys ---- */
-
-static uint64_t key_hash(const struct xfer_store *s, const char *key, size_t n)
-{
-    return hash_bytes(key, n, s->seed);
-}
-
-static struct entry *entry_find(struct xfer_store *s, const char *key, size_t n)
-{
-    struct entry *e = map_get(&s->entries, key_hash(s, key, n));
-    while (e && (e->key_bytes != n || memcmp(e->key, key, n)))
-        e = e->next;
-    return e;
-}
-
-static void entry_free(struct entry *e)
-{
-    mem_free(e->key);
-    mem_free(e->value);
-    mem_free(e);
-}
-
-static struct entry *entry_make(struct xfer_store *s, const char *key, size_t n)
-{
-    struct entry *e = entry_find(s, key, n);
-    if (e) return e;
-    uint64_t hash = key_hash(s, key, n);
-    e = mem_must(1, sizeof *e);
-    e->key = mem_dup_n(key, n);
-    e->key_bytes = n;
-    e->next = map_get(&s->entries, hash);
-    map_put(&s->entries, hash, e);
-    s->bytes += n;
-    return e;
-}
-
-static void entry_remove(struct xfer_store *s, struct entry *e)
-{
-    uint64_t hash = key_hash(s, e->key, e->key_bytes);
-    struct entry *head = map_get(&s->entries, hash);
-    if (head == e && e->next) {
-        map_put(&s->entries, hash, e->next);
-    } else if (head == e) {
-        map_remove(&s->entries, hash);
-    } else {
-        while (head->next != e)
-            head = head->next;
-        head->next = e->next;
-    }
-    s->bytes -= e->key_bytes + e->value_bytes;
-    entry_free(e);
-}
-
-/* Replaces bytes [at, end) of key's value: SET from 0, APPEND from its end. */
-static int value_put(struct xfer_store *s, const struct store_request *r,
-                     const char *value, size_t n, bool append,
-                     struct entry **out)
-{
-    struct entry *e = entry_find(s, r->key, r->key_bytes);
-    size_t had = e ? e->value_bytes : 0, at = append ? had : 0;
-    if (n > STORE_VALUE_MAX - at) return ERR_RANGE;
-    if (s->bytes - had + at + n + r->key_bytes > TOTAL_MAX) return ERR_NOMEM;
-    char *grown = mem_retry(e && append ? e->value : NULL, at + n + 1);
-    if (!grown) return ERR_NOMEM;
-    memcpy(grown + at, value, n);
-    e = entry_make(s, r->key, r->key_bytes);
-    if (!append) mem_free(e->value);
-    e->value = grown;
-    e->value_bytes = at + n;
-    s->bytes += e->value_bytes - had;
-    *out = e;
-    return 0;
-}
 
 /* ---- clients ---- */
 
@@ -193,13 +121,13 @@ static void waiting_end(struct xfer_store *s, struct waiting *w)
     mem_free(w);
 }
 
-static void wake_waiting(struct xfer_store *s, const struct entry *e)
+static void wake_waiting(struct xfer_store *s, const struct store_key *e)
 {
-    uint64_t hash = key_hash(s, e->key, e->key_bytes);
+    uint64_t hash = store_key_hash(&s->keys, e->key, e->key_bytes);
     struct waiting *w, *after;
     for (w = TAILQ_FIRST(&s->waits); w; w = after) {
         after = TAILQ_NEXT(w, next);
-        if (w->hash != hash || w->key_bytes != e->key_bytes ||
+        if (w->left || w->hash != hash || w->key_bytes != e->key_bytes ||
             memcmp(w->key, e->key, e->key_bytes))
             continue;
         struct client *c = w->client;
@@ -209,6 +137,69 @@ static void wake_waiting(struct xfer_store *s, const struct entry *e)
     }
 }
 
+/* ---- departures ---- */
+
+static bool has_prefix(const struct departure *d, const char *prefix, size_t n)
+{
+    return d->key && d->key_bytes >= n && memcmp(d->key, prefix, n) == 0;
+}
+
+/* Answers with the first departure after number that has the prefix. */
+static bool left_answer(struct xfer_store *s, struct client *c, uint64_t id,
+                        const char *prefix, size_t n, int64_t number)
+{
+    int64_t oldest = s->departures - DEPARTED_MAX;
+    if (number < oldest) number = oldest;
+    for (int64_t i = number < 0 ? 0 : number; i < s->departures; i++) {
+        const struct departure *d = &s->departed[i % DEPARTED_MAX];
+        if (!has_prefix(d, prefix, n)) continue;
+        answer(c, id, 0, i + 1, d->key, d->key_bytes);
+        return true;
+    }
+    return false;
+}
+
+/* Takes e's key away, and tells those who wait for departures. */
+static void depart(struct xfer_store *s, struct store_key *e)
+{
+    struct departure *d = &s->departed[s->departures++ % DEPARTED_MAX];
+    struct waiting *w, *after;
+    mem_free(d->key);
+    d->key = mem_dup_n(e->key, e->key_bytes);
+    d->key_bytes = e->key_bytes;
+    store_key_remove(&s->keys, e);
+    for (w = TAILQ_FIRST(&s->waits); w; w = after) {
+        after = TAILQ_NEXT(w, next);
+        if (!w->left || !has_prefix(d, w->key, w->key_bytes)) continue;
+        struct client *c = w->client;
+        answer(c, w->id, 0, s->departures, d->key, d->key_bytes);
+        waiting_end(s, w);
+        client_flush(s, c);
+    }
+}
+
+static void owner_gone(struct xfer_store *s, struct client *c)
+{
+    struct store_key *e, *after;
+    for (size_t at = 0;
+         c->announced && (e = map_next(&s->keys.map, &at, NULL));)
+        for (; e; e = after) {
+            after = e->next;
+            if (e->owner != c) continue;
+            c->announced--;
+            depart(s, e);
+            at = 0; /* the map changed */
+            break;
+        }
+}
+
+static void owner_set(struct store_key *e, struct client *c)
+{
+    if (e->owner) e->owner->announced--;
+    e->owner = c;
+    if (c) c->announced++;
+}
+
 static void client_destroy(struct xfer_store *s, struct client *c)
 {
     struct waiting *w, *after;
@@ -216,6 +207,7 @@ static void client_destroy(struct xfer_store *s, struct client *c)
         after = TAILQ_NEXT(w, next);
         if (w->client == c) waiting_end(s, w);
     }
+    owner_gone(s, c);
     TAILQ_REMOVE(&s->clients, c, next);
     s->client_count--;
     if (!c->known) s->stranger_count--;
@@ -227,35 +219,52 @@ static void client_destroy(struct xfer_store *s, struct client *c)
 
 /* ---- requests ---- */
 
-static void do_get(struct xfer_store *s, struct client *c, uint64_t id,
-                   const struct store_request *r)
+static void waiting_begin(struct xfer_store *s, struct client *c, uint64_t id,
+                          const struct store_request *r, bool left,
+                          uint64_t deadline_ms)
 {
-    struct entry *e = entry_find(s, r->key, r->key_bytes);
-    if (e || r->number == 0) {
-        answer(c, id, e ? 0 : ERR_NOT_FOUND, 0, e ? e->value : NULL,
-               e ? e->value_bytes : 0);
-        return;
-    }
     if (c->waits >= WAITS_MAX) {
         answer(c, id, ERR_AGAIN, 0, NULL, 0);
         return;
     }
     struct waiting *w = mem_must(1, sizeof *w + r->key_bytes);
-    bool for_ever = r->number < 0 || r->number > INT32_MAX;
     w->client = c;
+    w->left = left;
     w->id = id;
-    w->hash = key_hash(s, r->key, r->key_bytes);
-    w->deadline_ms = for_ever ? UINT64_MAX : clock_ms() + (uint64_t)r->number;
+    w->hash = store_key_hash(&s->keys, r->key, r->key_bytes);
+    w->deadline_ms = deadline_ms;
     w->key_bytes = r->key_bytes;
     memcpy(w->key, r->key, r->key_bytes);
     c->waits++;
     TAILQ_INSERT_TAIL(&s->waits, w, next);
 }
 
-static int do_add(struct xfer_store *s, const struct store_request *r,
-                  struct entry **changed, int64_t *now)
+static void do_get(struct xfer_store *s, struct client *c, uint64_t id,
+                   const struct store_request *r)
 {
-    struct entry *e = entry_find(s, r->key, r->key_bytes);
+    struct store_key *e = store_key_find(&s->keys, r->key, r->key_bytes);
+    if (e || r->number == 0) {
+        answer(c, id, e ? 0 : ERR_NOT_FOUND, 0, e ? e->value : NULL,
+               e ? e->value_bytes : 0);
+        return;
+    }
+    bool for_ever = r->number < 0 || r->number > INT32_MAX;
+    waiting_begin(s, c, id, r, false,
+                  for_ever ? UINT64_MAX : clock_ms() + (uint64_t)r->number);
+}
+
+static void do_left(struct xfer_store *s, struct client *c, uint64_t id,
+                    const struct store_request *r)
+{
+    int64_t after = r->number < 0 ? s->departures : r->number;
+    if (!left_answer(s, c, id, r->key, r->key_bytes, after))
+        waiting_begin(s, c, id, r, true, UINT64_MAX);
+}
+
+static int do_add(struct xfer_store *s, const struct store_request *r,
+                  struct store_key **changed, int64_t *now)
+{
+    struct store_key *e = store_key_find(&s->keys, r->key, r->key_bytes);
     char text[32];
     long long was = 0;
     if (e) {
@@ -272,20 +281,22 @@ static int do_add(struct xfer_store *s, const struct store_request *r,
     if (__builtin_add_overflow((int64_t)was, r->number, &sum)) return ERR_RANGE;
     *now = sum;
     int n = snprintf(text, sizeof text, "%" PRId64, sum);
-    return value_put(s, r, text, (size_t)n, false, changed);
+    return store_key_set(&s->keys, r, text, (size_t)n, changed);
 }
 
 static void do_cas(struct xfer_store *s, struct client *c, uint64_t id,
                    const struct store_request *r)
 {
-    struct entry *e = entry_find(s, r->key, r->key_bytes), *changed = NULL;
+    struct store_key *e = store_key_find(&s->keys, r->key, r->key_bytes),
+                     *changed = NULL;
     size_t n = e ? e->value_bytes : 0;
     bool same = n == r->value_bytes && (!n || !memcmp(e->value, r->value, n));
     /* The answer first: the swap frees what was found. */
     size_t mark = c->out.len;
     answer(c, id, 0, 0, e ? e->value : NULL, n);
     int rc =
-        same ? value_put(s, r, r->second, r->second_bytes, false, &changed) : 0;
+        same ? store_key_set(&s->keys, r, r->second, r->second_bytes, &changed)
+             : 0;
     if (rc) {
         c->out.len = mark;
         answer(c, id, rc, 0, NULL, 0);
@@ -297,8 +308,12 @@ static void request(struct xfer_store *s, struct client *c,
                     const struct store_header *h, const uint8_t *body)
 {
     struct store_request r;
-    struct entry *changed = NULL, *e;
+    struct store_key *changed = NULL, *e;
     int64_t number = 0;
+    if (h->op == STORE_OP_BEAT) {
+        answer(c, h->id, 0, 0, NULL, 0);
+        return;
+    }
     int rc = store_request_decode(&r, h->op, body, h->body_bytes, NULL);
     if (rc) {
         client_kill(c);
@@ -307,17 +322,31 @@ static void request(struct xfer_store *s, struct client *c,
     switch (h->op) {
     case STORE_OP_GET: do_get(s, c, h->id, &r); return;
     case STORE_OP_CAS: do_cas(s, c, h->id, &r); return;
+    case STORE_OP_LEFT: do_left(s, c, h->id, &r); return;
     case STORE_OP_SET:
-        rc = value_put(s, &r, r.value, r.value_bytes, false, &changed);
+    case STORE_OP_ANNOUNCE:
+        rc = store_key_set(&s->keys, &r, r.value, r.value_bytes, &changed);
+        if (!rc) owner_set(changed, h->op == STORE_OP_SET ? NULL : c);
         break;
     case STORE_OP_APPEND:
-        rc = value_put(s, &r, r.value, r.value_bytes, true, &changed);
+        e = store_key_find(&s->keys, r.key, r.key_bytes);
+        rc = store_key_write(&s->keys, &r, r.value, r.value_bytes,
+                             e ? e->value_bytes : 0, &changed);
         if (!rc) number = (int64_t)changed->value_bytes;
+        break;
+    case STORE_OP_WRITE:
+        rc = r.number < 0
+                 ? ERR_RANGE
+                 : store_key_write(&s->keys, &r, r.value, r.value_bytes,
+                                   (size_t)r.number, &changed);
+        if (!rc) number = (int64_t)changed->value_bytes;
+        changed = NULL; /* a table is filled piece by piece: wakes nobody */
         break;
     case STORE_OP_ADD: rc = do_add(s, &r, &changed, &number); break;
     default: /* STORE_OP_REMOVE, the decoder knows no other */
-        e = entry_find(s, r.key, r.key_bytes);
-        if (e) entry_remove(s, e);
+        e = store_key_find(&s->keys, r.key, r.key_bytes);
+        if (e) owner_set(e, NULL);
+        if (e) store_key_remove(&s->keys, e);
         rc = e ? 0 : ERR_NOT_FOUND;
     }
     answer(c, h->id, rc, number, NULL, 0);
@@ -386,6 +415,7 @@ static void client_read(struct xfer_store *s, struct client *c)
         recv(c->fd, at, room < READ_STEP ? room : READ_STEP, MSG_DONTWAIT);
     if (n > 0) {
         c->in.len += (size_t)n;
+        c->heard_ms = clock_ms();
         client_parse(s, c);
         client_flush(s, c);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
@@ -400,7 +430,8 @@ static void client_accept(struct xfer_store *s, int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
     c->fd = fd;
-    c->hello_by_ms = clock_ms() + HELLO_MS;
+    c->heard_ms = clock_ms();
+    c->hello_by_ms = c->heard_ms + HELLO_MS;
     c->events = EPOLLIN;
     buf_init(&c->in, STORE_HEADER + STORE_BODY_MAX);
     buf_init(&c->out, OUT_MAX);
@@ -459,9 +490,10 @@ static int timers(struct xfer_store *s)
     }
     for (c = TAILQ_FIRST(&s->clients); c; c = c_after) {
         c_after = TAILQ_NEXT(c, next);
-        if (!c->known && now >= c->hello_by_ms) client_kill(c);
-        if (!c->known && !c->dead && c->hello_by_ms < next)
-            next = c->hello_by_ms;
+        uint64_t by =
+            c->known ? c->heard_ms + STORE_SILENCE_MS : c->hello_by_ms;
+        if (now >= by) client_kill(c);
+        if (!c->dead && by < next) next = by;
         if (c->dead) client_destroy(s, c);
     }
     if (next == UINT64_MAX) return -1;
@@ -529,7 +561,7 @@ int xfer_store_serve(const char *url, const char *token,
     struct xfer_store *s = mem_must(1, sizeof *s);
     s->listener = s->epoll = s->wake = -1;
     s->token = mem_dup(token ? token : "");
-    s->seed = random_u64();
+    store_keys_init(&s->keys);
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->waits);
     rc = store_open(s, host, port, why);
@@ -556,15 +588,9 @@ void xfer_store_stop(struct xfer_store *s)
     }
     while (!TAILQ_EMPTY(&s->clients))
         client_destroy(s, TAILQ_FIRST(&s->clients));
-    struct entry *e;
-    for (size_t at = 0; (e = map_next(&s->entries, &at, NULL));) {
-        while (e) {
-            struct entry *after = e->next;
-            entry_free(e);
-            e = after;
-        }
-    }
-    map_fini(&s->entries);
+    store_keys_fini(&s->keys);
+    for (int i = 0; i < DEPARTED_MAX; i++)
+        mem_free(s->departed[i].key);
     if (s->listener >= 0) close(s->listener);
     if (s->epoll >= 0) close(s->epoll);
     if (s->wake >= 0) close(s->wake);

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(default)
+
 struct xfer_store;
 
 /* Serves url on its own thread; port 0 takes any. token: the secret that
@@ -31,8 +33,15 @@ void xfer_store_stop(struct xfer_store *store); /* NULL is fine */
 
 struct xfer_store_client;
 
-/* Connects, trying again until timeout_ms is over (the server may start
- * later). A client whose server went away connects anew by itself.
+/* Begins to connect and returns at once; the server may start later. Calls
+ * wait for it as long as they may. ERR_INVALID: url; ERR_IO. */
+int xfer_store_open(const char *url, const char *token,
+                    struct xfer_store_client **out, struct why *why);
+/* Waits until it is connected. ERR_PEER: not within timeout_ms; it goes on
+ * trying. ERR_AUTH: other token. */
+int xfer_store_wait(struct xfer_store_client *client, int timeout_ms,
+                    struct why *why);
+/* Open, wait, and disconnect when that failed. A client whose server went away connects anew by itself.
  * ERR_PEER: "config store URL: connection refused"; ERR_AUTH: other token. */
 int xfer_store_connect(const char *url, const char *token, int timeout_ms,
                        struct xfer_store_client **out, struct why *why);
@@ -47,7 +56,7 @@ int xfer_store_set(struct xfer_store_client *client, const char *key,
                    const void *value, size_t n, int timeout_ms,
                    struct why *why);
 
-/* Takes the value into *value (mem_free it; a 0 byte follows) and *n. Waits
+/* Takes the value into *value (xfer_store_free it; a 0 follows) and *n. Waits
  * for the key until timeout_ms (-1: for ever) when wait, else ERR_NOT_FOUND. */
 int xfer_store_get(struct xfer_store_client *client, const char *key, int wait,
                    int timeout_ms, char **value, size_t *n, struct why *why);
@@ -64,12 +73,19 @@ int xfer_store_append(struct xfer_store_client *client, const char *key,
                       const void *value, size_t n, int timeout_ms,
                       uint64_t *now, struct why *why);
 
+/* Puts n bytes at offset of the value, which is made longer with zeros where
+ * needed. *now gets its bytes after that. Wakes nobody who waits for the key:
+ * tables are filled so. */
+int xfer_store_write(struct xfer_store_client *client, const char *key,
+                     uint64_t offset, const void *value, size_t n,
+                     int timeout_ms, uint64_t *now, struct why *why);
+
 struct xfer_store_bytes {
     const void *bytes;
     size_t n;
 };
 /* Swaps expected for value; absent and empty are the same to it. *found (n
- * bytes, mem_free it) is what was there: it was swapped when that equals
+ * bytes, xfer_store_free it) is what was there: it was swapped when that equals
  * expected. */
 int xfer_store_cas(struct xfer_store_client *client, const char *key,
                    struct xfer_store_bytes expected,
@@ -84,4 +100,20 @@ typedef void xfer_store_on_value(void *arg, int rc, const void *value,
 int xfer_store_watch(struct xfer_store_client *client, const char *key,
                      xfer_store_on_value *on_value, void *arg, struct why *why);
 
+/* Sets key to value and keeps it so while this client is connected: it is set
+ * again after a restart of the server, and removed when the client is gone
+ * (disconnected, dead, or silent for 5 s). */
+int xfer_store_announce(struct xfer_store_client *client, const char *key,
+                        const void *value, size_t n, struct why *why);
+/* Calls on_key, as on_value of a watch, with each announced key that begins
+ * with prefix and goes away from now on because its client is gone; at last
+ * with ERR_CANCELED. Who leaves while there is no server is not told. */
+int xfer_store_watch_left(struct xfer_store_client *client, const char *prefix,
+                          xfer_store_on_value *on_key, void *arg,
+                          struct why *why);
+
+/* Frees a value that get or cas handed out; NULL is fine. */
+void xfer_store_free(char *value);
+
+#pragma GCC visibility pop
 #endif

@@ -37,6 +37,7 @@ struct call {
     char *value; /* detached by the caller */
     size_t value_bytes;
     xfer_store_on_value *on_value; /* a watch; owned by the client */
+    bool standing; /* announcement, departures: asked again on a new link */
     void *arg;
 };
 TAILQ_HEAD(calls, call);
@@ -47,7 +48,8 @@ struct xfer_store_client {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     pthread_t thread;
-    int fd, wake; /* fd: the thread's */
+    int fd, wake;      /* fd: the thread's */
+    uint64_t heard_ms; /* the thread's */
     bool running, up, quit;
     struct why why; /* of the last attempt to connect */
     uint64_t ids;
@@ -172,6 +174,31 @@ static int dial(struct xfer_store_client *c, struct why *why)
 
 /* ---- the thread: answers ---- */
 
+/* Sets the number in the frame of a LEFT: departures after that one. */
+static void left_ask(struct call *call, int64_t number)
+{
+    wire_put((uint8_t *)call->frame.data + STORE_HEADER, (uint64_t)number, 8);
+}
+
+static void call_free(struct call *call)
+{
+    mem_free(call->value);
+    buf_fini(&call->frame);
+    mem_free(call);
+}
+
+/* Under the lock: an answer to what is asked for ever. */
+static void standing_answer(struct xfer_store_client *c, struct call *call,
+                            const struct store_answer *a)
+{
+    if (call->op == STORE_OP_ANNOUNCE || a->rc) return; /* next time, perhaps */
+    left_ask(call, a->number);
+    buf_add(&c->out, call->frame.data, call->frame.len);
+    pthread_mutex_unlock(&c->lock);
+    call->on_value(call->arg, 0, a->value, a->value_bytes);
+    pthread_mutex_lock(&c->lock);
+}
+
 /* Under the lock. A watch's end is told by the thread, without the lock. */
 static void call_end(struct xfer_store_client *c, struct call *call, int rc,
                      const struct store_answer *a)
@@ -187,9 +214,7 @@ static void call_end(struct xfer_store_client *c, struct call *call, int rc,
     if (call->on_value) {
         pthread_mutex_unlock(&c->lock);
         call->on_value(call->arg, rc, call->value, call->value_bytes);
-        mem_free(call->value);
-        buf_fini(&call->frame);
-        mem_free(call);
+        call_free(call);
         pthread_mutex_lock(&c->lock);
     }
     pthread_cond_broadcast(&c->changed);
@@ -211,7 +236,10 @@ static int answers_parse(struct xfer_store_client *c, struct why *why)
         pthread_mutex_lock(&c->lock);
         TAILQ_FOREACH(call, &c->calls, next)
         if (call->id == h.id) break;
-        if (call) call_end(c, call, a.rc, &a);
+        if (call && call->standing)
+            standing_answer(c, call, &a);
+        else if (call)
+            call_end(c, call, a.rc, &a);
         pthread_mutex_unlock(&c->lock);
         at += STORE_HEADER + h.body_bytes;
     }
@@ -230,6 +258,7 @@ static int answers_read(struct xfer_store_client *c, struct why *why)
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
     if (n < 0) return err_sys(why, ERR_PEER, errno, "connection lost");
     c->in.len += (size_t)n;
+    c->heard_ms = clock_ms();
     return answers_parse(c, why);
 }
 
@@ -249,19 +278,41 @@ static int requests_send(struct xfer_store_client *c, struct why *why)
     return rc;
 }
 
+/* A life sign when it is time; ERR_PEER when the store gave none. Returns ms
+ * until the next through *wait. */
+static int beat(struct xfer_store_client *c, uint64_t *next, int *wait,
+                struct why *why)
+{
+    uint64_t now = clock_ms();
+    if (now >= c->heard_ms + STORE_SILENCE_MS)
+        return err_set(why, ERR_PEER, "no life sign in %d ms",
+                       STORE_SILENCE_MS);
+    if (now >= *next) {
+        pthread_mutex_lock(&c->lock);
+        store_beat_encode(&c->out, 0);
+        pthread_mutex_unlock(&c->lock);
+        *next = now + STORE_BEAT_MS;
+    }
+    *wait = (int)(*next - now);
+    return 0;
+}
+
 /* Serves one connection until it ends. */
 static void connected(struct xfer_store_client *c, struct why *why)
 {
-    int rc = 0;
+    int rc = 0, wait = 0;
+    uint64_t next_beat = clock_ms() + STORE_BEAT_MS;
+    c->heard_ms = clock_ms();
     while (!rc) {
+        rc = beat(c, &next_beat, &wait, why);
         pthread_mutex_lock(&c->lock);
         bool quit = c->quit, more = c->out.len > 0;
         pthread_mutex_unlock(&c->lock);
-        if (quit) return;
+        if (quit || rc) return;
         struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
                               {.fd = c->wake, .events = POLLIN}};
         if (more) p[0].events |= POLLOUT;
-        if (poll(p, 2, -1) < 0) continue;
+        if (poll(p, 2, wait) < 0) continue;
         if (p[1].revents) {
             uint64_t drained;
             ssize_t n = read(c->wake, &drained, sizeof drained);
@@ -274,7 +325,7 @@ static void connected(struct xfer_store_client *c, struct why *why)
 
 static bool may_repeat(const struct call *call)
 {
-    return call->op == STORE_OP_GET;
+    return call->op == STORE_OP_GET || call->standing;
 }
 
 /* Under the lock: the connection is there; ask again what is unanswered. */
@@ -284,7 +335,11 @@ static void went_up(struct xfer_store_client *c)
     c->up = true;
     buf_reset(&c->out);
     TAILQ_FOREACH(call, &c->calls, next)
-    buf_add(&c->out, call->frame.data, call->frame.len);
+    {
+        /* Another life of the store counts departures anew. */
+        if (call->op == STORE_OP_LEFT) left_ask(call, -1);
+        buf_add(&c->out, call->frame.data, call->frame.len);
+    }
     pthread_cond_broadcast(&c->changed);
 }
 
@@ -487,28 +542,72 @@ int xfer_store_cas(struct xfer_store_client *client, const char *key,
     return rc;
 }
 
-int xfer_store_watch(struct xfer_store_client *client, const char *key,
+int xfer_store_write(struct xfer_store_client *client, const char *key,
+                     uint64_t offset, const void *value, size_t n,
+                     int timeout_ms, uint64_t *now, struct why *why)
+{
+    struct call call = {0};
+    struct store_request r = {
+        .number = (int64_t)offset, .value = value, .value_bytes = n};
+    if (offset > STORE_VALUE_MAX)
+        return fail(client, why, ERR_RANGE, "value is too long");
+    int rc = call_all(client, &call, STORE_OP_WRITE, key, r, timeout_ms, why);
+    if (!rc && now) *now = (uint64_t)call.number;
+    mem_free(call.value);
+    return rc;
+}
+
+void xfer_store_free(char *value)
+{
+    mem_free(value);
+}
+
+/* Something that the client asks without anybody waiting for it. */
+static int call_post(struct xfer_store_client *c, enum store_op op,
+                     const char *key, struct store_request r,
                      xfer_store_on_value *on_value, void *arg, struct why *why)
 {
     struct call *call = mem_must(1, sizeof *call);
-    struct store_request r = {.number = -1};
-    int rc = call_begin(client, call, STORE_OP_GET, key, &r, why);
+    int rc = call_begin(c, call, op, key, &r, why);
     if (rc) {
         mem_free(call);
         return rc;
     }
     call->on_value = on_value;
     call->arg = arg;
-    pthread_mutex_lock(&client->lock);
-    call_send(client, call);
-    pthread_mutex_unlock(&client->lock);
+    call->standing = op != STORE_OP_GET;
+    pthread_mutex_lock(&c->lock);
+    call_send(c, call);
+    pthread_mutex_unlock(&c->lock);
     return 0;
+}
+
+int xfer_store_watch(struct xfer_store_client *client, const char *key,
+                     xfer_store_on_value *on_value, void *arg, struct why *why)
+{
+    struct store_request r = {.number = -1};
+    return call_post(client, STORE_OP_GET, key, r, on_value, arg, why);
+}
+
+int xfer_store_watch_left(struct xfer_store_client *client, const char *prefix,
+                          xfer_store_on_value *on_key, void *arg,
+                          struct why *why)
+{
+    struct store_request r = {.number = -1};
+    return call_post(client, STORE_OP_LEFT, prefix, r, on_key, arg, why);
+}
+
+int xfer_store_announce(struct xfer_store_client *client, const char *key,
+                        const void *value, size_t n, struct why *why)
+{
+    struct store_request r = {.value = value, .value_bytes = n};
+    return call_post(client, STORE_OP_ANNOUNCE, key, r, NULL, NULL, why);
 }
 
 /* ---- connecting and not ---- */
 
-static int connect_wait(struct xfer_store_client *c, int timeout_ms,
-                        struct why *why)
+int xfer_store_wait(struct xfer_store_client *c, int timeout_ms,
+                    struct why *why)
 {
     uint64_t deadline = deadline_after(timeout_ms);
     bool on_time = true;
@@ -523,8 +622,8 @@ static int connect_wait(struct xfer_store_client *c, int timeout_ms,
     return fail(c, why, rc, last.text[0] ? last.text : "no answer");
 }
 
-int xfer_store_connect(const char *url, const char *token, int timeout_ms,
-                       struct xfer_store_client **out, struct why *why)
+int xfer_store_open(const char *url, const char *token,
+                    struct xfer_store_client **out, struct why *why)
 {
     *out = NULL;
     struct xfer_store_client *c = mem_must(1, sizeof *c);
@@ -542,13 +641,23 @@ int xfer_store_connect(const char *url, const char *token, int timeout_ms,
     if (!rc) {
         int e = thread_start(&c->thread, client_main, c);
         c->running = !e;
-        rc = e ? err_sys(why, ERR_IO, e, "cannot start a thread")
-               : connect_wait(c, timeout_ms, why);
+        if (e) rc = err_sys(why, ERR_IO, e, "cannot start a thread");
     }
     if (rc)
         xfer_store_disconnect(c);
     else
         *out = c;
+    return rc;
+}
+
+int xfer_store_connect(const char *url, const char *token, int timeout_ms,
+                       struct xfer_store_client **out, struct why *why)
+{
+    int rc = xfer_store_open(url, token, out, why);
+    if (!rc) rc = xfer_store_wait(*out, timeout_ms, why);
+    if (!rc) return 0;
+    xfer_store_disconnect(*out);
+    *out = NULL;
     return rc;
 }
 
@@ -563,8 +672,15 @@ void xfer_store_disconnect(struct xfer_store_client *c)
         pthread_join(c->thread, NULL);
     }
     pthread_mutex_lock(&c->lock);
-    while (!TAILQ_EMPTY(&c->calls)) /* only watches are left */
-        call_end(c, TAILQ_FIRST(&c->calls), ERR_CANCELED, NULL);
+    for (struct call *call; (call = TAILQ_FIRST(&c->calls));) {
+        /* Only watches and announcements are left. */
+        if (call->on_value) {
+            call_end(c, call, ERR_CANCELED, NULL);
+        } else {
+            TAILQ_REMOVE(&c->calls, call, next);
+            call_free(call);
+        }
+    }
     pthread_mutex_unlock(&c->lock);
     if (c->wake >= 0) close(c->wake);
     buf_fini(&c->in);

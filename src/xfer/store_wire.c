@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const char magic[8] = {'B', 'A', 'T', 'O', 'N', 'K', 'V', '1'};
+static const char magic[8] = {'B', 'A', 'T', 'O', 'N', 'K', 'V', '2'};
 enum { REQUEST_FIXED = 16, ANSWER_FIXED = 16 };
 
 int store_header_decode(struct store_header *h, const uint8_t *in,
@@ -15,7 +15,8 @@ int store_header_decode(struct store_header *h, const uint8_t *in,
     h->op = in[4];
     h->id = wire_get(in + 8, 8);
     bool known = h->op <= STORE_OP_ANSWER ||
-                 (h->op >= STORE_OP_SET && h->op <= STORE_OP_CAS);
+                 (h->op >= STORE_OP_SET && h->op <= STORE_OP_BEAT);
+    if (h->op == STORE_OP_BEAT && h->body_bytes) known = false;
     if (!known || wire_get(in + 5, 3) || h->body_bytes > STORE_BODY_MAX)
         return err_set(why, ERR_FORMAT,
                        "not a config store's frame (type %u, %u bytes)", h->op,
@@ -105,6 +106,11 @@ void store_answer_encode(struct buf *out, uint64_t id,
     wire_put(at + 4, 0, 4);
     wire_put(at + 8, (uint64_t)a->number, 8);
     put_bytes(at + ANSWER_FIXED, a->value, a->value_bytes);
+}
+
+void store_beat_encode(struct buf *out, uint64_t id)
+{
+    frame_begin(out, STORE_OP_BEAT, id, 0);
 }
 
 void store_greeting_encode(struct buf *out, const uint8_t *nonce)

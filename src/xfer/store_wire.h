@@ -16,6 +16,8 @@ enum {
     STORE_KEY_MAX = 1024,
     STORE_VALUE_MAX = 10 << 20,
     STORE_BODY_MAX = STORE_VALUE_MAX + 4096,
+    STORE_BEAT_MS = 1000,    /* a client says something that often ... */
+    STORE_SILENCE_MS = 5000, /* ... and who is silent that long is dead */
 };
 enum store_op {
     STORE_OP_GREETING,
@@ -27,6 +29,10 @@ enum store_op {
     STORE_OP_REMOVE,
     STORE_OP_APPEND,
     STORE_OP_CAS,
+    STORE_OP_WRITE,
+    STORE_OP_ANNOUNCE,
+    STORE_OP_LEFT,
+    STORE_OP_BEAT,
 };
 
 struct store_header {
@@ -59,6 +65,7 @@ void store_request_encode(struct buf *out, enum store_op op, uint64_t id,
                           const struct store_request *r);
 void store_answer_encode(struct buf *out, uint64_t id,
                          const struct store_answer *a);
+void store_beat_encode(struct buf *out, uint64_t id); /* no body */
 void store_greeting_encode(struct buf *out, const uint8_t *nonce);
 int store_greeting_decode(const struct store_header *h, const uint8_t *body,
                           uint8_t *nonce, struct why *why);

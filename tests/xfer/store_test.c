@@ -1,11 +1,13 @@
 #include "tests/test.h"
 
-#include "base/mem.h"
 #include "tests/xfer/stranger.h"
 #include "xfer/store.h"
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 enum { MS = 10000 };
 
@@ -38,7 +40,7 @@ static void expect(struct xfer_store_client *c, const char *key,
     assert_int_equal(xfer_store_get(c, key, 0, MS, &got, &n, NULL), 0);
     assert_int_equal(n, strlen(value));
     assert_string_equal(got, value);
-    mem_free(got);
+    xfer_store_free(got);
 }
 
 static void values_are_kept_for_all(void **state)
@@ -70,6 +72,36 @@ static void values_are_kept_for_all(void **state)
     stop(&f);
 }
 
+static void tables_are_written_in_pieces(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    char *got;
+    size_t n;
+    uint64_t now;
+    assert_int_equal(xfer_store_write(f.a, "t", 6, "xy", 2, MS, &now, NULL), 0);
+    assert_int_equal(now, 8);
+    assert_int_equal(xfer_store_write(f.b, "t", 1, "ab", 2, MS, &now, NULL), 0);
+    assert_int_equal(now, 8);
+    assert_int_equal(xfer_store_get(f.a, "t", 0, MS, &got, &n, NULL), 0);
+    assert_int_equal(n, 8);
+    assert_memory_equal(got, "\0ab\0\0\0xy", 8);
+    xfer_store_free(got);
+    assert_int_equal(xfer_store_write(f.a, "t", 8, "", 0, MS, &now, NULL), 0);
+    assert_int_equal(now, 8);
+    uint64_t end = 10 << 20;
+    assert_int_equal(xfer_store_write(f.a, "t", end, "z", 1, MS, NULL, NULL),
+                     ERR_RANGE);
+    assert_int_equal(
+        xfer_store_write(f.a, "t", UINT64_MAX, "z", 1, MS, NULL, NULL),
+        ERR_RANGE);
+    assert_int_equal(
+        xfer_store_write(f.a, "t", end - 1, "z", 1, MS, &now, NULL), 0);
+    assert_int_equal(now, end);
+    stop(&f);
+}
+
 static void cas_swaps_only_what_was_expected(void **state)
 {
     (void)state;
@@ -81,13 +113,13 @@ static void cas_swaps_only_what_was_expected(void **state)
     assert_int_equal(xfer_store_cas(f.a, "c", none, x, MS, &found, &n, NULL),
                      0);
     assert_int_equal(n, 0); /* was absent, so it is x now */
-    mem_free(found);
+    xfer_store_free(found);
     assert_int_equal(xfer_store_cas(f.b, "c", y, y, MS, &found, &n, NULL), 0);
     assert_string_equal(found, "x");
-    mem_free(found);
+    xfer_store_free(found);
     expect(f.a, "c", "x");
     assert_int_equal(xfer_store_cas(f.b, "c", x, y, MS, &found, &n, NULL), 0);
-    mem_free(found);
+    xfer_store_free(found);
     expect(f.a, "c", "y");
     stop(&f);
 }
@@ -106,7 +138,7 @@ static void binary_and_large_values(void **state)
     assert_int_equal(xfer_store_get(f.b, "big", 0, MS, &got, &got_n, NULL), 0);
     assert_int_equal(got_n, n);
     assert_memory_equal(got, big, n);
-    mem_free(got);
+    xfer_store_free(got);
     assert_int_equal(xfer_store_append(f.a, "big", big, 1000, MS, NULL, &why),
                      ERR_RANGE);
     assert_int_equal(xfer_store_set(f.a, "big", big, n + 1000, MS, &why),
@@ -178,7 +210,7 @@ static void waiting_ends_with_the_key(void **state)
     pthread_join(thread, NULL);
     assert_int_equal(g.rc, 0);
     assert_string_equal(g.value, "now");
-    mem_free(g.value);
+    xfer_store_free(g.value);
     sem_wait(&w.called);
     assert_string_equal(w.value, "now");
     stop(&f);
@@ -186,6 +218,98 @@ static void waiting_ends_with_the_key(void **state)
     assert_int_equal(never.rc, ERR_CANCELED);
     sem_destroy(&w.called);
     sem_destroy(&never.called);
+}
+
+/* Waits until w was called with value. */
+static void watcher_expect(struct watcher *w, const char *value)
+{
+    sem_wait(&w->called);
+    assert_int_equal(w->rc, 0);
+    assert_string_equal(w->value, value);
+}
+
+static void who_announces_is_there_while_connected(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    struct xfer_store_client *c;
+    struct watcher w = {.rc = 1};
+    struct why why = {0};
+    char *got;
+    sem_init(&w.called, 0, 0);
+    const char *url = xfer_store_url(f.store);
+    assert_int_equal(xfer_store_watch_left(f.b, "who/", on_value, &w, &why), 0);
+    assert_int_equal(xfer_store_connect(url, NULL, MS, &c, &why), 0);
+    assert_int_equal(xfer_store_announce(c, "other/c", "1", 1, &why), 0);
+    assert_int_equal(xfer_store_announce(c, "who/c", "here", 4, &why), 0);
+    assert_int_equal(xfer_store_get(f.a, "who/c", 1, MS, &got, NULL, NULL), 0);
+    assert_string_equal(got, "here");
+    xfer_store_free(got);
+    /* What was announced, then set by somebody else, is nobody's. */
+    assert_int_equal(xfer_store_announce(c, "who/b", "c", 1, &why), 0);
+    assert_int_equal(xfer_store_get(f.a, "who/b", 1, MS, &got, NULL, NULL), 0);
+    xfer_store_free(got);
+    assert_int_equal(xfer_store_set(f.a, "who/b", "set", 3, MS, NULL), 0);
+    xfer_store_disconnect(c);
+    watcher_expect(&w, "who/c");
+    assert_int_equal(xfer_store_get(f.a, "who/c", 0, MS, &got, NULL, NULL),
+                     ERR_NOT_FOUND);
+    assert_int_equal(xfer_store_get(f.a, "other/c", 0, MS, &got, NULL, NULL),
+                     ERR_NOT_FOUND);
+    expect(f.a, "who/b", "set");
+    /* The next one is told too. */
+    assert_int_equal(xfer_store_connect(url, NULL, MS, &c, &why), 0);
+    assert_int_equal(xfer_store_announce(c, "who/d", "", 0, &why), 0);
+    assert_int_equal(xfer_store_get(f.a, "who/d", 1, MS, &got, NULL, NULL), 0);
+    xfer_store_free(got);
+    xfer_store_disconnect(c);
+    watcher_expect(&w, "who/d");
+    stop(&f);
+    assert_int_equal(w.rc, ERR_CANCELED);
+    assert_int_equal(w.count, 3);
+    sem_destroy(&w.called);
+}
+
+/* A client that says nothing any more is taken for dead: its announcement
+ * goes, and nobody waited for it meanwhile. */
+static void a_silent_client_is_dropped(void **state)
+{
+    (void)state;
+    struct fixture f;
+    int pipe_fds[2];
+    char url[100] = "";
+    assert_int_equal(pipe(pipe_fds), 0);
+    pid_t child = fork(); /* while this process has no threads */
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct xfer_store_client *c;
+        if (read(pipe_fds[0], url, sizeof url - 1) <= 0 ||
+            xfer_store_connect(url, NULL, MS, &c, NULL) ||
+            xfer_store_announce(c, "who/child", "1", 1, NULL))
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    start(&f);
+    struct watcher w = {.rc = 1};
+    struct why why = {0};
+    char *got;
+    sem_init(&w.called, 0, 0);
+    assert_int_equal(xfer_store_watch_left(f.b, "who/", on_value, &w, &why), 0);
+    snprintf(url, sizeof url, "%s", xfer_store_url(f.store));
+    assert_true(write(pipe_fds[1], url, strlen(url)) > 0);
+    assert_int_equal(xfer_store_get(f.a, "who/child", 1, MS, &got, NULL, NULL),
+                     0);
+    xfer_store_free(got);
+    kill(child, SIGSTOP);
+    watcher_expect(&w, "who/child"); /* after 5 s */
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    stop(&f);
+    sem_destroy(&w.called);
 }
 
 static int dial(const char *url)
@@ -226,6 +350,15 @@ static void strangers_stop_nobody(void **state)
     stop(&f);
 }
 
+static void expect_later(struct xfer_store_client *c, const char *key,
+                         const char *value)
+{
+    char *got;
+    assert_int_equal(xfer_store_get(c, key, 1, MS, &got, NULL, NULL), 0);
+    assert_string_equal(got, value);
+    xfer_store_free(got);
+}
+
 static void a_second_server_becomes_a_client(void **state)
 {
     (void)state;
@@ -242,6 +375,8 @@ static void a_second_server_becomes_a_client(void **state)
     struct watcher w = {.rc = 1};
     sem_init(&w.called, 0, 0);
     assert_int_equal(xfer_store_watch(c, "k", on_value, &w, &why), 0);
+    assert_int_equal(xfer_store_announce(c, "me", "here", 4, &why), 0);
+    expect_later(c, "me", "here");
     /* The server goes: calls say so; it comes back: they work again. */
     xfer_store_stop(store);
     assert_int_equal(xfer_store_set(c, "k", "v", 1, 50, &why), ERR_PEER);
@@ -251,6 +386,16 @@ static void a_second_server_becomes_a_client(void **state)
     sem_wait(&w.called);
     assert_string_equal(w.value, "v");
     sem_destroy(&w.called);
+    expect_later(c, "me", "here"); /* announced anew */
+    xfer_store_disconnect(c);
+    xfer_store_stop(store);
+    /* A client may come before its server. */
+    assert_int_equal(xfer_store_open(url, NULL, &c, &why), 0);
+    assert_int_equal(xfer_store_announce(c, "me", "early", 5, &why), 0);
+    assert_int_equal(xfer_store_wait(c, 20, &why), ERR_PEER);
+    assert_int_equal(xfer_store_serve(url, NULL, &store, &why), 0);
+    assert_int_equal(xfer_store_wait(c, MS, &why), 0);
+    expect_later(c, "me", "early");
     xfer_store_disconnect(c);
     xfer_store_stop(store);
     why.text[0] = 0;
@@ -283,7 +428,8 @@ static void the_token_is_asked_for(void **state)
                      ERR_INVALID);
 }
 
-TESTS(T(values_are_kept_for_all), T(cas_swaps_only_what_was_expected),
-      T(binary_and_large_values), T(waiting_ends_with_the_key),
-      T(strangers_stop_nobody), T(a_second_server_becomes_a_client),
-      T(the_token_is_asked_for))
+TESTS(T(values_are_kept_for_all), T(tables_are_written_in_pieces),
+      T(who_announces_is_there_while_connected), T(a_silent_client_is_dropped),
+      T(cas_swaps_only_what_was_expected), T(binary_and_large_values),
+      T(waiting_ends_with_the_key), T(strangers_stop_nobody),
+      T(a_second_server_becomes_a_client), T(the_token_is_asked_for))
