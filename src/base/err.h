@@ -53,11 +53,15 @@ int err_set(struct why *why, int code, const char *fmt, ...)
 int err_sys(struct why *why, int code, int errno_value, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* libbaton-xfer exports these, so their symbols carry a prefix. */
+#define ERR_EXPORT(symbol) \
+    __asm__("baton_" #symbol) __attribute__((visibility("default")))
+
 /* "ERR_FORMAT" and "malformed input"; never NULL. */
-const char *err_name(int code);
-const char *err_text(int code);
+const char *err_name(int code) ERR_EXPORT(err_name);
+const char *err_text(int code) ERR_EXPORT(err_text);
 
 /* The text of why, or of its bare code where nobody filled it. */
-const char *why_text(const struct why *why, int code);
+const char *why_text(const struct why *why, int code) ERR_EXPORT(why_text);
 
 #endif
