@@ -125,9 +125,11 @@ static int cma_move(struct xfer_chunk *chunk, const struct iovec *here,
                       ? process_vm_writev(link->pid, here, n, there, n, 0)
                       : process_vm_readv(link->pid, here, n, there, n, 0);
     if (did == (ssize_t)want) return 0;
-    if (did < 0 && errno != EFAULT)
-        return err_sys(why, ERR_PEER, errno, "copy to process %d of peer %s",
-                       link->pid, link->peer->name);
+    int e = did < 0 ? errno : 0;
+    if ((e && e != EFAULT) || !process_lives(link))
+        return err_sys(why, ERR_PEER, e ? e : ESRCH,
+                       "copy to process %d of peer %s", link->pid,
+                       link->peer->name);
     return err_set(
         why, ERR_RANGE, "peer %s: its memory at 0x%llx is not mapped",
         link->peer->name, (unsigned long long)(uintptr_t)there[0].iov_base);
