@@ -18,6 +18,7 @@
 #include "pd/node.h"
 #include "serve/assets.h"
 #include "serve/serve.h"
+#include "text/reply.h"
 #include "text/tokenizer.h"
 #include "xfer/store.h"
 #include "xfer/xfer.h"
@@ -414,6 +415,10 @@ static int open_serve(struct server *s, struct why *why)
         .host = o->host,
         .port = (int)o->port,
         .api_key = o->api_key,
+        .reasoning =
+            o->reasoning_parser ? reasoning_find(o->reasoning_parser) : NULL,
+        .toolcall =
+            o->tool_call_parser ? toolcall_find(o->tool_call_parser) : NULL,
         .model_path = o->model_path,
         .tokenizer_path = o->tokenizer_path,
         .served_model_name = o->served_model_name,

@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/opt.h"
+#include "text/reply.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -53,6 +54,10 @@ static const struct opt table[] = {
          "name in /v1/models; the model path if not given"),
     TEXT("chat-template", chat_template, NULL,
          "file with a Jinja chat template, if not the model's"),
+    TEXT("reasoning-parser", reasoning_parser, NULL,
+         "how chats tell reasoning from the answer: qwen3, deepseek-r1, ..."),
+    TEXT("tool-call-parser", tool_call_parser, NULL,
+         "how chats tell calls of tools: qwen25, llama3, deepseekv3, ..."),
     TEXT("host", host, "127.0.0.1", "address to listen on and to tell peers"),
     NUM("port", port, "30000", 0, 65535, "HTTP port, 0 picks one"),
     TEXT("api-key", api_key, NULL,
@@ -168,8 +173,6 @@ static const struct opt table[] = {
             "mixture-of-experts models are not served yet"),
     REFUSED("enable-dp-attention", "data-parallel attention is not done"),
     REFUSED("enable-hierarchical-cache", "there is no host or disk tier yet"),
-    REFUSED("reasoning-parser", "reasoning parsers are not done yet"),
-    REFUSED("tool-call-parser", "tool-call parsers are not done yet"),
     REFUSED("skip-tokenizer-init", "requests with input_ids need no flag here"),
     REFUSED("is-embedding", "embedding models are not served"),
 };
@@ -263,6 +266,29 @@ static int read_env(struct server_options *o, struct why *why)
     return 0;
 }
 
+static int unknown_parser(const char *option, const char *name,
+                          void (*list)(struct buf *out), struct why *why)
+{
+    struct buf names;
+    buf_init(&names, 1 << 10);
+    list(&names);
+    int rc = err_set(why, ERR_INVALID, "--%s %s: known are %s", option, name,
+                     names.data);
+    buf_fini(&names);
+    return rc;
+}
+
+static int check_parsers(const struct server_options *o, struct why *why)
+{
+    if (o->reasoning_parser && !reasoning_find(o->reasoning_parser))
+        return unknown_parser("reasoning-parser", o->reasoning_parser,
+                              reasoning_list, why);
+    if (o->tool_call_parser && !toolcall_find(o->tool_call_parser))
+        return unknown_parser("tool-call-parser", o->tool_call_parser,
+                              toolcall_list, why);
+    return 0;
+}
+
 int server_options_read(struct server_options *o, int argc, char **argv,
                         struct why *why)
 {
@@ -299,7 +325,8 @@ int server_options_read(struct server_options *o, int argc, char **argv,
                  "--attention-backend ascend sets the page size to 128");
         o->page_size = 128;
     }
-    return read_env(o, why);
+    rc = check_parsers(o, why);
+    return rc ? rc : read_env(o, why);
 }
 
 static void add_field(struct buf *b, const struct opt *o,

@@ -13,6 +13,7 @@
 
 #include "pd/node.h"
 #include "serve/params.h"
+#include "text/reply.h"
 
 struct assets; /* serve/assets.h */
 struct token_list;
@@ -27,6 +28,8 @@ struct ask_env {
     uint32_t vocab;
     uint32_t context;    /* prompt + output stay below this */
     bool model_defaults; /* chat: generation_config.json applies      */
+    const struct reasoning_format *reasoning; /* chat: NULL: none      */
+    const struct toolcall_format *toolcall;   /* chat: NULL: none      */
 };
 
 /* The room of the request's sample: those of a pair must find the same ones
@@ -49,6 +52,17 @@ struct prompt {
     uint64_t cache_key;
 };
 
+/* Chat: how the answer is taken apart (text/reply.h). */
+struct ask_reply {
+    const struct reasoning_format *reasoning; /* NULL: it is not */
+    const struct toolcall_format *toolcall;   /* likewise */
+    const json_t *tools;                      /* borrowed from the body */
+    bool in_reasoning;                        /* it begins so */
+    bool whole_reasoning; /* stream_reasoning false: sent when it is over */
+    bool one_call;        /* parallel_tool_calls false */
+    struct buf begun;     /* of a call: the prompt ends with it */
+};
+
 struct ask {
     json_t *body;   /* owns the strings that prompts borrow */
     json_t *params; /* OpenAI routes: the sampling_params made of body */
@@ -59,7 +73,8 @@ struct ask {
     bool text_in_logprobs; /* /generate: third element of a logprob triple */
     bool echo;             /* completions */
     bool usage_event, usage_always; /* stream_options */
-    const char *model;              /* as the client named it */
+    struct ask_reply reply;
+    const char *model; /* as the client named it */
 };
 
 /* body: n bytes of JSON, not kept. On success *out is the caller's. */

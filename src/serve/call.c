@@ -21,6 +21,7 @@ static void release(struct call *call);
 static void output_fini(struct output *out)
 {
     mem_free(out->rid);
+    parts_destroy(out->parts);
     buf_fini(&out->text);
     buf_fini(&out->ids);
     for (int i = 0; i < OUTPUT_LISTS; i++)
@@ -236,7 +237,10 @@ static void take_counts(struct output *out, const struct engine_event *event)
 
 static void take_text(struct output *out, const struct engine_event *event)
 {
-    if (event->text_len) buf_json(&out->text, event->text, event->text_len);
+    if (out->parts)
+        parts_feed(out->parts, event->text, event->text_len);
+    else if (event->text_len)
+        buf_json(&out->text, event->text, event->text_len);
 }
 
 /* Nor does a prefill's engine make text of it. */
@@ -277,7 +281,8 @@ static void take_done(struct output *out, const struct engine_event *event)
     call->alive--;
     /* A request that never ran tells no counts. */
     if (event->prompt_tokens) take_counts(out, event);
-    take_text(out, event);
+    if (event->text_len) take_text(out, event);
+    if (out->parts) parts_end(out->parts);
     out->finish = event->finish;
     if (out->finish.stop_text)
         out->finish.stop_text = mem_dup(out->finish.stop_text);
@@ -300,7 +305,8 @@ static bool fails_call(const struct output *out)
 
 static bool too_large(const struct output *out)
 {
-    bool failed = out->text.failed || out->ids.failed;
+    bool failed = out->text.failed || out->ids.failed ||
+                  (out->parts && parts_failed(out->parts));
     for (int i = 0; i < OUTPUT_LISTS; i++)
         failed = failed || out->lists[i].failed;
     return failed;
@@ -347,6 +353,8 @@ static void output_init(struct call *call, uint32_t index)
     }
     out->prompt_tokens = out->prompt->token_count;
     buf_init(&out->text, OUTPUT_MAX_BYTES);
+    if (call->serve->env.mode != PD_PREFILL)
+        out->parts = parts_create(ask, &out->text);
     buf_init(&out->ids, OUTPUT_MAX_BYTES);
     for (int i = 0; i < OUTPUT_LISTS; i++)
         buf_init(&out->lists[i], OUTPUT_MAX_BYTES);

@@ -21,6 +21,7 @@
 #include "base/buf.h"
 #include "serve/ask.h"
 #include "serve/error.h"
+#include "serve/parts.h"
 
 struct call;
 struct serve;
@@ -39,8 +40,9 @@ struct output {
     char *rid;
     bool submitted, done;
 
-    struct buf text; /* escaped for JSON */
-    struct buf ids;  /* "1,2,3" */
+    struct buf text;     /* escaped for JSON */
+    struct parts *parts; /* what else is taken from it; NULL: nothing */
+    struct buf ids;      /* "1,2,3" */
     struct buf lists[OUTPUT_LISTS];
     uint32_t text_chars; /* of logprobs: code points so far */
     struct {

@@ -1,6 +1,7 @@
-/* /v1/chat/completions and /v1/completions: the answers' JSON. Source: the
+/* The frame of OpenAI's answers, and those of /v1/completions. Source: the
  * OpenAI API reference; order and null members as SGLang writes them
  * (entrypoints/openai/protocol.py). */
+#include "serve/openai.h"
 #include "serve/assets.h"
 #include "serve/internal.h"
 #include "serve/render.h"
@@ -9,27 +10,34 @@
 #include <string.h>
 #include <strings.h>
 
-static const struct tokenizer *tokenizer_of(const struct output *out)
+const struct tokenizer *openai_tokenizer(const struct output *out)
 {
     return assets_tokenizer(out->call->serve->opt.assets);
 }
 
 /* OpenAI's logprob is a number always: -9999 stands for minus infinity. */
-static void number(struct buf *to, float logprob)
+void openai_number(struct buf *to, float logprob)
 {
     render_float(to, isfinite(logprob) ? logprob : -9999.0f);
 }
 
 /* --- usage --- */
 
+static uint32_t reasoning_tokens(const struct output *out)
+{
+    uint32_t n = out->parts ? out->parts->reasoning_tokens : 0;
+    return n < out->output_tokens ? n : out->output_tokens;
+}
+
 static void usage(const struct call *call, const struct output *only,
                   struct buf *to)
 {
-    uint64_t prompt = 0, completion = 0, cached = 0;
+    uint64_t prompt = 0, completion = 0, cached = 0, reasoning = 0;
     for (uint32_t i = 0; i < call->output_count; i++) {
         const struct output *out = &call->outputs[i];
         if (only && out != only) continue;
         completion += out->output_tokens;
+        reasoning += reasoning_tokens(out);
         if (!only && out->sample) continue; /* one prompt counts once */
         prompt += out->prompt_tokens;
         cached += out->cached_tokens;
@@ -44,7 +52,8 @@ static void usage(const struct call *call, const struct output *only,
         buf_printf(to, "{\"cached_tokens\":%llu}", (unsigned long long)cached);
     else
         buf_puts(to, "null");
-    buf_puts(to, ",\"reasoning_tokens\":0}");
+    buf_printf(to, ",\"reasoning_tokens\":%llu}",
+               (unsigned long long)reasoning);
 }
 
 /* {"id":..,"object":..,"created":..,"model":..,"choices":[ made once. */
@@ -60,7 +69,7 @@ static void head(struct call *call, const char *object)
     buf_puts(to, ",\"choices\":[");
 }
 
-static void add_head(struct call *call, const char *object, struct buf *to)
+void openai_head(struct call *call, const char *object, struct buf *to)
 {
     head(call, object);
     buf_add(to, call->head.data, call->head.len);
@@ -68,7 +77,7 @@ static void add_head(struct call *call, const char *object, struct buf *to)
 }
 
 /* Closes the choices of an event. */
-static void event_end(const struct output *out, struct buf *to)
+void openai_event_end(const struct output *out, struct buf *to)
 {
     buf_puts(to, "],\"usage\":");
     if (out->call->ask->usage_always)
@@ -78,170 +87,47 @@ static void event_end(const struct output *out, struct buf *to)
     buf_puts(to, "}\n\n");
 }
 
-static void usage_event(struct call *call, const char *object, struct buf *to)
+void openai_usage_event(struct call *call, const char *object, struct buf *to)
 {
     if (!call->ask->usage_event) return;
     buf_puts(to, "data: ");
-    add_head(call, object, to);
+    openai_head(call, object, to);
     buf_puts(to, "],\"usage\":");
     usage(call, NULL, to);
     buf_puts(to, "}\n\n");
 }
 
 /* Closes the choices of a whole answer. */
-static void answer_end(const struct call *call, struct buf *to)
+void openai_answer_end(const struct call *call, struct buf *to)
 {
     buf_puts(to, "],\"usage\":");
     usage(call, NULL, to);
     buf_puts(to, ",\"metadata\":{\"weight_version\":\"default\"}}");
 }
 
-static void finish(const struct output *out, struct buf *to)
+void openai_finish(const struct output *out, struct buf *to)
 {
     const char *word = out->done ? output_finish_word(out) : NULL;
+    bool called = word && strcmp(word, "stop") == 0 && out->parts &&
+                  out->parts->call_count;
+    if (called) word = "tool_calls";
     buf_puts(to, ",\"finish_reason\":");
     if (word)
         render_string(to, word);
     else
         buf_puts(to, "null");
     buf_puts(to, ",\"matched_stop\":");
-    if (out->done)
+    if (out->done && !called)
         output_matched(out, to);
     else
         buf_puts(to, "null");
 }
 
-static void text_from(const struct output *out, size_t from, struct buf *to)
+void openai_text_from(const struct output *out, size_t from, struct buf *to)
 {
     if (out->text.len > from)
         buf_add(to, out->text.data + from, out->text.len - from);
 }
-
-/* --- chat --- */
-
-enum { CHAT_CONTENT }; /* of output.lists: entries of logprobs.content */
-
-static const char chat_chunk[] = "chat.completion.chunk";
-
-static void chat_entry(const struct output *out, float logprob, int32_t token,
-                       struct buf *to)
-{
-    buf_puts(to, "{\"token\":");
-    render_token(to, tokenizer_of(out), token);
-    buf_puts(to, ",\"bytes\":");
-    render_token_bytes(to, tokenizer_of(out), token);
-    buf_puts(to, ",\"logprob\":");
-    number(to, logprob);
-}
-
-static void chat_logprobs(struct output *out, const struct engine_event *event)
-{
-    if (!event->has_logprob) return;
-    const struct token_logprob *p = &event->logprob;
-    struct buf *to = &out->lists[CHAT_CONTENT];
-    render_next(to);
-    chat_entry(out, p->logprob, p->token, to);
-    buf_puts(to, ",\"top_logprobs\":[");
-    for (uint32_t i = 0; i < p->top_count; i++) {
-        if (i) buf_putc(to, ',');
-        chat_entry(out, p->top_values[i], p->top_ids[i], to);
-        buf_putc(to, '}');
-    }
-    buf_puts(to, "]}");
-}
-
-static void chat_logprobs_from(const struct output *out, size_t from,
-                               struct buf *to)
-{
-    const struct buf *list = &out->lists[CHAT_CONTENT];
-    if (!out->prompt->want_logprobs || list->len == from) {
-        buf_puts(to, "null");
-        return;
-    }
-    buf_puts(to, "{\"content\":[");
-    render_items(to, list, from);
-    buf_puts(to, "]}");
-}
-
-static void chunk_begin(struct output *out, struct buf *to)
-{
-    buf_puts(to, "data: ");
-    add_head(out->call, chat_chunk, to);
-    buf_printf(to, "{\"index\":%u,\"delta\":{", out->index);
-}
-
-static void chunk_role(struct output *out, struct buf *to)
-{
-    chunk_begin(out, to);
-    buf_puts(to, "\"role\":\"assistant\",\"content\":\"\","
-                 "\"reasoning_content\":null,\"tool_calls\":null},"
-                 "\"logprobs\":null,\"finish_reason\":null,"
-                 "\"matched_stop\":null}");
-    event_end(out, to);
-}
-
-static void chunk_content(struct output *out, struct buf *to)
-{
-    chunk_begin(out, to);
-    buf_puts(to, "\"role\":null,\"content\":\"");
-    text_from(out, out->sent.text, to);
-    buf_puts(to, "\",\"reasoning_content\":null,\"tool_calls\":null},"
-                 "\"logprobs\":");
-    chat_logprobs_from(out, out->sent.lists[CHAT_CONTENT], to);
-    buf_puts(to, ",\"finish_reason\":null,\"matched_stop\":null}");
-    event_end(out, to);
-}
-
-static void chunk_finish(struct output *out, struct buf *to)
-{
-    chunk_begin(out, to);
-    buf_puts(to, "\"role\":null,\"content\":null,\"reasoning_content\":null,"
-                 "\"tool_calls\":null},\"logprobs\":null");
-    finish(out, to);
-    buf_putc(to, '}');
-    event_end(out, to);
-}
-
-static void chat_event(struct output *out, struct buf *to)
-{
-    bool fresh = out->text.len > out->sent.text ||
-                 out->lists[CHAT_CONTENT].len > out->sent.lists[CHAT_CONTENT];
-    if (!out->sent.begun) chunk_role(out, to);
-    if (fresh) chunk_content(out, to);
-    if (out->done) chunk_finish(out, to);
-}
-
-static void chat_last(struct call *call, struct buf *to)
-{
-    usage_event(call, chat_chunk, to);
-}
-
-static void chat_answer(struct call *call, struct buf *to)
-{
-    add_head(call, "chat.completion", to);
-    for (uint32_t i = 0; i < call->output_count; i++) {
-        const struct output *out = &call->outputs[i];
-        buf_printf(to,
-                   "%s{\"index\":%u,\"message\":{\"role\":\"assistant\","
-                   "\"content\":\"",
-                   i ? "," : "", out->index);
-        text_from(out, 0, to);
-        buf_puts(to, "\",\"reasoning_content\":null,\"tool_calls\":null},"
-                     "\"logprobs\":");
-        chat_logprobs_from(out, 0, to);
-        finish(out, to);
-        buf_putc(to, '}');
-    }
-    answer_end(call, to);
-}
-
-static const struct call_format chat_format = {
-    .style = API_OPENAI,
-    .logprobs = chat_logprobs,
-    .event = chat_event,
-    .last = chat_last,
-    .answer = chat_answer,
-};
 
 /* --- completions --- */
 
@@ -263,7 +149,7 @@ static void alternatives(struct output *out, const struct token_logprob *p)
     for (uint32_t i = 0; i < p->top_count; i++) {
         buf_reset(&name);
         buf_putc(&name, i ? ',' : '{');
-        render_token(&name, tokenizer_of(out), p->top_ids[i]);
+        render_token(&name, openai_tokenizer(out), p->top_ids[i]);
         buf_putc(&name, ':');
         if (i && !to->failed) {
             const char *seen = to->data + begin;
@@ -271,7 +157,7 @@ static void alternatives(struct output *out, const struct token_logprob *p)
             if (memmem(seen + 1, n - 1, name.data + 1, name.len - 1)) continue;
         }
         buf_add(to, name.data, name.len);
-        number(to, p->top_values[i]);
+        openai_number(to, p->top_values[i]);
     }
     buf_putc(to, '}');
     buf_fini(&name);
@@ -285,10 +171,10 @@ static void text_position(struct output *out, const struct token_logprob *p)
     if (isnan(p->logprob))
         buf_puts(&lists[LOGPROBS], "null");
     else
-        number(&lists[LOGPROBS], p->logprob);
+        openai_number(&lists[LOGPROBS], p->logprob);
     buf_printf(&lists[OFFSETS], "%u", out->text_chars);
     out->text_chars +=
-        render_token(&lists[TOKENS], tokenizer_of(out), p->token);
+        render_token(&lists[TOKENS], openai_tokenizer(out), p->token);
     if (out->prompt->top_logprobs) alternatives(out, p);
 }
 
@@ -330,7 +216,7 @@ static void echo(const struct output *out, struct buf *to)
     if (prompt->text)
         buf_json(to, prompt->text, prompt->text_len);
     else
-        render_ids_text(to, tokenizer_of(out), prompt->tokens,
+        render_ids_text(to, openai_tokenizer(out), prompt->tokens,
                         prompt->token_count,
                         prompt->params.sampling.skip_special_tokens);
 }
@@ -340,10 +226,10 @@ static void text_choice(const struct output *out, bool whole, struct buf *to)
 {
     buf_printf(to, "{\"index\":%u,\"text\":\"", out->index);
     if (whole || !out->sent.begun) echo(out, to);
-    text_from(out, whole ? 0 : out->sent.text, to);
+    openai_text_from(out, whole ? 0 : out->sent.text, to);
     buf_puts(to, "\",\"logprobs\":");
     text_logprobs_from(out, whole ? NULL : out->sent.lists, to);
-    finish(out, to);
+    openai_finish(out, to);
     buf_putc(to, '}');
 }
 
@@ -353,24 +239,24 @@ static void text_event(struct output *out, struct buf *to)
                  out->lists[TOKENS].len > out->sent.lists[TOKENS];
     if (!fresh && !out->done) return;
     buf_puts(to, "data: ");
-    add_head(out->call, text_object, to);
+    openai_head(out->call, text_object, to);
     text_choice(out, false, to);
-    event_end(out, to);
+    openai_event_end(out, to);
 }
 
 static void text_last(struct call *call, struct buf *to)
 {
-    usage_event(call, text_object, to);
+    openai_usage_event(call, text_object, to);
 }
 
 static void text_answer(struct call *call, struct buf *to)
 {
-    add_head(call, text_object, to);
+    openai_head(call, text_object, to);
     for (uint32_t i = 0; i < call->output_count; i++) {
         if (i) buf_putc(to, ',');
         text_choice(&call->outputs[i], true, to);
     }
-    answer_end(call, to);
+    openai_answer_end(call, to);
 }
 
 static const struct call_format text_format = {
@@ -391,7 +277,7 @@ static bool is_json(const struct http_request *request)
     return n == sizeof json - 1 && strncasecmp(type, json, n) == 0;
 }
 
-static void handle(struct serve *serve, struct http_request *request,
+void openai_handle(struct serve *serve, struct http_request *request,
                    int (*parse)(struct ask **, const struct ask_env *,
                                 const char *, size_t, struct why *),
                    const struct call_format *format)
@@ -411,12 +297,7 @@ static void handle(struct serve *serve, struct http_request *request,
         call_start(serve, request, ask, format);
 }
 
-void chat_handle(void *serve, struct http_request *request)
-{
-    handle(serve, request, ask_parse_chat, &chat_format);
-}
-
 void completions_handle(void *serve, struct http_request *request)
 {
-    handle(serve, request, ask_parse_completion, &text_format);
+    openai_handle(serve, request, ask_parse_completion, &text_format);
 }

@@ -1,12 +1,12 @@
-/* The bodies of /v1/completions and /v1/chat/completions. Fields: docs/api.md;
+/* The bodies of /v1/completions, and what /v1/chat/completions shares with
+ * them. Fields: docs/api.md;
  * source: the OpenAI API reference and SGLang's entrypoints/openai/protocol.py.
  *
  * Sampling parameters are renamed into one object and read by params_parse. */
+#include "serve/openai.h"
 #include "base/buf.h"
 #include "base/mem.h"
-#include "serve/ask.h"
 #include "serve/assets.h"
-#include "text/chat.h"
 
 #include <string.h>
 
@@ -61,7 +61,7 @@ static const char *const refused[] = {
 /* --- what both routes share --- */
 
 /* absent: LENGTH_GIVEN is /v1/completions, where no max_tokens means 16. */
-static int take_params(struct ask *ask, const struct ask_env *env,
+int openai_take_params(struct ask *ask, const struct ask_env *env,
                        const struct generation_defaults *defaults,
                        enum params_length absent, struct why *why)
 {
@@ -122,7 +122,7 @@ static int check_best_of(const struct ask *ask, struct why *why)
                    "best_of other than n is not supported by this server.");
 }
 
-static int take_common(struct ask *ask, struct why *why)
+int openai_take_common(struct ask *ask, struct why *why)
 {
     ask->model = "default";
     int rc = json_get_string(ask->body, "model", &ask->model, why);
@@ -135,7 +135,7 @@ static int take_common(struct ask *ask, struct why *why)
     return rc;
 }
 
-static int get_top(const json_t *body, const char *key, int64_t max,
+int openai_get_top(const json_t *body, const char *key, int64_t max,
                    int64_t *out, struct why *why)
 {
     int rc = json_get_int(body, key, out, why);
@@ -146,7 +146,7 @@ static int get_top(const json_t *body, const char *key, int64_t max,
     return 0;
 }
 
-static void set_logprobs(struct ask *ask, uint32_t top, bool input)
+void openai_set_logprobs(struct ask *ask, uint32_t top, bool input)
 {
     for (uint32_t i = 0; i < ask->prompt_count; i++) {
         ask->prompts[i].want_logprobs = true;
@@ -188,187 +188,22 @@ static int take_prompts(struct ask *ask, const struct ask_env *env,
 static int parse_completion(struct ask *ask, const struct ask_env *env,
                             struct why *why)
 {
-    int rc = take_common(ask, why);
+    int rc = openai_take_common(ask, why);
     if (!rc) rc = json_get_bool(ask->body, "echo", &ask->echo, why);
     if (!rc) rc = take_prompts(ask, env, why);
     if (rc) return rc;
     if (ask_member(ask->body, "logprobs")) {
         int64_t top = 0;
-        rc = get_top(ask->body, "logprobs", 128, &top, why);
+        rc = openai_get_top(ask->body, "logprobs", 128, &top, why);
         if (rc) return rc;
-        set_logprobs(ask, (uint32_t)top, ask->echo);
+        openai_set_logprobs(ask, (uint32_t)top, ask->echo);
     }
-    rc = take_params(ask, env, NULL, LENGTH_GIVEN, why);
+    rc = openai_take_params(ask, env, NULL, LENGTH_GIVEN, why);
     if (!rc) rc = ask_finish(ask, env, why);
     return rc;
 }
 
-/* --- chat --- */
-
-static int join(const json_t *parts, json_t **out, struct why *why)
-{
-    struct why inner = {0};
-    *out = chat_join_parts(parts, &inner);
-    return *out ? 0 : err_set(why, inner.code, "%s", inner.text);
-}
-
-static int check_message(json_t *message, struct why *why)
-{
-    static const char *const roles[] = {"system", "user",     "assistant",
-                                        "tool",   "function", "developer"};
-    const char *role = NULL;
-    if (!json_is_object(message))
-        return err_set(why, ERR_FORMAT, "A message must be an object.");
-    int rc = json_get_string(message, "role", &role, why);
-    if (rc) return rc;
-    size_t i = 0, count = sizeof roles / sizeof *roles;
-    while (i < count && role && strcmp(role, roles[i]) != 0)
-        i++;
-    if (!role || i == count)
-        return err_set(why, ERR_FORMAT,
-                       "A message's role must be one of "
-                       "system, user, assistant, tool, "
-                       "function, developer.");
-    const json_t *content = ask_member(message, "content");
-    if (!content || json_is_string(content)) return 0;
-    if (!json_is_array(content))
-        return err_set(why, ERR_FORMAT,
-                       "A message's content must be text or a list of parts.");
-    json_t *joined;
-    rc = join(content, &joined, why);
-    if (!rc) json_decref(joined);
-    return rc;
-}
-
-/* continue_final_message: the last assistant message is taken off and comes
- * behind the generation prompt, for the model to go on with. */
-static int take_final_message(struct ask *ask, json_t *messages, json_t **final,
-                              struct why *why)
-{
-    *final = NULL;
-    bool wanted = false;
-    int rc = json_get_bool(ask->body, "continue_final_message", &wanted, why);
-    if (rc || !wanted) return rc;
-    size_t count = json_array_size(messages);
-    json_t *last = json_array_get(messages, count - 1);
-    const char *role = json_string_value(json_object_get(last, "role"));
-    if (strcmp(role, "assistant") != 0 || count < 2) return 0;
-    json_t *content = json_object_get(last, "content");
-    if (json_is_array(content))
-        rc = join(content, final, why);
-    else
-        *final = json_incref(content);
-    json_array_remove(messages, count - 1);
-    return rc;
-}
-
-/* tool_choice: auto and none; the others need constrained decoding. */
-static int take_tools(struct ask *ask, const json_t **tools, struct why *why)
-{
-    *tools = ask_member(ask->body, "tools");
-    const json_t *choice = ask_member(ask->body, "tool_choice");
-    const char *word = choice ? json_string_value(choice) : "auto";
-    if (*tools && !json_is_array(*tools))
-        return err_set(why, ERR_FORMAT, "tools must be a list.");
-    if (!word || (strcmp(word, "auto") != 0 && strcmp(word, "none") != 0))
-        return err_set(why, ERR_UNSUPPORTED,
-                       "tool_choice other than auto and none is not supported "
-                       "by this server.");
-    if (json_array_size(*tools) == 0 || strcmp(word, "none") == 0)
-        *tools = NULL;
-    return 0;
-}
-
-/* reasoning_effort and chat_template_kwargs become the template's variables. */
-static int take_variables(struct ask *ask, json_t *variables, struct why *why)
-{
-    json_t *effort = json_object_get(ask->body, "reasoning_effort");
-    json_t *more = json_object_get(ask->body, "chat_template_kwargs");
-    if (effort && !json_is_null(effort))
-        json_object_set(variables, "reasoning_effort", effort);
-    if (!more || json_is_null(more)) return 0;
-    if (!json_is_object(more))
-        return err_set(why, ERR_FORMAT,
-                       "chat_template_kwargs must be an object.");
-    json_object_update(variables, more);
-    return 0;
-}
-
-static int render(struct ask *ask, const struct ask_env *env, json_t *messages,
-                  json_t *variables, struct buf *text, struct why *why)
-{
-    const json_t *tools;
-    json_t *final = NULL;
-    int rc = take_tools(ask, &tools, why);
-    if (!rc) rc = take_variables(ask, variables, why);
-    if (!rc) rc = take_final_message(ask, messages, &final, why);
-    if (!rc)
-        rc = assets_render_chat(env->assets, messages, tools, variables, text,
-                                why);
-    if (!rc && final)
-        buf_add(text, json_string_value(final), json_string_length(final));
-    if (!rc && text->failed)
-        rc = err_set(why, ERR_NOMEM, "The rendered prompt is too large.");
-    json_decref(final);
-    return rc;
-}
-
-static int take_messages(struct ask *ask, const struct ask_env *env,
-                         struct why *why)
-{
-    json_t *messages = json_object_get(ask->body, "messages");
-    if (!json_is_array(messages))
-        return err_set(why, ERR_FORMAT, "messages must be a list.");
-    if (json_array_size(messages) == 0)
-        return err_set(why, ERR_INVALID, "Messages cannot be empty.");
-    int rc = 0;
-    for (size_t i = 0; !rc && i < json_array_size(messages); i++)
-        rc = check_message(json_array_get(messages, i), why);
-    if (rc) return rc;
-    struct buf text;
-    buf_init(&text, (size_t)1 << 30);
-    json_t *variables = json_object();
-    rc = render(ask, env, messages, variables, &text, why);
-    /* The template wrote bos and the rest itself. */
-    if (!rc)
-        rc = ask_encode(env, &ask->prompts[0], text.data ? text.data : "",
-                        text.len, false, why);
-    json_decref(variables);
-    buf_fini(&text);
-    return rc;
-}
-
-static int take_chat_logprobs(struct ask *ask, struct why *why)
-{
-    bool wanted = false;
-    int64_t top = 0;
-    int rc = json_get_bool(ask->body, "logprobs", &wanted, why);
-    if (!rc) rc = get_top(ask->body, "top_logprobs", 20, &top, why);
-    if (!rc && wanted) set_logprobs(ask, (uint32_t)top, false);
-    if (!rc && top && !wanted)
-        return err_set(why, ERR_INVALID,
-                       "top_logprobs needs logprobs to be true.");
-    return rc;
-}
-
-static int parse_chat(struct ask *ask, const struct ask_env *env,
-                      struct why *why)
-{
-    int rc = take_common(ask, why);
-    if (!rc) rc = ask_set_prompts(ask, 1, why);
-    if (!rc) rc = take_chat_logprobs(ask, why);
-    if (!rc)
-        rc = take_params(ask, env,
-                         env->model_defaults
-                             ? assets_generation_defaults(env->assets)
-                             : NULL,
-                         LENGTH_CONTEXT, why);
-    if (!rc) rc = take_messages(ask, env, why);
-    if (!rc) rc = ask_finish(ask, env, why);
-    return rc;
-}
-
-static int parse(struct ask **out, const struct ask_env *env, const char *body,
+int openai_parse(struct ask **out, const struct ask_env *env, const char *body,
                  size_t n, struct why *why,
                  int (*read)(struct ask *, const struct ask_env *,
                              struct why *))
@@ -384,11 +219,5 @@ static int parse(struct ask **out, const struct ask_env *env, const char *body,
 int ask_parse_completion(struct ask **out, const struct ask_env *env,
                          const char *body, size_t n, struct why *why)
 {
-    return parse(out, env, body, n, why, parse_completion);
-}
-
-int ask_parse_chat(struct ask **out, const struct ask_env *env,
-                   const char *body, size_t n, struct why *why)
-{
-    return parse(out, env, body, n, why, parse_chat);
+    return openai_parse(out, env, body, n, why, parse_completion);
 }

@@ -55,6 +55,8 @@ static void set_env(struct serve *serve)
         .vocab = opt->config->vocab,
         .context = opt->context,
         .model_defaults = opt->model_sampling,
+        .reasoning = opt->reasoning,
+        .toolcall = opt->toolcall,
     };
 }
 

@@ -15,6 +15,8 @@ struct serve;
 struct loop;
 struct assets;       /* serve/assets.h */
 struct model_config; /* model/model.h */
+struct reasoning_format;
+struct toolcall_format;
 
 /* Pointers are borrowed until serve_close. 0 and NULL take the default
  * behind them. */
@@ -35,10 +37,12 @@ struct serve_options {
     uint32_t max_total_tokens; /* KV tokens of the pool                    */
     uint64_t weight_bytes, kv_bytes; /* for /server_info                   */
     uint32_t stream_interval;        /* 1 */
-    bool stream_output;         /* /generate streams deltas                  */
-    bool enable_cache_report;   /* usage.prompt_tokens_details               */
-    bool enable_metrics;        /* GET /metrics                              */
-    bool model_sampling;        /* --sampling-defaults model                 */
+    bool stream_output;       /* /generate streams deltas                  */
+    bool enable_cache_report; /* usage.prompt_tokens_details               */
+    bool enable_metrics;      /* GET /metrics                              */
+    bool model_sampling;      /* --sampling-defaults model                 */
+    const struct reasoning_format *reasoning; /* text/reply.h; NULL: none    */
+    const struct toolcall_format *toolcall;   /* likewise                    */
     bool plain_health;          /* /health answers without generating        */
     uint32_t health_timeout_ms; /* 20000 */
     size_t max_body_bytes;      /* 64 MiB */

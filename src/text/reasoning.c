@@ -38,6 +38,19 @@ bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
     return format->forced && !ends_with(prompt, n, format->end);
 }
 
+bool reasoning_goes_on(const struct reasoning_format *format, bool inside,
+                       const char *text, size_t n)
+{
+    enum reply_match how;
+    for (size_t at = 0;;) {
+        const char *tag = inside ? format->end : format->begin;
+        at = reply_find(text, n, at, tag, &how);
+        if (how != REPLY_YES) return inside;
+        at += strlen(tag);
+        inside = !inside;
+    }
+}
+
 void reasoning_close(const struct reasoning_format *format, struct buf *out)
 {
     buf_puts(out, "\n");

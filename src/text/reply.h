@@ -39,6 +39,10 @@ void toolcall_list(struct buf *out);
  * known to begin so. */
 bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
                       size_t n);
+/* Whether the reasoning is open behind text that the model, as it were, began
+ * its answer with; inside: whether it was before. */
+bool reasoning_goes_on(const struct reasoning_format *format, bool inside,
+                       const char *text, size_t n);
 /* Appends what closes reasoning that the prompt has opened. */
 void reasoning_close(const struct reasoning_format *format, struct buf *out);
 

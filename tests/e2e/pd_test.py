@@ -32,7 +32,9 @@ SEEDED = dict(temperature=0.9, top_p=0.95, top_k=40, sampling_seed=11,
 
 
 class Equality(unittest.TestCase):
-    flags = ("--page-size", "16", "--chunked-prefill-size", "48")
+    parsers = ("--reasoning-parser", "deepseek-r1", "--tool-call-parser",
+               "qwen25")
+    flags = ("--page-size", "16", "--chunked-prefill-size", "48", *parsers)
     arch = "qwen3"
     pair_flags = ()
     transport = "memfd"
@@ -165,9 +167,47 @@ class Equality(unittest.TestCase):
             self.assertEqual(answers[0], answers[1])
 
 
+    def test_reasoning_and_calls(self):
+        """The decode side takes answers apart; whole and streamed agree."""
+        body = {"temperature": 0, "max_tokens": 12,
+                "messages": [{"role": "user", "content": prompt(40, 35)}]}
+        call = dict(body, tool_choice="required", tools=[
+            {"type": "function", "function": {"name": "f"}}])
+        path = "/v1/chat/completions"
+        for asked in (body, call):
+            answers = []
+            for url in (self.alone.url, self.pair.url):
+                status, raw, _ = http("POST", url + path, asked)
+                self.assertEqual(status, 200, raw)
+                message = json.loads(raw)["choices"][0]["message"]
+                for c in message["tool_calls"] or []:
+                    self.assertRegex(c.pop("id"), "^call_[0-9a-f]{24}$")
+                answers.append(message)
+            self.assertEqual(answers[0], answers[1])
+            status, raw, _ = http("POST", self.pair.url + path,
+                                  dict(asked, stream=True))
+            self.assertEqual(status, 200, raw)
+            reasoning, name, arguments = "", "", ""
+            for event in events(raw)[:-1]:
+                delta = json.loads(event)["choices"][0]["delta"]
+                reasoning += delta["reasoning_content"] or ""
+                for c in delta["tool_calls"] or []:
+                    name += c["function"]["name"] or ""
+                    arguments += c["function"]["arguments"]
+            if asked is body:
+                self.assertEqual(reasoning, answers[0]["reasoning_content"])
+                self.assertTrue(reasoning)
+                self.assertIsNone(answers[0]["content"])
+            else:
+                self.assertEqual({"name": name, "arguments": arguments},
+                                 answers[0]["tool_calls"][0]["function"])
+                self.assertEqual(name, "f")
+
+
 class EqualityOverTcp(Equality):
     """The same over TCP, with Ascend's page size and a llama."""
-    flags = ("--attention-backend", "ascend", "--chunked-prefill-size", "128")
+    flags = ("--attention-backend", "ascend", "--chunked-prefill-size", "128",
+             *Equality.parsers)
     pair_flags = ("--disaggregation-transfer-transport", "tcp")
     transport = "tcp"
     arch = "llama"

@@ -104,7 +104,9 @@ static void feed(unsigned choice, const char *body, size_t n)
                           .mode = (enum pd_mode)(choice / 4 % 3),
                           .vocab = 256,
                           .context = 512,
-                          .model_defaults = true};
+                          .model_defaults = true,
+                          .reasoning = reasoning_find("deepseek-r1"),
+                          .toolcall = toolcall_find("qwen25")};
     struct ask *ask = NULL;
     struct why why = {0};
     int rc;

@@ -107,7 +107,8 @@ static void the_final_message_can_be_continued(void **state)
         &s, "/v1/chat/completions",
         "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":"
         "\"assistant\",\"content\":\"It is\"}],\"continue_final_message\":"
-        "true,\"max_completion_tokens\":5,\"tools\":[{}],\"tool_choice\":"
+        "true,\"max_completion_tokens\":5,\"tools\":[{\"type\":"
+        "\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":"
         "\"none\"}");
     struct fake_request r = fake_next(s.node);
     expect_prompt(&r, "<user>x\n<assistant>It is");
@@ -319,6 +320,7 @@ static void completions_stream_a_batch(void **state)
 
 /* --- refusals --- */
 
+#define F  "{\"type\":\"function\",\"function\":{\"name\":\"f\"}}"
 #define HI "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
 
 static const struct {
@@ -347,8 +349,24 @@ static const struct {
     {"/v1/chat/completions", "{" HI ",\"lora_path\":\"x\"}",
      "lora_path is not supported", "BadRequestError"},
     {"/v1/chat/completions",
-     "{" HI ",\"tools\":[{}],\"tool_choice\":\"required\"}",
-     "tool_choice other than", "BadRequestError"},
+     "{" HI ",\"tools\":[" F "],\"tool_choice\":\"required\"}",
+     "needs a server with --tool-call-parser", "BadRequestError"},
+    {"/v1/chat/completions", "{" HI ",\"tool_choice\":\"required\"}",
+     "Tools cannot be empty", "BadRequestError"},
+    {"/v1/chat/completions",
+     "{" HI ",\"tools\":[" F "],\"tool_choice\":{\"type\":\"function\","
+     "\"function\":{\"name\":\"g\"}}}",
+     "no function \"g\" is among the tools", "BadRequestError"},
+    {"/v1/chat/completions", "{" HI ",\"tools\":[" F "],\"tool_choice\":1}",
+     "tool_choice must be", "Bad Request"},
+    {"/v1/chat/completions", "{" HI ",\"tools\":[{}]}", "must have a function",
+     "Bad Request"},
+    {"/v1/chat/completions",
+     "{" HI ",\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}]}",
+     "strict functions need constrained decoding", "BadRequestError"},
+    {"/v1/chat/completions",
+     "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+     "A tool call must have a function", "Bad Request"},
     {"/v1/chat/completions", "{" HI ",\"top_logprobs\":2}",
      "top_logprobs needs logprobs", "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"temperature\":-1}",
