@@ -105,6 +105,12 @@ void weight_destroy(struct weight *w)
     if (w) w->dev->ops->weight_destroy(w);
 }
 
+bool weight_release(struct weight *w)
+{
+    if (w->dev->ops->copies_weights) w->bytes = NULL;
+    return w->bytes == NULL;
+}
+
 size_t weight_rows(const struct weight *w)
 {
     return w->rows;
@@ -118,6 +124,7 @@ size_t weight_cols(const struct weight *w)
 void op_embed(struct device *dev, float *out, const struct weight *table,
               const int32_t *ids, size_t tokens)
 {
+    assert(table->bytes);
     for (size_t t = 0; t < tokens; t++)
         assert(ids[t] >= 0 && (size_t)ids[t] < table->rows);
     if (tokens) dev->ops->embed(dev, out, table, ids, tokens);
@@ -179,6 +186,14 @@ void op_silu_mul(struct device *dev, float *out, const float *gate,
                  const float *up, size_t n)
 {
     if (n) dev->ops->silu_mul(dev, out, gate, up, n);
+}
+
+void op_experts(struct device *dev, float *x, const float *y,
+                const float *scores, size_t tokens, const struct experts *e,
+                float *room)
+{
+    assert(e->used >= 1 && e->used <= e->count);
+    if (tokens) dev->ops->experts(dev, x, y, scores, tokens, e, room);
 }
 
 void op_gather(struct device *dev, float *out, const float *x,

@@ -56,6 +56,9 @@ struct weight;
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
                   size_t rows, size_t cols, const void *bytes, struct why *why);
 void weight_destroy(struct weight *w);
+/* Nobody will op_embed from w: true when its bytes are not read any more (the
+ * device has its own copy), so that the caller may give them back. */
+bool weight_release(struct weight *w);
 size_t weight_rows(const struct weight *w);
 size_t weight_cols(const struct weight *w);
 

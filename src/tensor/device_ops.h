@@ -36,6 +36,7 @@ struct device_ops {
     int (*weight_create)(struct weight **out, const struct weight *plain,
                          struct why *why);
     void (*weight_destroy)(struct weight *w);
+    bool copies_weights; /* reads bytes for op_embed alone */
 
     void (*embed)(struct device *dev, float *out, const struct weight *table,
                   const int32_t *ids, size_t tokens);
@@ -55,6 +56,9 @@ struct device_ops {
                       uint32_t window);
     void (*silu_mul)(struct device *dev, float *out, const float *gate,
                      const float *up, size_t n);
+    void (*experts)(struct device *dev, float *x, const float *y,
+                    const float *scores, size_t tokens, const struct experts *e,
+                    float *room);
     void (*gather)(struct device *dev, float *out, const float *x,
                    const uint32_t *rows, size_t count, size_t cols);
 };
@@ -79,6 +83,10 @@ void host_device_write(struct device *dev, void *to, const void *host,
 void host_device_read(struct device *dev, void *host, const void *from,
                       size_t n);
 int host_device_sync(struct device *dev, struct why *why);
+
+/* The experts of each token, ascending, and their weights: [tokens, used]. */
+void experts_choose(const struct experts *e, const float *scores, size_t tokens,
+                    uint32_t *ids, float *weights);
 
 /* The byte offset of token t of a sequence (its head 0) in one layer's K or
  * V. */

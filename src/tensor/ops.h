@@ -119,6 +119,34 @@ void op_attention(struct device *dev, float *out, const float *q,
 void op_silu_mul(struct device *dev, float *out, const float *gate,
                  const float *up, size_t n);
 
+/* A mixture of experts, one layer of it. For each token the experts with the
+ * used largest scores are chosen (of equals those of lower index), with
+ *
+ *     weight[e] = softmax(scores[t,:])[e]    and, where normed, divided by
+ *                                            the sum of the chosen ones'
+ *
+ * and for them, in ascending order of e, what is computed in float32 is
+ *
+ *     x[t,:] += weight[e] * (silu(y[t,:] . gate[e]^T) * (y[t,:] . up[e]^T))
+ *                           . down[e]^T
+ *
+ * with op_linear's products and op_silu_mul's elements. room is device memory
+ * for EXPERTS_ROOM floats, undefined before and after.
+ *   x, y [t, n]; scores [t, count]; gate, up [f, n] and down [n, f] of each.
+ * Source: Qwen3MoeSparseMoeBlock of transformers. */
+struct experts {
+    uint32_t count, used; /* 1 <= used <= count */
+    bool normed;
+    struct weight *const *gate, *const *up, *const *down; /* [count] host */
+};
+#define EXPERTS_ROOM(tokens, n, f, used)                       \
+    (((tokens) > (used) ? (size_t)(tokens) : (size_t)(used)) * \
+         ((size_t)(n) + 2 * (size_t)(f)) +                     \
+     3 * (size_t)(tokens) * (size_t)(used))
+void op_experts(struct device *dev, float *x, const float *y,
+                const float *scores, size_t tokens, const struct experts *e,
+                float *room);
+
 /* out[i,:] = x[rows[i],:] for count rows of cols values; rows in host
  * memory. */
 void op_gather(struct device *dev, float *out, const float *x,

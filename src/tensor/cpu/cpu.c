@@ -368,6 +368,7 @@ static const struct device_ops cpu_ops = {
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
+    .copies_weights = true,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .linear = cpu_linear,
@@ -375,6 +376,7 @@ static const struct device_ops cpu_ops = {
     .kv_write = cpu_kv_write,
     .attention = cpu_attention,
     .silu_mul = cpu_silu_mul,
+    .experts = cpu_experts,
     .gather = cpu_gather,
 };
 

@@ -63,5 +63,8 @@ void cpu_attention(struct device *dev, float *out, const float *q,
                    const struct op_kv *kv, const struct op_seq *seqs,
                    size_t seq_count, size_t heads, float scale,
                    uint32_t window);
+void cpu_experts(struct device *dev, float *x, const float *y,
+                 const float *scores, size_t tokens, const struct experts *e,
+                 float *room);
 
 #endif

@@ -235,6 +235,36 @@ static void ref_silu_mul(struct device *dev, float *out, const float *gate,
         out[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
 }
 
+/* What expert e makes of one row y. */
+static void expert_row(struct device *dev, float *out, const float *y,
+                       const struct experts *e, uint32_t id, float *gate,
+                       float *up)
+{
+    const struct linear gate_up[] = {{gate, e->gate[id], NULL, false},
+                                     {up, e->up[id], NULL, false}};
+    const struct linear down = {out, e->down[id], NULL, false};
+    ref_linear(dev, y, 1, gate_up, 2);
+    ref_silu_mul(dev, gate, gate, up, e->gate[id]->rows);
+    ref_linear(dev, gate, 1, &down, 1);
+}
+
+static void ref_experts(struct device *dev, float *x, const float *y,
+                        const float *scores, size_t tokens,
+                        const struct experts *e, float *room)
+{
+    size_t n = e->gate[0]->cols, f = e->gate[0]->rows;
+    float *out = room, *gate = out + n, *up = gate + f, *weights = up + f;
+    uint32_t *ids = (uint32_t *)(weights + e->used);
+    for (size_t t = 0; t < tokens; t++) {
+        experts_choose(e, scores + t * e->count, 1, ids, weights);
+        for (uint32_t i = 0; i < e->used; i++) {
+            expert_row(dev, out, y + t * n, e, ids[i], gate, up);
+            for (size_t c = 0; c < n; c++)
+                x[t * n + c] += weights[i] * out[c];
+        }
+    }
+}
+
 static void ref_gather(struct device *dev, float *out, const float *x,
                        const uint32_t *rows, size_t count, size_t cols)
 {
@@ -260,6 +290,7 @@ static const struct device_ops ref_ops = {
     .kv_write = ref_kv_write,
     .attention = ref_attention,
     .silu_mul = ref_silu_mul,
+    .experts = ref_experts,
     .gather = ref_gather,
 };
 
