@@ -9,10 +9,22 @@
 
 #include "model/model.h"
 
+/* How a config speaks of sliding windows. */
+enum arch_window {
+    ARCH_WINDOW_NEVER,  /* not at all */
+    ARCH_WINDOW_LATER,  /* switched on for layers from max_window_layers on */
+    ARCH_WINDOW_ALL,    /* switched on for all layers */
+    ARCH_WINDOW_ALWAYS, /* all layers, where sliding_window is not null */
+};
+
 struct arch {
-    const char *name;  /* GGUF's general.architecture, config's model_type */
-    const char *class; /* config's architectures[0]                        */
+    const char *name;  /* config's model_type */
+    const char *gguf;  /* GGUF's general.architecture; NULL: none of its own */
+    const char *class; /* config's architectures[0] */
     bool qk_norm;
+    bool qkv_bias; /* q, k and v always have a bias, o never has */
+    bool experts;  /* feed-forward layers may be mixtures of experts */
+    enum arch_window window;
     /* GGUF files of this architecture hold the rows of q and k in the order
      * of interleaved rope (pairs 2i, 2i+1); load.c puts them back. */
     bool gguf_interleaved;
@@ -20,22 +32,32 @@ struct arch {
     void (*forward)(struct model *m, const struct batch *b,
                     struct kv_pool *pool);
 };
-extern const struct arch arch_llama, arch_qwen3;
+extern const struct arch arch_llama, arch_mistral, arch_qwen2, arch_qwen3,
+    arch_qwen3_moe;
 
 /* By name, or by class where name is NULL; NULL where there is none. */
 const struct arch *arch_find(const char *name, const char *class);
+const struct arch *arch_find_gguf(const char *gguf);
+/* All names (or classes) into text, for people; returns text. */
+char *arch_list(bool classes, char *text, size_t n);
 
 struct layer {
-    float *attn_norm;         /* [n] */
-    struct weight *q, *k, *v; /* [h*d, n] [g*d, n] [g*d, n] */
-    float *q_bias;            /* [h*d] NULL: none, as the next three */
-    float *k_bias, *v_bias;   /* [g*d] */
-    float *q_norm, *k_norm;   /* [d] */
-    struct weight *o;         /* [n, h*d] */
-    float *o_bias;            /* [n] */
-    float *ffn_norm;          /* [n] */
-    struct weight *gate, *up; /* [f, n] */
-    struct weight *down;      /* [n, f] */
+    float *attn_norm;           /* [n] */
+    struct weight *q, *k, *v;   /* [h*d, n] [g*d, n] [g*d, n] */
+    float *q_bias;              /* [h*d] NULL: none, as all biases */
+    float *k_bias, *v_bias;     /* [g*d] */
+    float *q_norm, *k_norm;     /* [d] */
+    struct weight *o;           /* [n, h*d] */
+    float *o_bias;              /* [n] */
+    float *ffn_norm;            /* [n] */
+    struct weight *gate, *up;   /* [f, n] */
+    struct weight *down;        /* [n, f] */
+    float *gate_bias, *up_bias; /* [f] */
+    float *down_bias;           /* [n] */
+    /* Instead of these three, where router is not NULL: */
+    struct weight *router; /* [experts, n] */
+    struct experts experts;
+    struct weight **expert_weights; /* what experts points into */
 };
 
 struct model {
@@ -57,6 +79,8 @@ struct model {
     float *q, *k, *v; /* [t, h, d] [t, g, d] [t, g, d]               */
     float *a;         /* [t, h, d] what attention found              */
     float *gate, *up; /* [t, f]                                      */
+    float *scores;    /* [t, experts] the router's                   */
+    float *room;      /* of op_experts                               */
     float *last;      /* [logit rows, n]                             */
     float *logits;    /* [logit rows, V] on the device               */
     float *host;      /* logits in host memory; NULL: they lie there */
@@ -66,9 +90,24 @@ struct model {
 /* The steps that the forward passes share:
  * x = the embedding of the batch's ids;
  * x += down(silu(gate(y)) * up(y)) with y = norm(x), for t rows;
+ * the same of the experts that each row chooses;
  * logits = head(norm(the asked rows of x)). */
 void forward_embed(struct model *m, const struct batch *b);
 void forward_swiglu(struct model *m, const struct layer *l, size_t t);
+void forward_experts(struct model *m, const struct layer *l, size_t t);
 void forward_logits(struct model *m, const struct batch *b);
+
+/* Passes that several rows of the table share. */
+void llama_forward(struct model *m, const struct batch *b,
+                   struct kv_pool *pool);
+/* x += o(attention(y)) with y = norm(x), of layer i, heads normed. */
+void qwen3_attention(struct model *m, const struct batch *b,
+                     struct kv_pool *pool, uint32_t i);
+
+/* The window of layer i, 0: none. */
+static inline uint32_t layer_window(const struct model_config *c, uint32_t i)
+{
+    return layer_set_has(&c->sliding, i) ? c->window : 0;
+}
 
 #endif

@@ -41,23 +41,24 @@ static const struct {
     uint32_t id;
     int type;
     const char *name;
+    uint32_t elems, bytes; /* of a block of those that matrix.h converts */
 } tensor_types[] = {
-    {0, DTYPE_F32, "f32"},    {1, DTYPE_F16, "f16"},
-    {2, DTYPE_Q4_0, "q4_0"},  {3, DTYPE_Q4_1, "q4_1"},
-    {6, -1, "q5_0"},          {7, -1, "q5_1"},
-    {8, DTYPE_Q8_0, "q8_0"},  {9, -1, "q8_1"},
-    {10, -1, "q2_k"},         {11, -1, "q3_k"},
-    {12, DTYPE_Q4_K, "q4_k"}, {13, DTYPE_Q5_K, "q5_k"},
-    {14, DTYPE_Q6_K, "q6_k"}, {15, -1, "q8_k"},
-    {16, -1, "iq2_xxs"},      {17, -1, "iq2_xs"},
-    {18, -1, "iq3_xxs"},      {19, -1, "iq1_s"},
-    {20, -1, "iq4_nl"},       {21, -1, "iq3_s"},
-    {22, -1, "iq2_s"},        {23, -1, "iq4_xs"},
-    {24, -1, "i8"},           {25, -1, "i16"},
-    {26, -1, "i32"},          {27, -1, "i64"},
-    {28, -1, "f64"},          {29, -1, "iq1_m"},
-    {30, DTYPE_BF16, "bf16"}, {34, -1, "tq1_0"},
-    {35, -1, "tq2_0"},        {39, -1, "mxfp4"},
+    {0, DTYPE_F32, "f32", 0, 0},    {1, DTYPE_F16, "f16", 0, 0},
+    {2, DTYPE_Q4_0, "q4_0", 0, 0},  {3, DTYPE_Q4_1, "q4_1", 0, 0},
+    {6, -1, "q5_0", 32, 22},        {7, -1, "q5_1", 32, 24},
+    {8, DTYPE_Q8_0, "q8_0", 0, 0},  {9, -1, "q8_1", 0, 0},
+    {10, -1, "q2_k", 256, 84},      {11, -1, "q3_k", 256, 110},
+    {12, DTYPE_Q4_K, "q4_k", 0, 0}, {13, DTYPE_Q5_K, "q5_k", 0, 0},
+    {14, DTYPE_Q6_K, "q6_k", 0, 0}, {15, -1, "q8_k", 0, 0},
+    {16, -1, "iq2_xxs", 0, 0},      {17, -1, "iq2_xs", 0, 0},
+    {18, -1, "iq3_xxs", 0, 0},      {19, -1, "iq1_s", 0, 0},
+    {20, -1, "iq4_nl", 32, 18},     {21, -1, "iq3_s", 0, 0},
+    {22, -1, "iq2_s", 0, 0},        {23, -1, "iq4_xs", 256, 136},
+    {24, -1, "i8", 0, 0},           {25, -1, "i16", 0, 0},
+    {26, -1, "i32", 0, 0},          {27, -1, "i64", 0, 0},
+    {28, -1, "f64", 0, 0},          {29, -1, "iq1_m", 0, 0},
+    {30, DTYPE_BF16, "bf16", 0, 0}, {34, -1, "tq1_0", 0, 0},
+    {35, -1, "tq2_0", 0, 0},        {39, -1, "mxfp4", 0, 0},
 };
 
 struct value {
@@ -246,21 +247,26 @@ static int read_values(struct gguf *g, struct reader *r, uint64_t count)
 static int tensor_type(struct reader *r, struct stored_tensor *t, uint32_t id,
                        const char *name)
 {
+    uint64_t block = 0, block_bytes = 0;
     t->type = -1;
     t->type_name = "a type not known";
     for (size_t i = 0; i < sizeof tensor_types / sizeof *tensor_types; i++)
         if (tensor_types[i].id == id) {
             t->type = tensor_types[i].type;
             t->type_name = tensor_types[i].name;
+            block = tensor_types[i].elems;
+            block_bytes = tensor_types[i].bytes;
         }
     uint64_t elements;
     int rc = stored_elements(t->shape, t->dims, &elements);
     if (rc || elements == 0)
         return err_set(r->why, ERR_FORMAT,
                        "%s: tensor %s has an impossible shape", r->name, name);
-    if (t->type < 0) return 0;
+    if (t->type < 0 && !block) return 0;
     uint64_t cols = t->shape[t->dims - 1];
-    size_t row = dtype_row_bytes((enum dtype)t->type, cols);
+    size_t row = t->type >= 0 ? dtype_row_bytes((enum dtype)t->type, cols)
+                 : cols % block == 0 ? cols / block * block_bytes
+                                     : 0;
     if (!row)
         return err_set(r->why, ERR_FORMAT,
                        "%s: tensor %s: rows of %llu are no whole blocks of %s",

@@ -5,8 +5,7 @@
 
 #include <math.h>
 
-static void forward(struct model *m, const struct batch *b,
-                    struct kv_pool *pool)
+void llama_forward(struct model *m, const struct batch *b, struct kv_pool *pool)
 {
     const struct model_config *c = &m->config;
     struct device *dev = m->dev;
@@ -30,7 +29,7 @@ static void forward(struct model *m, const struct batch *b,
         /* a [t, h, d] over the cached k and v of each token's sequence */
         op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
         op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, c->heads,
-                     scale, 0);
+                     scale, layer_window(c, i));
         const struct linear o = {m->x, l->o, l->o_bias, true};
         op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
 
@@ -41,8 +40,19 @@ static void forward(struct model *m, const struct batch *b,
 
 const struct arch arch_llama = {
     .name = "llama",
+    .gguf = "llama",
     .class = "LlamaForCausalLM",
     .gguf_interleaved = true,
     .context = 2048,
-    .forward = forward,
+    .forward = llama_forward,
+};
+
+/* Mistral 7B (Jiang 2023): Llama with a sliding window in every layer, where
+ * the config has one. Its GGUF files call themselves llama. */
+const struct arch arch_mistral = {
+    .name = "mistral",
+    .class = "MistralForCausalLM",
+    .window = ARCH_WINDOW_ALWAYS,
+    .context = 131072,
+    .forward = llama_forward,
 };

@@ -1,108 +1,48 @@
 /* Every weight is asked for by its names in both kinds of file, its shape and
  * whether it must exist; what does not match is refused by name. Matrices
- * stay where they are mapped. Only three things are copied: vectors (to
- * float32), rows of q and k that a GGUF file keeps in another order, and
- * matrices that a file did not align. */
+ * stay where they are mapped. Copied are vectors (to float32), rows of q and k
+ * that a GGUF file keeps in another order, matrices that a file did not align,
+ * and those that must be converted (matrix.h) or are quantized on the way; a
+ * device that packs weights in its own way gives such a copy back at once. */
 #include "model/load.h"
 #include "model/config.h"
-#include "model/gguf.h"
-#include "model/safetensors.h"
+#include "model/matrix.h"
 #include "base/map.h"
 #include "base/mem.h"
 
-#include <assert.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct load {
-    char *path;
-    struct gguf *gguf; /* one of the two */
-    struct safetensors *shards;
+    struct model_files files;
     struct device *dev;
+    const struct model_config *config;
+    uint32_t rotary;
     struct weight **weights; /* made here, to be destroyed */
     size_t weight_count, weight_cap;
     void **vectors; /* device memory */
     size_t vector_count, vector_cap;
     void **copies; /* host memory that weights borrow */
     size_t copy_count, copy_cap;
-    size_t bound_bytes;
+    bool *used; /* of each tensor: somebody asked for it */
+    size_t bound_bytes, done_bytes;
     uint64_t hash;
     const struct model_options *options; /* while binding */
     struct why *why;                     /* while binding */
 };
-
-static size_t tensor_count(const struct load *l)
-{
-    return l->gguf ? gguf_tensor_count(l->gguf)
-                   : safetensors_tensor_count(l->shards);
-}
-
-static const struct stored_tensor *tensor_at(const struct load *l, size_t i)
-{
-    return l->gguf ? gguf_tensor(l->gguf, i) : safetensors_tensor(l->shards, i);
-}
-
-static const struct stored_tensor *tensor_find(const struct load *l,
-                                               const char *name)
-{
-    return l->gguf ? gguf_find(l->gguf, name)
-                   : safetensors_find(l->shards, name);
-}
-
-/* The type that most bytes of weights have. */
-static enum dtype main_type(const struct load *l, enum dtype fallback)
-{
-    size_t bytes[DTYPE_COUNT] = {0}, most = 0;
-    enum dtype best = fallback;
-    for (size_t i = 0; i < tensor_count(l); i++) {
-        const struct stored_tensor *t = tensor_at(l, i);
-        if (t->type < 0) continue;
-        bytes[t->type] += t->size;
-        if (bytes[t->type] > most) {
-            most = bytes[t->type];
-            best = (enum dtype)t->type;
-        }
-    }
-    return best;
-}
-
-static int open_files(struct load *l, struct model_config *config,
-                      struct why *why)
-{
-    struct stat st;
-    if (stat(l->path, &st))
-        return err_sys(why, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno,
-                       "%s", l->path);
-    if (S_ISDIR(st.st_mode)) {
-        int rc = config_from_folder(config, l->path, why);
-        return rc ? rc : safetensors_open(&l->shards, l->path, why);
-    }
-    if (!gguf_is(l->path))
-        return err_set(why, ERR_FORMAT,
-                       "%s: is no GGUF file (for safetensors give the folder "
-                       "that holds config.json)",
-                       l->path);
-    int rc = gguf_open(&l->gguf, l->path, why);
-    return rc ? rc : config_from_gguf(config, l->gguf, l->path, why);
-}
 
 int load_open(struct load **out, struct model_config *config, const char *path,
               struct why *why)
 {
     *out = NULL;
     struct load *l = mem_must(1, sizeof *l);
-    l->path = mem_dup(path);
-    int rc = open_files(l, config, why);
-    if (rc) {
-        load_close(l);
-        return rc;
-    }
-    config->dtype = main_type(l, config->dtype);
-    *out = l;
-    return 0;
+    int rc = model_files_open(&l->files, config, path, why);
+    if (rc)
+        mem_free(l);
+    else
+        *out = l;
+    return rc;
 }
 
 void load_close(struct load *l)
@@ -117,18 +57,9 @@ void load_close(struct load *l)
     mem_free(l->weights);
     mem_free(l->vectors);
     mem_free(l->copies);
-    gguf_close(l->gguf);
-    safetensors_close(l->shards);
-    mem_free(l->path);
+    model_files_close(&l->files);
+    mem_free(l->used);
     mem_free(l);
-}
-
-size_t load_stored_bytes(const struct load *l)
-{
-    size_t bytes = 0;
-    for (size_t i = 0; i < tensor_count(l); i++)
-        bytes += tensor_at(l, i)->size;
-    return bytes;
 }
 
 size_t load_bound_bytes(const struct load *l)
@@ -138,70 +69,60 @@ size_t load_bound_bytes(const struct load *l)
 
 /* --- one weight ------------------------------------------------------- */
 
-/* What a forward pass wants to find. Names of a layer are what stands behind
- * "model.layers.N." and "blk.N.". */
+/* What a forward pass wants to find: names without ".weight". Those of a
+ * layer are what stands behind "model.layers.N." and "blk.N.". */
 struct want {
     const char *hf, *gguf;
-    uint32_t rows, cols; /* rows 0: a vector of cols                       */
-    uint32_t heads;      /* not 0: of so many heads, interleaved in GGUF   */
+    uint32_t rows, cols; /* rows 0: a vector of cols                        */
+    uint32_t heads;      /* not 0: of so many heads, interleaved in GGUF    */
+    bool floats;         /* never quantized while loading                   */
+    uint32_t expert, experts; /* experts not 0: one of so many; in GGUF they
+                                 lie in one tensor, in hf is a %u */
 };
 enum { NO_LAYER = -1 };
 
-static const struct stored_tensor *find_want(const struct load *l,
-                                             const struct want *w, int layer,
-                                             char *name, size_t n)
+static char *want_name(const struct load *l, const struct want *w, int layer,
+                       char *name, size_t n)
 {
-    const char *suffix = l->gguf ? w->gguf : w->hf;
+    char hf[96];
+    const char *own = w->gguf;
+    if (l->files.shards) {
+        const char *mark = w->experts ? strstr(w->hf, "%u") : NULL;
+        own = w->hf;
+        if (mark) {
+            snprintf(hf, sizeof hf, "%.*s%u%s", (int)(mark - w->hf), w->hf,
+                     w->expert, mark + 2);
+            own = hf;
+        }
+    }
     if (layer == NO_LAYER)
-        snprintf(name, n, "%s", suffix);
+        snprintf(name, n, "%s", own);
     else
-        snprintf(name, n, "%s.%d.%s", l->gguf ? "blk" : "model.layers", layer,
-                 suffix);
-    return tensor_find(l, name);
-}
-
-static int check_want(const struct load *l, const struct want *w,
-                      const char *name, const struct stored_tensor *t)
-{
-    char text[128];
-    if (!t)
-        return err_set(l->why, ERR_FORMAT, "%s: tensor %s is missing", l->path,
-                       name);
-    bool vector = w->rows == 0;
-    bool fits = vector ? t->dims == 1 && t->shape[0] == w->cols
-                       : t->dims == 2 && t->shape[0] == w->rows &&
-                             t->shape[1] == w->cols;
-    stored_shape_text(t, text, sizeof text);
-    if (!fits && vector)
-        return err_set(l->why, ERR_FORMAT,
-                       "%s: tensor %s has shape %s, the config asks for [%u]",
-                       t->file, name, text, w->cols);
-    if (!fits)
-        return err_set(
-            l->why, ERR_FORMAT,
-            "%s: tensor %s has shape %s, the config asks for [%u, %u]", t->file,
-            name, text, w->rows, w->cols);
-    if (t->type < 0 || (vector && dtype_block_elems((enum dtype)t->type) != 1))
-        return err_set(l->why, ERR_UNSUPPORTED,
-                       "%s: tensor %s is stored as %s, which is not supported",
-                       t->file, name, t->type_name);
-    return 0;
+        snprintf(name, n, "%s.%d.%s", l->files.gguf ? "blk" : "model.layers",
+                 layer, own);
+    return name;
 }
 
 /* A sample of the bytes tells fine-tunes of one model apart. */
-static void note_bound(struct load *l, const struct stored_tensor *t)
+static void note_bound(struct load *l, const struct stored_tensor *t,
+                       const uint8_t *bytes, size_t size)
 {
     enum { SAMPLE = 64 };
-    size_t n = t->size < SAMPLE ? t->size : SAMPLE;
+    size_t n = size < SAMPLE ? size : SAMPLE;
     l->hash = hash_bytes(t->name, strlen(t->name), l->hash);
     l->hash = hash_bytes(t->type_name, strlen(t->type_name), l->hash);
     l->hash = hash_bytes(t->shape, sizeof t->shape, l->hash);
-    l->hash = hash_bytes(t->bytes, n, l->hash);
-    l->hash = hash_bytes(t->bytes + t->size - n, n, l->hash);
-    l->bound_bytes += t->size;
+    l->hash = hash_bytes(bytes, n, l->hash);
+    l->hash = hash_bytes(bytes + size - n, n, l->hash);
+    l->used[t - model_files_at(&l->files, 0)] = true;
+}
+
+static void note_progress(struct load *l, size_t stored)
+{
+    l->done_bytes += stored;
     if (l->options->progress)
-        l->options->progress(l->options->arg, l->bound_bytes,
-                             load_stored_bytes(l));
+        l->options->progress(l->options->arg, l->done_bytes,
+                             model_files_bytes(&l->files));
 }
 
 static void keep(void ***list, size_t *count, size_t *cap, void *what)
@@ -213,176 +134,363 @@ static void keep(void ***list, size_t *count, size_t *cap, void *what)
     (*list)[(*count)++] = what;
 }
 
-/* Where row r of a head of d rows stands in the interleaved order. */
-static size_t interleaved(size_t r, size_t d)
+/* Where row r of heads of d rows stands in the interleaved order of GGUF
+ * files, which pairs what is rotated together and leaves the rest. */
+static size_t interleaved(size_t r, size_t d, size_t rotary)
 {
-    return r < d / 2 ? 2 * r : 2 * (r - d / 2) + 1;
+    size_t at = r % d;
+    if (at < rotary / 2)
+        at = 2 * at;
+    else if (at < rotary)
+        at = 2 * (at - rotary / 2) + 1;
+    return r - r % d + at;
 }
 
-/* A copy of count rows of row_bytes each, out of the interleaved order when
- * heads is not 0. NULL: no memory. */
-static void *copy_rows(const uint8_t *from, size_t count, size_t row_bytes,
-                       size_t heads)
+static size_t row_place(const struct load *l, const struct want *w, size_t r)
 {
-    uint8_t *copy = mem_try(count, row_bytes, 64);
-    if (!copy) return NULL;
-    size_t d = heads ? count / heads : count;
-    for (size_t i = 0; i < count; i++) {
-        size_t r = heads ? i / d * d + interleaved(i % d, d) : i;
-        memcpy(copy + i * row_bytes, from + r * row_bytes, row_bytes);
+    if (!l->files.gguf || !w->heads) return r;
+    size_t rows = w->rows ? w->rows : w->cols;
+    return interleaved(r, rows / w->heads, l->rotary);
+}
+
+/* Types that matrices of cols columns become, best first. */
+static enum dtype quantized_type(enum model_quantize quantize, size_t cols)
+{
+    static const enum dtype types[][4] = {
+        [QUANTIZE_W8A8_INT8] = {DTYPE_INT8, DTYPE_F32},
+        [QUANTIZE_INT8] = {DTYPE_INT8_G128, DTYPE_Q8_0, DTYPE_F32},
+        [QUANTIZE_INT4] = {DTYPE_INT4_G128, DTYPE_INT4_G64, DTYPE_INT4_G32,
+                           DTYPE_F32},
+    };
+    const enum dtype *t = types[quantize];
+    while (*t != DTYPE_F32 && !dtype_row_bytes(*t, cols))
+        t++;
+    return *t;
+}
+
+/* What a matrix is bound as. */
+static enum dtype bound_type(const struct load *l, const struct want *w,
+                             const struct matrix *m)
+{
+    enum model_quantize quantize = l->options->quantize;
+    if (quantize == QUANTIZE_NONE || w->floats || m->type > DTYPE_BF16)
+        return m->type;
+    enum dtype type = quantized_type(quantize, m->cols);
+    return type == DTYPE_F32 ? m->type : type;
+}
+
+static bool misaligned(const struct matrix *m)
+{
+    return (uintptr_t)m->bytes % (m->type == DTYPE_F32 ? 4 : 2) != 0;
+}
+
+/* The rows of m in order, as rows of type. */
+static void convert(const struct load *l, const struct want *w,
+                    const struct matrix *m, enum dtype type, uint8_t *out,
+                    uint8_t *row, float *values)
+{
+    for (size_t r = 0; r < m->rows; r++) {
+        if (type == m->type) {
+            matrix_rows(m, row_place(l, w, r), 1, out);
+        } else {
+            matrix_rows(m, row_place(l, w, r), 1, row);
+            dtype_decode(m->type, row, values, m->cols);
+            dtype_encode(type, values, out, m->cols);
+        }
+        out += dtype_row_bytes(type, m->cols);
     }
-    return copy;
 }
 
-static bool misaligned(const struct stored_tensor *t)
+static int make_copy(struct load *l, const struct want *w,
+                     const struct matrix *m, enum dtype type, void **copy)
 {
-    return (uintptr_t)t->bytes % (t->type == DTYPE_F32 ? 4 : 2) != 0;
+    size_t row_bytes = dtype_row_bytes(type, m->cols);
+    if (!row_bytes)
+        return err_set(l->why, ERR_UNSUPPORTED, "%s: tensor %s: %u columns",
+                       m->main->file, m->main->name, m->cols);
+    *copy = mem_try(m->rows, row_bytes, 64);
+    uint8_t *row = mem_must(dtype_row_bytes(m->type, m->cols), 1);
+    float *values = mem_must(m->cols, sizeof *values);
+    if (*copy) convert(l, w, m, type, *copy, row, values);
+    mem_free(row);
+    mem_free(values);
+    if (*copy) return 0;
+    return err_set(l->why, ERR_NOMEM, "%s: %zu bytes for a copy of %s",
+                   m->main->file, m->rows * row_bytes, m->main->name);
 }
 
-static int load_matrix(struct load *l, struct weight **out,
+static int load_floats(struct load *l, float **out, const float *values,
+                       size_t n)
+{
+    void *memory;
+    int rc = device_alloc(l->dev, &memory, n * sizeof *values, l->why);
+    if (rc) return rc;
+    device_write(l->dev, memory, values, n * sizeof *values);
+    keep(&l->vectors, &l->vector_count, &l->vector_cap, memory);
+    *out = memory;
+    return 0;
+}
+
+static int load_hidden_bias(struct load *l, const struct matrix *m,
+                            float **bias)
+{
+    float *values = mem_must(m->rows, sizeof *values);
+    matrix_bias(m, values);
+    int rc = load_floats(l, bias, values, m->rows);
+    mem_free(values);
+    return rc;
+}
+
+/* bias (may be NULL) is filled where the matrix hides one. */
+static int load_matrix(struct load *l, struct weight **out, float **bias,
                        const struct want *w, int layer)
 {
-    char name[128];
-    const struct stored_tensor *t = find_want(l, w, layer, name, sizeof name);
-    int rc = check_want(l, w, name, t);
+    char name[160];
+    struct matrix m;
+    int rc = matrix_find(
+        &m, &l->files, l->config, want_name(l, w, layer, name, sizeof name),
+        w->rows, w->cols, w->expert, l->files.gguf ? w->experts : 0, l->why);
     if (rc) return rc;
-    const void *bytes = t->bytes;
-    size_t heads = l->gguf ? w->heads : 0;
-    if (heads || misaligned(t)) {
-        void *copy = copy_rows(t->bytes, w->rows, t->size / w->rows, heads);
-        if (!copy)
-            return err_set(l->why, ERR_NOMEM, "%s: %zu bytes for a copy of %s",
-                           t->file, t->size, name);
-        keep(&l->copies, &l->copy_count, &l->copy_cap, copy);
-        bytes = copy;
+    enum dtype type = bound_type(l, w, &m);
+    void *copy = NULL;
+    bool as_is = m.form == MATRIX_AS_IS && type == m.type && !misaligned(&m) &&
+                 !(l->files.gguf && w->heads);
+    if (!as_is) rc = make_copy(l, w, &m, type, &copy);
+    if (!rc)
+        rc = weight_create(out, l->dev, type, w->rows, w->cols,
+                           copy ? copy : m.bytes, l->why);
+    if (rc) {
+        mem_free(copy);
+        return rc;
     }
-    rc = weight_create(out, l->dev, (enum dtype)t->type, w->rows, w->cols,
-                       bytes, l->why);
-    if (rc) return rc;
     keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
-    note_bound(l, t);
-    return 0;
+    if (copy && layer != NO_LAYER && weight_release(*out))
+        mem_free(copy);
+    else if (copy)
+        keep(&l->copies, &l->copy_count, &l->copy_cap, copy);
+    note_bound(l, m.main, m.bytes,
+               m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
+    if (m.scales) note_bound(l, m.scales, m.scales->bytes, m.scales->size);
+    l->bound_bytes += w->rows * dtype_row_bytes(type, w->cols);
+    note_progress(l, m.size);
+    return m.partial ? load_hidden_bias(l, &m, bias) : 0;
 }
 
 /* The tensor as float32 in host memory, the caller's. */
 static int read_vector(struct load *l, float **out, const struct want *w,
-                       int layer)
+                       const char *suffix, int layer)
 {
-    char name[128];
-    const struct stored_tensor *t = find_want(l, w, layer, name, sizeof name);
+    char base[160], name[192], text[128];
+    snprintf(name, sizeof name, "%s.%s",
+             want_name(l, w, layer, base, sizeof base), suffix);
+    const struct stored_tensor *t = model_files_find(&l->files, name);
     *out = NULL;
-    int rc = check_want(l, w, name, t);
-    if (rc) return rc;
-    void *bytes =
-        copy_rows(t->bytes, w->cols, t->size / w->cols, l->gguf ? w->heads : 0);
+    if (!t)
+        return err_set(l->why, ERR_FORMAT, "%s: tensor %s is missing",
+                       l->files.path, name);
+    if (t->dims != 1 || t->shape[0] != w->cols)
+        return err_set(l->why, ERR_FORMAT,
+                       "%s: tensor %s has shape %s, the config asks for [%u]",
+                       t->file, name, stored_shape_text(t, text, sizeof text),
+                       w->cols);
+    if (t->type < 0 || t->type > DTYPE_BF16)
+        return err_set(l->why, ERR_UNSUPPORTED,
+                       "%s: tensor %s is stored as %s, which is not supported",
+                       t->file, name, t->type_name);
     float *values = mem_try(w->cols, sizeof *values, 0);
-    if (bytes && values) {
-        dtype_decode((enum dtype)t->type, bytes, values, w->cols);
-        note_bound(l, t);
-        *out = values;
-    } else {
-        rc = err_set(l->why, ERR_NOMEM, "%s: %s", t->file, name);
-        mem_free(values);
-    }
-    mem_free(bytes);
-    return rc;
+    if (!values) return err_set(l->why, ERR_NOMEM, "%s: %s", t->file, name);
+    size_t size = dtype_block_bytes((enum dtype)t->type);
+    for (size_t i = 0; i < w->cols; i++)
+        dtype_decode((enum dtype)t->type, t->bytes + row_place(l, w, i) * size,
+                     &values[i], 1);
+    note_bound(l, t, t->bytes, t->size);
+    l->bound_bytes += t->size;
+    note_progress(l, t->size);
+    *out = values;
+    return 0;
 }
 
 static int load_vector(struct load *l, float **out, const struct want *w,
-                       int layer)
+                       const char *suffix, int layer)
 {
     float *values;
-    int rc = read_vector(l, &values, w, layer);
-    if (rc) return rc;
-    void *memory;
-    rc = device_alloc(l->dev, &memory, w->cols * sizeof *values, l->why);
-    if (!rc) {
-        device_write(l->dev, memory, values, w->cols * sizeof *values);
-        keep(&l->vectors, &l->vector_count, &l->vector_cap, memory);
-        *out = memory;
-    }
+    int rc = read_vector(l, &values, w, suffix, layer);
+    if (!rc) rc = load_floats(l, out, values, w->cols);
     mem_free(values);
     return rc;
 }
 
 /* --- all weights ------------------------------------------------------ */
 
-/* Llama's layer, with Qwen3's norms of q and k and with the biases where the
- * config has them. */
+/* Experts of one layer, and the router. */
+static int load_experts(struct load *l, const struct model *m, int i)
+{
+    const struct model_config *c = &m->config;
+    struct layer *to = &m->layers[i];
+    const uint32_t n = c->hidden, f = c->experts.ffn, e = c->experts.count;
+    const struct want router = {.hf = "mlp.gate",
+                                .gguf = "ffn_gate_inp",
+                                .rows = e,
+                                .cols = n,
+                                .floats = true};
+    const struct want parts[] = {
+        {.hf = "mlp.experts.%u.gate_proj",
+         .gguf = "ffn_gate_exps",
+         .rows = f,
+         .cols = n,
+         .experts = e},
+        {.hf = "mlp.experts.%u.up_proj",
+         .gguf = "ffn_up_exps",
+         .rows = f,
+         .cols = n,
+         .experts = e},
+        {.hf = "mlp.experts.%u.down_proj",
+         .gguf = "ffn_down_exps",
+         .rows = n,
+         .cols = f,
+         .experts = e},
+    };
+    float *bias = NULL;
+    int rc = load_matrix(l, &to->router, &bias, &router, i);
+    to->expert_weights = mem_must(3 * (size_t)e, sizeof *to->expert_weights);
+    for (uint32_t k = 0; k < 3 * e && !rc; k++) {
+        struct want w = parts[k / e];
+        w.expert = k % e;
+        rc = load_matrix(l, &to->expert_weights[k], &bias, &w, i);
+    }
+    if (!rc && bias)
+        return err_set(l->why, ERR_UNSUPPORTED,
+                       "%s: experts with biases are not supported",
+                       l->files.path);
+    to->experts = (struct experts){e,
+                                   c->experts.used,
+                                   c->experts.normed,
+                                   to->expert_weights,
+                                   to->expert_weights + e,
+                                   to->expert_weights + 2 * e};
+    return rc;
+}
+
+struct want_matrix {
+    bool wanted;
+    struct weight **to;
+    float **bias;
+    struct want w;
+    bool has_bias; /* as a tensor of its own */
+};
+
+/* The matrix, and its bias where the config has one that the matrix does not
+ * hide. */
+static int load_pair(struct load *l, const struct want_matrix *p, int i)
+{
+    if (!p->wanted) return 0;
+    int rc = load_matrix(l, p->to, p->bias, &p->w, i);
+    if (rc || !p->has_bias || *p->bias) return rc;
+    struct want bias = p->w;
+    bias.cols = p->w.rows;
+    bias.rows = 0;
+    return load_vector(l, p->bias, &bias, "bias", i);
+}
+
+/* Llama's layer, with Qwen3's norms of q and k, and with the biases and
+ * experts where the config has them. */
 static int load_layer(struct load *l, const struct model *m, int i)
 {
     const struct model_config *c = &m->config;
     struct layer *to = &m->layers[i];
     const uint32_t n = c->hidden, f = c->ffn, d = c->head_dim;
     const uint32_t hd = c->heads * d, gd = c->kv_heads * d;
-    const uint32_t qh = m->arch->gguf_interleaved ? c->heads : 0;
-    const uint32_t kh = m->arch->gguf_interleaved ? c->kv_heads : 0;
-    const struct {
-        bool wanted;
-        struct weight **to;
-        struct want w;
-    } matrices[] = {
-        {true, &to->q, {"self_attn.q_proj.weight", "attn_q.weight", hd, n, qh}},
-        {true, &to->k, {"self_attn.k_proj.weight", "attn_k.weight", gd, n, kh}},
-        {true, &to->v, {"self_attn.v_proj.weight", "attn_v.weight", gd, n, 0}},
+    const bool pairs = m->arch->gguf_interleaved, qkv = c->attention_bias;
+    const uint32_t qh = pairs ? c->heads : 0, kh = pairs ? c->kv_heads : 0;
+    const bool sparse = layer_set_has(&c->experts.layers, (uint32_t)i);
+    const bool mlp = c->mlp_bias;
+    const struct want_matrix matrices[] = {
+        {true,
+         &to->q,
+         &to->q_bias,
+         {.hf = "self_attn.q_proj",
+          .gguf = "attn_q",
+          .rows = hd,
+          .cols = n,
+          .heads = qh},
+         qkv},
+        {true,
+         &to->k,
+         &to->k_bias,
+         {.hf = "self_attn.k_proj",
+          .gguf = "attn_k",
+          .rows = gd,
+          .cols = n,
+          .heads = kh},
+         qkv},
+        {true,
+         &to->v,
+         &to->v_bias,
+         {.hf = "self_attn.v_proj", .gguf = "attn_v", .rows = gd, .cols = n},
+         qkv},
         {true,
          &to->o,
-         {"self_attn.o_proj.weight", "attn_output.weight", n, hd, 0}},
-        {true, &to->gate, {"mlp.gate_proj.weight", "ffn_gate.weight", f, n, 0}},
-        {true, &to->up, {"mlp.up_proj.weight", "ffn_up.weight", f, n, 0}},
-        {true, &to->down, {"mlp.down_proj.weight", "ffn_down.weight", n, f, 0}},
+         &to->o_bias,
+         {.hf = "self_attn.o_proj",
+          .gguf = "attn_output",
+          .rows = n,
+          .cols = hd},
+         c->output_bias},
+        {!sparse,
+         &to->gate,
+         &to->gate_bias,
+         {.hf = "mlp.gate_proj", .gguf = "ffn_gate", .rows = f, .cols = n},
+         mlp},
+        {!sparse,
+         &to->up,
+         &to->up_bias,
+         {.hf = "mlp.up_proj", .gguf = "ffn_up", .rows = f, .cols = n},
+         mlp},
+        {!sparse,
+         &to->down,
+         &to->down_bias,
+         {.hf = "mlp.down_proj", .gguf = "ffn_down", .rows = n, .cols = f},
+         mlp},
     };
     const struct {
         bool wanted;
         float **to;
         struct want w;
-    } vectors[] = {
+    } norms[] = {
         {true,
          &to->attn_norm,
-         {"input_layernorm.weight", "attn_norm.weight", 0, n, 0}},
-        {c->attention_bias,
-         &to->q_bias,
-         {"self_attn.q_proj.bias", "attn_q.bias", 0, hd, qh}},
-        {c->attention_bias,
-         &to->k_bias,
-         {"self_attn.k_proj.bias", "attn_k.bias", 0, gd, kh}},
-        {c->attention_bias,
-         &to->v_bias,
-         {"self_attn.v_proj.bias", "attn_v.bias", 0, gd, 0}},
-        {c->output_bias,
-         &to->o_bias,
-         {"self_attn.o_proj.bias", "attn_output.bias", 0, n, 0}},
+         {.hf = "input_layernorm", .gguf = "attn_norm", .cols = n}},
         {c->qk_norm,
          &to->q_norm,
-         {"self_attn.q_norm.weight", "attn_q_norm.weight", 0, d, 0}},
+         {.hf = "self_attn.q_norm", .gguf = "attn_q_norm", .cols = d}},
         {c->qk_norm,
          &to->k_norm,
-         {"self_attn.k_norm.weight", "attn_k_norm.weight", 0, d, 0}},
+         {.hf = "self_attn.k_norm", .gguf = "attn_k_norm", .cols = d}},
         {true,
          &to->ffn_norm,
-         {"post_attention_layernorm.weight", "ffn_norm.weight", 0, n, 0}},
+         {.hf = "post_attention_layernorm", .gguf = "ffn_norm", .cols = n}},
     };
     int rc = 0;
     for (size_t k = 0; k < sizeof matrices / sizeof *matrices && !rc; k++)
-        rc = load_matrix(l, matrices[k].to, &matrices[k].w, i);
-    for (size_t k = 0; k < sizeof vectors / sizeof *vectors && !rc; k++)
-        if (vectors[k].wanted)
-            rc = load_vector(l, vectors[k].to, &vectors[k].w, i);
-    return rc;
+        rc = load_pair(l, &matrices[k], i);
+    for (size_t k = 0; k < sizeof norms / sizeof *norms && !rc; k++)
+        if (norms[k].wanted)
+            rc = load_vector(l, norms[k].to, &norms[k].w, "weight", i);
+    return rc || !sparse ? rc : load_experts(l, m, i);
 }
 
 static int load_rope(struct load *l, struct model *m)
 {
     const uint32_t pairs = m->config.rope.rotary / 2;
-    const struct want w = {"", "rope_freqs.weight", 0, pairs, 0};
+    const struct want w = {.hf = "", .gguf = "rope_freqs", .cols = pairs};
     float *divisors = NULL;
     int rc = 0;
     if (m->config.rope.kind == ROPE_DIVISORS)
-        rc = read_vector(l, &divisors, &w, NO_LAYER);
+        rc = read_vector(l, &divisors, &w, "weight", NO_LAYER);
     for (uint32_t i = 0; divisors && i < pairs && !rc; i++)
         if (!(divisors[i] > 0 && isfinite(divisors[i])))
             rc = err_set(l->why, ERR_FORMAT, "%s: rope_freqs.weight[%u] is %g",
-                         l->path, i, (double)divisors[i]);
+                         l->files.path, i, (double)divisors[i]);
     if (!rc) {
         m->rope_freqs = mem_must(pairs, sizeof *m->rope_freqs);
         config_rope_freqs(&m->config, divisors, m->rope_freqs);
@@ -396,30 +504,66 @@ static int load_rope(struct load *l, struct model *m)
 static int load_ends(struct load *l, struct model *m)
 {
     const uint32_t n = m->config.hidden, vocab = m->config.vocab;
-    const struct want embed = {"model.embed_tokens.weight", "token_embd.weight",
-                               vocab, n, 0};
-    const struct want norm = {"model.norm.weight", "output_norm.weight", 0, n,
-                              0};
-    const struct want head = {"lm_head.weight", "output.weight", vocab, n, 0};
-    size_t before = l->bound_bytes;
-    int rc = load_matrix(l, &m->embed, &embed, NO_LAYER);
-    m->embed_bytes = l->bound_bytes - before;
-    if (!rc) rc = load_vector(l, &m->final_norm, &norm, NO_LAYER);
-    if (rc) return rc;
+    const struct want embed = {.hf = "model.embed_tokens",
+                               .gguf = "token_embd",
+                               .rows = vocab,
+                               .cols = n,
+                               .floats = true};
+    const struct want norm = {
+        .hf = "model.norm", .gguf = "output_norm", .cols = n};
+    const struct want head = {.hf = "lm_head",
+                              .gguf = "output",
+                              .rows = vocab,
+                              .cols = n,
+                              .floats = true};
+    float *bias = NULL;
+    int rc = load_matrix(l, &m->embed, &bias, &embed, NO_LAYER);
+    m->embed_bytes = l->bound_bytes;
+    if (!rc) rc = load_vector(l, &m->final_norm, &norm, "weight", NO_LAYER);
     m->head = m->embed;
-    return m->config.tied ? 0 : load_matrix(l, &m->head, &head, NO_LAYER);
+    if (!rc && !m->config.tied)
+        rc = load_matrix(l, &m->head, &bias, &head, NO_LAYER);
+    if (!rc && bias)
+        rc = err_set(l->why, ERR_UNSUPPORTED,
+                     "%s: a head with a bias is not supported", l->files.path);
+    return rc;
+}
+
+/* A bias that nobody asked for would be missing in the answers. */
+static int refuse_unused_biases(const struct load *l)
+{
+    for (size_t i = 0; i < model_files_count(&l->files); i++) {
+        const struct stored_tensor *t = model_files_at(&l->files, i);
+        size_t n = strlen(t->name);
+        if (l->used[i] || n < 5 || strcmp(t->name + n - 5, ".bias") != 0)
+            continue;
+        char base[192];
+        snprintf(base, sizeof base, "%.*s.quant_bias", (int)(n - 5), t->name);
+        if (model_files_find(&l->files, base)) continue; /* stood in for it */
+        for (size_t k = 0; k < t->size; k++)
+            if (t->bytes[k])
+                return err_set(l->why, ERR_UNSUPPORTED,
+                               "%s: tensor %s is a bias that this architecture "
+                               "does not have",
+                               t->file, t->name);
+    }
+    return 0;
 }
 
 /* Field by field: the padding of a struct is nobody's. */
 static uint64_t hash_config(const struct model_config *c)
 {
     const uint32_t counts[] = {
-        c->vocab,    c->hidden,         c->layers,     c->heads,
-        c->kv_heads, c->head_dim,       c->ffn,        c->tied,
-        c->qk_norm,  c->attention_bias, c->output_bias};
+        c->vocab,         c->hidden,         c->layers,       c->heads,
+        c->kv_heads,      c->head_dim,       c->ffn,          c->tied,
+        c->qk_norm,       c->attention_bias, c->output_bias,  c->mlp_bias,
+        c->window,        c->experts.count,  c->experts.used, c->experts.ffn,
+        c->experts.normed};
     const double reals[] = {(double)c->norm_eps, c->rope.attention_factor};
     uint64_t h = hash_bytes(c->arch, strlen(c->arch), 1);
     h = hash_bytes(counts, sizeof counts, h);
+    h = hash_bytes(&c->sliding, sizeof c->sliding, h);
+    h = hash_bytes(&c->experts.layers, sizeof c->experts.layers, h);
     return hash_bytes(reals, sizeof reals, h);
 }
 
@@ -427,6 +571,9 @@ int load_bind(struct load *l, struct model *m,
               const struct model_options *options, struct why *why)
 {
     l->dev = m->dev;
+    l->config = &m->config;
+    l->rotary = m->config.rope.rotary;
+    l->used = mem_must(model_files_count(&l->files), sizeof *l->used);
     l->options = options;
     l->why = why;
     l->hash = hash_config(&m->config);
@@ -434,6 +581,7 @@ int load_bind(struct load *l, struct model *m,
     if (!rc) rc = load_rope(l, m);
     for (uint32_t i = 0; i < m->config.layers && !rc; i++)
         rc = load_layer(l, m, (int)i);
+    if (!rc) rc = refuse_unused_biases(l);
     l->options = NULL;
     l->why = NULL;
     if (rc) return rc;

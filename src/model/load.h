@@ -15,8 +15,7 @@ int load_open(struct load **out, struct model_config *config, const char *path,
               struct why *why);
 void load_close(struct load *load); /* NULL is fine */
 
-size_t load_stored_bytes(const struct load *load); /* of all tensors */
-size_t load_bound_bytes(const struct load *load);  /* of those bound so far */
+size_t load_bound_bytes(const struct load *load); /* of what was bound so far */
 
 /* Binds every weight of m->config to m->dev: fills embed, head, final_norm,
  * layers, rope and the fingerprint. ERR_FORMAT names the tensor that is

@@ -1,19 +1,42 @@
 #include "model/model.h"
 #include "model/arch.h"
+#include "model/files.h"
 #include "model/load.h"
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct arch *const archs[] = {&arch_llama, &arch_qwen3};
+static const struct arch *const archs[] = {
+    &arch_llama, &arch_mistral, &arch_qwen2, &arch_qwen3, &arch_qwen3_moe};
+enum { ARCHS = sizeof archs / sizeof *archs };
 
 const struct arch *arch_find(const char *name, const char *class)
 {
-    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
+    for (size_t i = 0; i < ARCHS; i++)
         if (name ? !strcmp(name, archs[i]->name)
                  : !strcmp(class, archs[i]->class))
             return archs[i];
     return NULL;
+}
+
+const struct arch *arch_find_gguf(const char *gguf)
+{
+    for (size_t i = 0; i < ARCHS; i++)
+        if (archs[i]->gguf && !strcmp(gguf, archs[i]->gguf)) return archs[i];
+    return NULL;
+}
+
+char *arch_list(bool classes, char *text, size_t n)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < ARCHS && at < n; i++)
+        at += (size_t)snprintf(text + at, n - at, "%s%s",
+                               i == 0           ? ""
+                               : i == ARCHS - 1 ? " and "
+                                                : ", ",
+                               classes ? archs[i]->class : archs[i]->name);
+    return text;
 }
 
 /* --- open and close --------------------------------------------------- */
@@ -43,23 +66,32 @@ static int alloc_activations(struct model *m, struct why *why)
         float **to;
         size_t rows, cols;
     } list[] = {
-        {&m->x, t, n},         {&m->y, t, n},
-        {&m->q, t, hd},        {&m->k, t, gd},
-        {&m->v, t, gd},        {&m->a, t, hd},
-        {&m->gate, t, c->ffn}, {&m->up, t, c->ffn},
-        {&m->last, rows, n},   {&m->logits, rows, c->vocab},
+        {&m->x, t, n},
+        {&m->y, t, n},
+        {&m->q, t, hd},
+        {&m->k, t, gd},
+        {&m->v, t, gd},
+        {&m->a, t, hd},
+        {&m->gate, t, c->ffn},
+        {&m->up, t, c->ffn},
+        {&m->last, rows, n},
+        {&m->logits, rows, c->vocab},
+        {&m->scores, t, c->experts.count},
+        {&m->room, c->experts.count > 0,
+         EXPERTS_ROOM(t, n, c->experts.ffn, c->experts.used)},
     };
     int rc = 0;
     for (size_t i = 0; i < sizeof list / sizeof *list && !rc; i++)
-        rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
+        if (list[i].rows && list[i].cols)
+            rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
     if (rc) return rc;
     if (!device_is_host(m->dev))
         m->host = mem_try(rows * c->vocab, sizeof *m->host, 64);
     if (!device_is_host(m->dev) && !m->host)
         return err_set(why, ERR_NOMEM, "logits of %zu rows of %u", rows,
                        c->vocab);
-    return device_reserve(m->dev, t > rows ? t : rows, max3(n, hd, c->ffn),
-                          why);
+    return device_reserve(m->dev, t > rows ? t : rows,
+                          max3(n, hd, max3(c->ffn, c->experts.ffn, 0)), why);
 }
 
 int model_open(struct model **out, struct device *dev,
@@ -89,15 +121,32 @@ int model_open(struct model **out, struct device *dev,
 void model_close(struct model *m)
 {
     if (!m) return;
-    float *activations[] = {m->x, m->y,    m->q,  m->k,    m->v,
-                            m->a, m->gate, m->up, m->last, m->logits};
+    float *activations[] = {m->x,    m->y,      m->q,      m->k,
+                            m->v,    m->a,      m->gate,   m->up,
+                            m->last, m->logits, m->scores, m->room};
     for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
         if (activations[i]) device_free(m->dev, activations[i]);
     load_close(m->load);
     mem_free(m->host);
     mem_free(m->rope_freqs);
+    for (uint32_t i = 0; m->layers && i < m->config.layers; i++)
+        mem_free(m->layers[i].expert_weights);
     mem_free(m->layers);
     mem_free(m);
+}
+
+int model_quantize_parse(enum model_quantize *out, const char *text,
+                         struct why *why)
+{
+    static const char *const names[] = {"none", "w8a8_int8", "int8", "int4"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(text ? text : "none", names[i])) {
+            *out = (enum model_quantize)i;
+            return 0;
+        }
+    return err_set(why, ERR_INVALID,
+                   "quantization \"%.64s\" is not one of w8a8_int8, int8, int4",
+                   text);
 }
 
 const struct model_config *model_config(const struct model *model)
@@ -124,11 +173,11 @@ uint64_t model_fingerprint(const struct model *model)
 int model_config_read(struct model_config *out, const char *path,
                       size_t *weight_bytes, struct why *why)
 {
-    struct load *load;
-    int rc = load_open(&load, out, path, why);
+    struct model_files files;
+    int rc = model_files_open(&files, out, path, why);
     if (rc) return rc;
-    if (weight_bytes) *weight_bytes = load_stored_bytes(load);
-    load_close(load);
+    if (weight_bytes) *weight_bytes = model_files_bytes(&files);
+    model_files_close(&files);
     return 0;
 }
 
@@ -143,12 +192,21 @@ void forward_swiglu(struct model *m, const struct layer *l, size_t t)
 {
     const struct model_config *c = &m->config;
     op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
-    const struct linear gate_up[] = {{m->gate, l->gate, NULL, false},
-                                     {m->up, l->up, NULL, false}};
+    const struct linear gate_up[] = {{m->gate, l->gate, l->gate_bias, false},
+                                     {m->up, l->up, l->up_bias, false}};
     op_linear(m->dev, m->y, t, gate_up, 2);                   /* [t, f] */
     op_silu_mul(m->dev, m->gate, m->gate, m->up, t * c->ffn); /* [t, f] */
-    const struct linear down = {m->x, l->down, NULL, true};
+    const struct linear down = {m->x, l->down, l->down_bias, true};
     op_linear(m->dev, m->gate, t, &down, 1); /* [t, n] */
+}
+
+void forward_experts(struct model *m, const struct layer *l, size_t t)
+{
+    const struct model_config *c = &m->config;
+    op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
+    const struct linear router = {m->scores, l->router, NULL, false};
+    op_linear(m->dev, m->y, t, &router, 1); /* [t, experts] */
+    op_experts(m->dev, m->x, m->y, m->scores, t, &l->experts, m->room);
 }
 
 void forward_logits(struct model *m, const struct batch *b)

@@ -3,7 +3,7 @@
  * model_open maps a GGUF file or a Hugging Face folder, checks every tensor's
  * name, type and shape, and binds the weights to a device. The architecture
  * is a row in model.c's table and one file with a forward pass to read from
- * top to bottom (llama.c, qwen3.c). One thread (the engine's) calls forward;
+ * top to bottom (llama.c, qwen3.c, ...). One thread (the engine's) calls forward;
  * the rest is read-only after open. */
 #ifndef BATON_MODEL_MODEL_H
 #define BATON_MODEL_MODEL_H
@@ -24,8 +24,31 @@ enum rope_kind {
     ROPE_DIVISORS
 };
 
+/* What a config says of how the weights are stored. */
+enum quant_method {
+    QUANT_NONE,
+    QUANT_FP8,
+    QUANT_INT8, /* w8a8_int8, compressed-tensors, modelslim: the tensors say */
+    QUANT_AWQ,
+    QUANT_GPTQ
+};
+
+/* A set of layers. */
+enum { MODEL_MAX_LAYERS = 1024 };
+struct layer_set {
+    uint64_t bits[MODEL_MAX_LAYERS / 64];
+};
+static inline bool layer_set_has(const struct layer_set *s, uint32_t layer)
+{
+    return s->bits[layer / 64] >> layer % 64 & 1;
+}
+static inline void layer_set_add(struct layer_set *s, uint32_t layer)
+{
+    s->bits[layer / 64] |= (uint64_t)1 << layer % 64;
+}
+
 struct model_config {
-    char arch[32];  /* "llama", "qwen3"                              */
+    char arch[32];  /* "llama", "qwen3", ...: model_type             */
     uint32_t vocab; /* rows of the embedding                         */
     uint32_t hidden, layers, heads, kv_heads, head_dim, ffn;
     uint32_t context; /* positions the model was made for              */
@@ -34,6 +57,7 @@ struct model_config {
     bool qk_norm;        /* per-head RMSNorm of q and k before rope       */
     bool attention_bias; /* q, k, v have a bias                           */
     bool output_bias;    /* and so has o                                  */
+    bool mlp_bias;       /* gate, up, down have a bias                    */
     enum dtype dtype;    /* what most weights are stored in               */
     struct {
         enum rope_kind kind;
@@ -43,17 +67,44 @@ struct model_config {
         double attention_factor;   /* times cos and sin; 1 but for yarn */
         uint32_t original_context; /* llama3, yarn */
         uint32_t rotary;           /* rotated elements of a head */
+        bool untruncated;          /* yarn: its ramp has broken ends */
     } rope;
+    uint32_t window; /* tokens that a row of the sliding layers sees */
+    struct layer_set sliding;
+    struct {
+        uint32_t count, used, ffn; /* count 0: no layer has experts */
+        bool normed;               /* the chosen weights add up to 1 */
+        struct layer_set layers;   /* those that have */
+    } experts;
+    struct {
+        enum quant_method method;
+        bool zeros_as_is; /* gptq_v2: stored zeros are not one less */
+        uint32_t block_rows, block_cols; /* of fp8 that share a scale */
+    } quant;
     int32_t eos[8]; /* generation stops at these */
     uint32_t eos_count;
     int32_t bos; /* -1: none */
 };
+
+/* What matrices stored in floats become while loading; embedding, head and
+ * routers stay, and so does what is stored in integers. In groups where they
+ * divide the columns: int8 of 128 (else 32), int4 of 128 (else 64, 32). */
+enum model_quantize {
+    QUANTIZE_NONE,
+    QUANTIZE_W8A8_INT8, /* int8, one scale a row; activations likewise */
+    QUANTIZE_INT8,      /* int8 in groups */
+    QUANTIZE_INT4,      /* int4 in groups */
+};
+/* From "w8a8_int8", "int8", "int4"; NULL or "none": none. ERR_INVALID. */
+int model_quantize_parse(enum model_quantize *out, const char *text,
+                         struct why *why);
 
 struct model_options {
     const char *path;
     uint32_t max_tokens; /* rows of the largest batch                      */
     uint32_t max_logits; /* logit rows of the largest batch                */
     /* Called now and then while loading; may be NULL. */
+    enum model_quantize quantize;
     void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
     void *arg;
 };

@@ -5,47 +5,55 @@
 
 #include <math.h>
 
-static void forward(struct model *m, const struct batch *b,
-                    struct kv_pool *pool)
+void qwen3_attention(struct model *m, const struct batch *b,
+                     struct kv_pool *pool, uint32_t i)
 {
     const struct model_config *c = &m->config;
+    const struct layer *l = &m->layers[i];
+    const struct op_kv kv = kv_pool_layer(pool, i);
     struct device *dev = m->dev;
     const size_t t = b->tokens, h = c->heads, g = c->kv_heads, d = c->head_dim;
     const float scale = 1 / sqrtf((float)d);
 
+    /* q [t, h, d], k and v [t, g, d] of the normed x */
+    op_rmsnorm(dev, m->y, m->x, l->attn_norm, t, c->hidden, c->norm_eps);
+    const struct linear qkv[] = {{m->q, l->q, l->q_bias, false},
+                                 {m->k, l->k, l->k_bias, false},
+                                 {m->v, l->v, l->v_bias, false}};
+    op_linear(dev, m->y, t, qkv, 3);
+
+    /* each head of q and k on its own: t * h rows of d */
+    op_rmsnorm(dev, m->q, m->q, l->q_norm, t * h, d, c->norm_eps);
+    op_rmsnorm(dev, m->k, m->k, l->k_norm, t * g, d, c->norm_eps);
+    op_rope(dev, m->q, &m->rope, b->positions, t, h, d);
+    op_rope(dev, m->k, &m->rope, b->positions, t, g, d);
+
+    /* a [t, h, d] over the cached k and v of each token's sequence */
+    op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
+    op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale,
+                 layer_window(c, i));
+    const struct linear o = {m->x, l->o, l->o_bias, true};
+    op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
+}
+
+static void forward(struct model *m, const struct batch *b,
+                    struct kv_pool *pool)
+{
     forward_embed(m, b); /* x [t, n] */
-    for (uint32_t i = 0; i < c->layers; i++) {
-        const struct layer *l = &m->layers[i];
-        const struct op_kv kv = kv_pool_layer(pool, i);
-
-        /* q [t, h, d], k and v [t, g, d] of the normed x */
-        op_rmsnorm(dev, m->y, m->x, l->attn_norm, t, c->hidden, c->norm_eps);
-        const struct linear qkv[] = {{m->q, l->q, l->q_bias, false},
-                                     {m->k, l->k, l->k_bias, false},
-                                     {m->v, l->v, l->v_bias, false}};
-        op_linear(dev, m->y, t, qkv, 3);
-
-        /* each head of q and k on its own: t * h rows of d */
-        op_rmsnorm(dev, m->q, m->q, l->q_norm, t * h, d, c->norm_eps);
-        op_rmsnorm(dev, m->k, m->k, l->k_norm, t * g, d, c->norm_eps);
-        op_rope(dev, m->q, &m->rope, b->positions, t, h, d);
-        op_rope(dev, m->k, &m->rope, b->positions, t, g, d);
-
-        /* a [t, h, d] over the cached k and v of each token's sequence */
-        op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
-        op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale, 0);
-        const struct linear o = {m->x, l->o, l->o_bias, true};
-        op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
-
-        forward_swiglu(m, l, t); /* x += down(silu(gate) * up) */
+    for (uint32_t i = 0; i < m->config.layers; i++) {
+        qwen3_attention(m, b, pool, i); /* x += o(a)                */
+        forward_swiglu(m, &m->layers[i],
+                       b->tokens); /* x += down(silu(gate) * up) */
     }
     forward_logits(m, b); /* [logit rows, V] */
 }
 
 const struct arch arch_qwen3 = {
     .name = "qwen3",
+    .gguf = "qwen3",
     .class = "Qwen3ForCausalLM",
     .qk_norm = true,
+    .window = ARCH_WINDOW_LATER,
     .head_dim = 128,
     .context = 32768,
     .forward = forward,

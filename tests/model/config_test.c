@@ -11,6 +11,8 @@
     "\"intermediate_size\":96,\"max_position_embeddings\":512,"      \
     "\"rms_norm_eps\":1e-5,"
 #define LLAMA "\"architectures\":[\"LlamaForCausalLM\"],"
+#define MOE   "\"architectures\":[\"Qwen3MoeForCausalLM\"],"
+#define QWEN2 "\"architectures\":[\"Qwen2ForCausalLM\"],"
 #define QWEN3 "\"architectures\":[\"Qwen3ForCausalLM\"],"
 
 static int read(struct model_config *c, const char *text,
@@ -79,6 +81,70 @@ static void qwen3_reads_and_defaults(void **state)
     assert_int_equal(c.head_dim, 128);
 }
 
+static void windows_and_experts_read(void **state)
+{
+    (void)state;
+    struct model_config c;
+    assert_int_equal(read(&c,
+                          "{" QWEN2 SIZES "\"use_sliding_window\":true,"
+                          "\"sliding_window\":33,\"max_window_layers\":1}",
+                          NULL, NULL),
+                     0);
+    assert_true(c.attention_bias && !c.output_bias && !c.qk_norm);
+    assert_int_equal(c.window, 33);
+    assert_true(!layer_set_has(&c.sliding, 0) && layer_set_has(&c.sliding, 1));
+    assert_int_equal(read(&c,
+                          "{" QWEN2 SIZES "\"sliding_window\":33,"
+                          "\"use_sliding_window\":false}",
+                          NULL, NULL),
+                     0);
+    assert_int_equal(c.window, 0);
+    static const char *const mistral[] = {"\"sliding_window\":8", "\"x\":0",
+                                          "\"sliding_window\":null"};
+    static const uint32_t windows[] = {8, 4096, 0};
+    for (int i = 0; i < 3; i++) {
+        char text[512];
+        snprintf(text, sizeof text, "{\"model_type\":\"mistral\"," SIZES "%s}",
+                 mistral[i]);
+        assert_int_equal(read(&c, text, NULL, NULL), 0);
+        assert_int_equal(c.window, windows[i]);
+        assert_int_equal(layer_set_has(&c.sliding, 1), windows[i] != 0);
+    }
+    assert_int_equal(read(&c,
+                          "{" MOE SIZES "\"num_experts\":16,"
+                          "\"num_experts_per_tok\":4,\"norm_topk_prob\":true,"
+                          "\"moe_intermediate_size\":48,"
+                          "\"mlp_only_layers\":[0]}",
+                          NULL, NULL),
+                     0);
+    assert_int_equal(c.experts.count, 16);
+    assert_int_equal(c.experts.used, 4);
+    assert_int_equal(c.experts.ffn, 48);
+    assert_true(c.experts.normed && !layer_set_has(&c.experts.layers, 0) &&
+                layer_set_has(&c.experts.layers, 1));
+}
+
+static void quantization_reads(void **state)
+{
+    (void)state;
+    struct model_config c;
+    assert_int_equal(read(&c,
+                          "{" LLAMA SIZES "\"quantization_config\":{"
+                          "\"quant_method\":\"fp8\",\"fmt\":\"e4m3\","
+                          "\"weight_block_size\":[64,128]}}",
+                          NULL, NULL),
+                     0);
+    assert_int_equal(c.quant.method, QUANT_FP8);
+    assert_int_equal(c.quant.block_rows, 64);
+    assert_int_equal(read(&c,
+                          "{" LLAMA SIZES "\"quantization_config\":{"
+                          "\"quant_method\":\"gptq\",\"bits\":4,"
+                          "\"checkpoint_format\":\"gptq_v2\"}}",
+                          NULL, NULL),
+                     0);
+    assert_true(c.quant.method == QUANT_GPTQ && c.quant.zeros_as_is);
+}
+
 /* Both spellings of each scaling give the same. */
 static void scaling_reads(void **state)
 {
@@ -124,18 +190,33 @@ static void what_we_do_not_do_is_refused_by_name(void **state)
     } cases[] = {
         {"{\"architectures\":[\"GPT2LMHeadModel\"]}", "GPT2LMHeadModel",
          ERR_UNSUPPORTED},
-        {"{" SIZES "\"model_type\":\"mistral\"}", "mistral", ERR_UNSUPPORTED},
-        {"{" QWEN3 SIZES "\"use_sliding_window\":true}", "use_sliding_window",
+        {"{" SIZES "\"model_type\":\"gemma\"}", "gemma", ERR_UNSUPPORTED},
+        {"{" LLAMA SIZES "\"use_sliding_window\":true}", "use_sliding_window",
          ERR_UNSUPPORTED},
         {"{" QWEN3 SIZES "\"layer_types\":[\"full_attention\","
          "\"sliding_attention\"]}",
          "layer_types[1]", ERR_UNSUPPORTED},
         {"{" LLAMA SIZES "\"hidden_act\":\"gelu\"}", "gelu", ERR_UNSUPPORTED},
-        {"{" LLAMA SIZES "\"mlp_bias\":true}", "mlp_bias", ERR_UNSUPPORTED},
-        {"{" LLAMA SIZES "\"quantization_config\":{}}", "quantization_config",
-         ERR_UNSUPPORTED},
-        {"{" LLAMA SIZES "\"partial_rotary_factor\":0.5}",
-         "partial_rotary_factor", ERR_UNSUPPORTED},
+        {"{" QWEN3 SIZES "\"layer_types\":[\"full_attention\"]}",
+         "layer_types is no list of 2", ERR_FORMAT},
+        {"{" LLAMA SIZES "\"quantization_config\":{}}",
+         "quantization_config.quant_method", ERR_UNSUPPORTED},
+        {"{" LLAMA SIZES "\"quantization_config\":{\"quant_method\":"
+         "\"bitsandbytes\"}}",
+         "bitsandbytes", ERR_UNSUPPORTED},
+        {"{" LLAMA SIZES "\"quantization_config\":{\"quant_method\":\"awq\","
+         "\"version\":\"gemv\"}}",
+         "version \"gemv\"", ERR_UNSUPPORTED},
+        {"{" LLAMA SIZES "\"quantization_config\":{\"quant_method\":"
+         "\"gptq\",\"bits\":3}}",
+         "bits 3", ERR_UNSUPPORTED},
+        {"{" MOE SIZES "\"num_experts\":4,\"num_experts_per_tok\":5}",
+         "5 of 4 experts", ERR_FORMAT},
+        {"{" MOE SIZES "\"mlp_only_layers\":3}", "mlp_only_layers", ERR_FORMAT},
+        {"{" LLAMA SIZES "\"partial_rotary_factor\":0.01}",
+         "partial_rotary_factor", ERR_FORMAT},
+        {"{" LLAMA SIZES "\"partial_rotary_factor\":0.45}", "7 rotated",
+         ERR_FORMAT},
         {"{" LLAMA SIZES "\"rope_scaling\":{\"type\":\"dynamic\","
          "\"factor\":2}}",
          "dynamic", ERR_UNSUPPORTED},
@@ -143,12 +224,9 @@ static void what_we_do_not_do_is_refused_by_name(void **state)
          "rope_parameters", ERR_UNSUPPORTED},
         {"{" LLAMA SIZES "\"rope_scaling\":{\"type\":\"linear\"}}",
          "rope_scaling.factor is missing", ERR_FORMAT},
-        {"{" LLAMA SIZES "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,"
-         "\"truncate\":false}}",
-         "truncate", ERR_UNSUPPORTED},
         {"{" LLAMA "\"vocab_size\":100}", "hidden_size is missing", ERR_FORMAT},
         {"{" LLAMA SIZES "\"head_dim\":\"16\"}", "head_dim", ERR_FORMAT},
-        {"{" LLAMA SIZES "\"head_dim\":15}", "odd", ERR_FORMAT},
+        {"{" LLAMA SIZES "\"head_dim\":15}", "15 rotated", ERR_FORMAT},
         {"{" LLAMA SIZES "\"head_dim\":0}", "head_dim", ERR_FORMAT},
         {"{" LLAMA SIZES "\"head_dim\":512}", "head size 512", ERR_FORMAT},
         {"{" LLAMA SIZES "\"rope_theta\":-1}", "theta", ERR_FORMAT},
@@ -283,8 +361,10 @@ static void gguf_refusals_name_the_key(void **state)
     gguf_build_u32(&b, "llama.attention.sliding_window", 4096);
     refuse_gguf(&b, ERR_UNSUPPORTED, "sliding_window");
     gguf_sizes(&b, "llama");
-    gguf_build_u32(&b, "llama.rope.dimension_count", 8);
-    refuse_gguf(&b, ERR_UNSUPPORTED, "rope.dimension_count");
+    gguf_build_u32(&b, "llama.rope.dimension_count", 32);
+    refuse_gguf(&b, ERR_FORMAT, "32 rotated");
+    gguf_sizes(&b, "qwen3moe");
+    refuse_gguf(&b, ERR_FORMAT, "qwen3moe.expert_count");
     gguf_sizes(&b, "llama");
     gguf_build_string(&b, "llama.rope.scaling.type", "longrope");
     refuse_gguf(&b, ERR_UNSUPPORTED, "longrope");
@@ -324,7 +404,8 @@ static void frequencies_match_transformers(void **state)
     }
 }
 
-TESTS(T(llama_reads), T(qwen3_reads_and_defaults), T(scaling_reads),
+TESTS(T(llama_reads), T(qwen3_reads_and_defaults), T(windows_and_experts_read),
+      T(quantization_reads), T(scaling_reads),
       T(what_we_do_not_do_is_refused_by_name), T(heads_must_share_evenly),
       T(gguf_reads), T(gguf_refusals_name_the_key),
       T(frequencies_match_transformers))

@@ -127,7 +127,7 @@ static void foreign_types_are_refused(void **state)
 {
     (void)state;
     static const char header[] =
-        "{\"model.embed_tokens.weight\":{\"dtype\":\"I8\","
+        "{\"model.embed_tokens.weight\":{\"dtype\":\"U8\","
         "\"shape\":[272,64],\"data_offsets\":[0,17408]}}  ";
     char *dir = folder("llama-plain", 1);
     char *file = mem_must(sizeof header - 1 + 8 + 17408, 1);
@@ -136,7 +136,7 @@ static void foreign_types_are_refused(void **state)
     memcpy(file + 8, header, n);
     temp_write(dir, "model.safetensors", file, 8 + n + 17408);
     mem_free(file);
-    refuse(dir, ERR_UNSUPPORTED, "model.embed_tokens.weight", "I8");
+    refuse(dir, ERR_UNSUPPORTED, "model.embed_tokens.weight", "U8");
     temp_remove(dir);
 }
 

@@ -1,5 +1,5 @@
-#include "tests/model/random_model.h"
-#include "tests/model/gguf_build.h"
+#include "tests/model/random_parts.h"
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
 
@@ -9,26 +9,23 @@
 #include <string.h>
 #include <sys/stat.h>
 
-struct random_model {
-    json_t *spec;
-    const json_t *config;
-    uint64_t seed;
-    enum dtype dtype;
-    bool llama, tied, bias;
-    uint32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn;
-};
-
-static void check(bool ok, const char *what, const char *detail)
+void random_check(bool ok, const char *what, const char *detail)
 {
     if (ok) return;
     fprintf(stderr, "random model: %s %s\n", what, detail);
     abort();
 }
 
-static uint32_t count(const json_t *config, const char *key)
+uint32_t random_count(const json_t *config, const char *key)
 {
     const json_t *v = json_object_get(config, key);
     return json_is_integer(v) ? (uint32_t)json_integer_value(v) : 0;
+}
+
+double random_real(const json_t *object, const char *key, double fallback)
+{
+    const json_t *v = json_object_get(object, key);
+    return json_is_number(v) ? json_number_value(v) : fallback;
 }
 
 struct random_model *random_model_read(const char *path)
@@ -36,28 +33,39 @@ struct random_model *random_model_read(const char *path)
     struct random_model *m = mem_must(1, sizeof *m);
     struct why why = {0};
     int rc = json_read(&m->spec, path, 1 << 20, &why);
-    check(!rc, "cannot read", why.text);
+    random_check(!rc, "cannot read", why.text);
     const json_t *c = m->config = json_object_get(m->spec, "config");
     const char *dtype = json_string_value(json_object_get(c, "torch_dtype"));
     const char *type = json_string_value(json_object_get(c, "model_type"));
-    check(dtype && type, "no torch_dtype or model_type in", path);
+    random_check(dtype && type, "no torch_dtype or model_type in", path);
     m->seed = (uint64_t)json_integer_value(json_object_get(m->spec, "seed"));
     m->dtype = !strcmp(dtype, "bfloat16")  ? DTYPE_BF16
                : !strcmp(dtype, "float16") ? DTYPE_F16
                                            : DTYPE_F32;
-    m->llama = !strcmp(type, "llama");
+    const char *qwen = strstr(type, "qwen");
+    m->gguf = !strcmp(type, "qwen3_moe") ? "qwen3moe" : qwen ? type : "llama";
+    m->interleaved = !qwen;
+    m->qk_norm = qwen && strcmp(type, "qwen2") != 0;
+    m->qkv_bias = qwen && !m->qk_norm;
     m->tied = json_is_true(json_object_get(c, "tie_word_embeddings"));
-    m->bias = json_is_true(json_object_get(c, "attention_bias"));
-    m->vocab = count(c, "vocab_size");
-    m->hidden = count(c, "hidden_size");
-    m->layers = count(c, "num_hidden_layers");
-    m->heads = count(c, "num_attention_heads");
-    m->kv_heads = count(c, "num_key_value_heads");
-    m->ffn = count(c, "intermediate_size");
-    m->head_dim = count(c, "head_dim");
-    check(m->heads && m->vocab >= 272, "no heads or a small vocabulary in",
-          path);
+    m->mlp_bias = json_is_true(json_object_get(c, "mlp_bias"));
+    m->o_bias = json_is_true(json_object_get(c, "attention_bias"));
+    m->qkv_bias = m->qkv_bias || m->o_bias;
+    m->vocab = random_count(c, "vocab_size");
+    m->hidden = random_count(c, "hidden_size");
+    m->layers = random_count(c, "num_hidden_layers");
+    m->heads = random_count(c, "num_attention_heads");
+    m->kv_heads = random_count(c, "num_key_value_heads");
+    m->ffn = random_count(c, "intermediate_size");
+    m->head_dim = random_count(c, "head_dim");
+    random_check(m->heads && m->vocab >= 272,
+                 "no heads or a small vocabulary in", path);
     if (!m->head_dim) m->head_dim = m->hidden / m->heads;
+    m->rotary = (uint32_t)(random_real(json_object_get(c, "rope_parameters"),
+                                       "partial_rotary_factor", 1) *
+                           m->head_dim);
+    m->experts = random_count(c, "num_experts");
+    m->expert_ffn = random_count(c, "moe_intermediate_size");
     return m;
 }
 
@@ -82,22 +90,24 @@ const json_t *random_model_spec(const struct random_model *m)
 
 /* --- weights ---------------------------------------------------------- */
 
-struct tensor {
-    char hf[96], gguf[64];
-    uint32_t rows, cols; /* rows 0: a vector */
-    uint32_t heads;      /* not 0: Llama's converter interleaves them */
-};
+/* How many experts a layer has, 0: a plain feed-forward. */
+static uint32_t layer_experts(const struct random_model *m, uint32_t layer)
+{
+    const json_t *plain = json_object_get(m->config, "mlp_only_layers");
+    uint32_t step = random_count(m->config, "decoder_sparse_step");
+    for (size_t i = 0; i < json_array_size(plain); i++)
+        if (json_integer_value(json_array_get(plain, i)) == layer) return 0;
+    return (layer + 1) % (step ? step : 1) == 0 ? m->experts : 0;
+}
 
-typedef void visit(void *arg, const struct random_model *m,
-                   const struct tensor *t);
-
-static void visit_layer(const struct random_model *m, uint32_t layer, visit *fn,
-                        void *arg)
+static void visit_layer(const struct random_model *m, uint32_t layer,
+                        random_visit *fn, void *arg)
 {
     const uint32_t n = m->hidden, f = m->ffn, d = m->head_dim;
     const uint32_t q = m->heads * d, kv = m->kv_heads * d;
-    const uint32_t qh = m->llama ? m->heads : 0,
-                   kh = m->llama ? m->kv_heads : 0;
+    const uint32_t qh = m->interleaved ? m->heads : 0,
+                   kh = m->interleaved ? m->kv_heads : 0;
+    const uint32_t e = layer_experts(m, layer), fe = m->expert_ffn;
     const struct {
         const char *hf, *gguf;
         uint32_t rows, cols, heads;
@@ -108,34 +118,50 @@ static void visit_layer(const struct random_model *m, uint32_t layer, visit *fn,
         {"self_attn.k_proj.weight", "attn_k.weight", kv, n, kh, true},
         {"self_attn.v_proj.weight", "attn_v.weight", kv, n, 0, true},
         {"self_attn.o_proj.weight", "attn_output.weight", n, q, 0, true},
-        {"self_attn.q_proj.bias", "attn_q.bias", 0, q, qh, m->bias},
-        {"self_attn.k_proj.bias", "attn_k.bias", 0, kv, kh, m->bias},
-        {"self_attn.v_proj.bias", "attn_v.bias", 0, kv, 0, m->bias},
-        {"self_attn.o_proj.bias", "attn_output.bias", 0, n, 0, m->bias},
-        {"self_attn.q_norm.weight", "attn_q_norm.weight", 0, d, 0, !m->llama},
-        {"self_attn.k_norm.weight", "attn_k_norm.weight", 0, d, 0, !m->llama},
+        {"self_attn.q_proj.bias", "attn_q.bias", 0, q, qh, m->qkv_bias},
+        {"self_attn.k_proj.bias", "attn_k.bias", 0, kv, kh, m->qkv_bias},
+        {"self_attn.v_proj.bias", "attn_v.bias", 0, kv, 0, m->qkv_bias},
+        {"self_attn.o_proj.bias", "attn_output.bias", 0, n, 0, m->o_bias},
+        {"self_attn.q_norm.weight", "attn_q_norm.weight", 0, d, 0, m->qk_norm},
+        {"self_attn.k_norm.weight", "attn_k_norm.weight", 0, d, 0, m->qk_norm},
         {"post_attention_layernorm.weight", "ffn_norm.weight", 0, n, 0, true},
-        {"mlp.gate_proj.weight", "ffn_gate.weight", f, n, 0, true},
-        {"mlp.up_proj.weight", "ffn_up.weight", f, n, 0, true},
-        {"mlp.down_proj.weight", "ffn_down.weight", n, f, 0, true},
+        {"mlp.gate_proj.weight", "ffn_gate.weight", f, n, 0, !e},
+        {"mlp.up_proj.weight", "ffn_up.weight", f, n, 0, !e},
+        {"mlp.down_proj.weight", "ffn_down.weight", n, f, 0, !e},
+        {"mlp.gate_proj.bias", "ffn_gate.bias", 0, f, 0, m->mlp_bias},
+        {"mlp.up_proj.bias", "ffn_up.bias", 0, f, 0, m->mlp_bias},
+        {"mlp.down_proj.bias", "ffn_down.bias", 0, n, 0, m->mlp_bias},
+        {"mlp.gate.weight", "ffn_gate_inp.weight", e, n, 0, e > 0},
+        {"mlp.experts.%u.gate_proj.weight", "ffn_gate_exps.weight", fe, n, 0,
+         e > 0},
+        {"mlp.experts.%u.up_proj.weight", "ffn_up_exps.weight", fe, n, 0,
+         e > 0},
+        {"mlp.experts.%u.down_proj.weight", "ffn_down_exps.weight", n, fe, 0,
+         e > 0},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        struct tensor t = {
-            .rows = list[i].rows, .cols = list[i].cols, .heads = list[i].heads};
+        struct random_tensor t = {.rows = list[i].rows,
+                                  .cols = list[i].cols,
+                                  .heads = list[i].heads,
+                                  .experts = strchr(list[i].hf, '%') ? e : 0};
         snprintf(t.hf, sizeof t.hf, "model.layers.%u.%s", layer, list[i].hf);
         snprintf(t.gguf, sizeof t.gguf, "blk.%u.%s", layer, list[i].gguf);
         if (list[i].present) fn(arg, m, &t);
     }
 }
 
-static void visit_all(const struct random_model *m, visit *fn, void *arg)
+void random_visit_all(const struct random_model *m, random_visit *fn, void *arg)
 {
-    const struct tensor embed = {"model.embed_tokens.weight",
-                                 "token_embd.weight", m->vocab, m->hidden, 0};
-    const struct tensor norm = {"model.norm.weight", "output_norm.weight", 0,
-                                m->hidden, 0};
-    const struct tensor head = {"lm_head.weight", "output.weight", m->vocab,
-                                m->hidden, 0};
+    const struct random_tensor embed = {"model.embed_tokens.weight",
+                                        "token_embd.weight",
+                                        m->vocab,
+                                        m->hidden,
+                                        0,
+                                        0};
+    const struct random_tensor norm = {
+        "model.norm.weight", "output_norm.weight", 0, m->hidden, 0, 0};
+    const struct random_tensor head = {
+        "lm_head.weight", "output.weight", m->vocab, m->hidden, 0, 0};
     fn(arg, m, &embed);
     for (uint32_t i = 0; i < m->layers; i++)
         visit_layer(m, i, fn, arg);
@@ -143,12 +169,12 @@ static void visit_all(const struct random_model *m, visit *fn, void *arg)
     if (!m->tied) fn(arg, m, &head);
 }
 
-static size_t elements(const struct tensor *t)
+size_t random_elements(const struct random_tensor *t)
 {
     return (t->rows ? t->rows : 1) * (size_t)t->cols;
 }
 
-static uint64_t fnv1a64(const char *text)
+uint64_t random_hash(const char *text)
 {
     uint64_t h = 0xcbf29ce484222325u;
     for (; *text; text++)
@@ -157,27 +183,41 @@ static uint64_t fnv1a64(const char *text)
 }
 
 /* The function of make_checkpoints.py, before rounding to the dtype. */
-static void fill(const struct random_model *m, const struct tensor *t,
-                 float *out)
+static void fill(const struct random_model *m, const struct random_tensor *t,
+                 const char *name, float *out)
 {
-    const uint64_t start = fnv1a64(t->hf) + m->seed;
-    const size_t n = strlen(t->hf), tail = strlen("norm.weight");
-    const bool gain = n > tail && !strcmp(t->hf + n - tail, "norm.weight");
+    const uint64_t start = random_hash(name) + m->seed;
+    const size_t n = strlen(name), tail = strlen("norm.weight");
+    const bool gain = n > tail && !strcmp(name + n - tail, "norm.weight");
     const int half_log = (31 - __builtin_clz(t->cols)) / 2;
     const float scale = t->rows ? ldexpf(1, 1 - 23 - half_log) : ldexpf(1, -25);
-    for (size_t i = 0; i < elements(t); i++) {
+    for (size_t i = 0; i < random_elements(t); i++) {
         uint64_t state = start + i;
         int32_t k = (int32_t)(rng_next(&state) >> 40) - (1 << 23);
         out[i] = (float)k * scale + (gain ? 1 : 0);
     }
 }
 
-/* The tensor in the model's own dtype, as float32. */
-static float *values(const struct random_model *m, const struct tensor *t)
+/* The name of the tensor, or of that expert's. */
+static void tensor_name(char out[128], const struct random_tensor *t,
+                        uint32_t expert)
 {
-    size_t n = elements(t);
+    const char *mark = t->experts ? strstr(t->hf, "%u") : NULL;
+    if (mark)
+        snprintf(out, 128, "%.*s%u%s", (int)(mark - t->hf), t->hf, expert,
+                 mark + 2);
+    else
+        snprintf(out, 128, "%s", t->hf);
+}
+
+float *random_values(const struct random_model *m,
+                     const struct random_tensor *t, uint32_t expert)
+{
+    char name[128];
+    tensor_name(name, t, expert);
+    size_t n = random_elements(t);
     float *v = mem_must(n, sizeof *v);
-    fill(m, t, v);
+    fill(m, t, name, v);
     if (m->dtype != DTYPE_F32) {
         void *rounded = mem_must(n, 2);
         dtype_encode(m->dtype, v, rounded, n);
@@ -189,37 +229,37 @@ static float *values(const struct random_model *m, const struct tensor *t)
 
 /* --- files ------------------------------------------------------------ */
 
-static void write_file(const char *folder, const char *name, const void *bytes,
+void random_write_file(const char *folder, const char *name, const void *bytes,
                        size_t n)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s%s%s", folder, *folder ? "/" : "", name);
     FILE *f = fopen(path, "wb");
-    check(f && fwrite(bytes, 1, n, f) == n && !fclose(f), "cannot write", path);
+    random_check(f && fwrite(bytes, 1, n, f) == n && !fclose(f), "cannot write",
+                 path);
 }
 
 static void write_json(const char *folder, const char *name, json_t *value)
 {
     char *text = json_dumps(value, JSON_INDENT(1) | JSON_ENCODE_ANY);
-    check(value && text, "cannot make", name);
-    write_file(folder, name, text, strlen(text));
+    random_check(value && text, "cannot make", name);
+    random_write_file(folder, name, text, strlen(text));
     free(text);
     json_decref(value);
 }
 
 /* --- tokenizer -------------------------------------------------------- */
 
-enum { BYTES = 256, SPECIALS = 3, EOT = 269, IM_START = 270, IM_END = 271 };
+enum { SPECIALS = 3 };
 static const char *const merges[][2] = {
     {" ", "t"}, {"h", "e"},   {"i", "n"}, {"e", "r"},       {"a", "n"},
     {"r", "e"}, {"o", "n"},   {" ", "a"}, {"\xc3", "\xa9"}, {" t", "he"},
     {"n", "d"}, {" a", "nd"}, {"in", "g"}};
 static const char *const specials[SPECIALS] = {"<|endoftext|>", "<|im_start|>",
                                                "<|im_end|>"};
-enum { MERGES = sizeof merges / sizeof *merges };
-_Static_assert(BYTES + MERGES == EOT, "token ids");
+_Static_assert(RANDOM_MERGES == sizeof merges / sizeof *merges, "token ids");
 
-static const char chat_template[] =
+const char random_chat_template[] =
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' "
     "+ message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
@@ -243,24 +283,22 @@ static void spell(char *out, const char *bytes)
     *p = 0;
 }
 
-enum { TOKEN_ROOM = 32 };
-
-static void spell_token(char out[TOKEN_ROOM], unsigned id)
+void random_spell_token(char out[RANDOM_TOKEN_ROOM], unsigned id)
 {
     out[0] = 0;
     if (id == 0) {
         strcpy(out, "\xc4\x80"); /* the byte 0 is U+0100 */
-    } else if (id < BYTES) {
+    } else if (id < RANDOM_BYTES) {
         spell(out, (char[]){(char)id, 0});
-    } else if (id < EOT) {
-        spell(out, merges[id - BYTES][0]);
-        spell(out, merges[id - BYTES][1]);
+    } else if (id < RANDOM_EOT) {
+        spell(out, merges[id - RANDOM_BYTES][0]);
+        spell(out, merges[id - RANDOM_BYTES][1]);
     } else {
-        strcpy(out, specials[id - EOT]);
+        strcpy(out, specials[id - RANDOM_EOT]);
     }
 }
 
-static void spell_merge(char out[TOKEN_ROOM], unsigned i)
+void random_spell_merge(char out[RANDOM_TOKEN_ROOM], unsigned i)
 {
     out[0] = 0;
     spell(out, merges[i][0]);
@@ -277,20 +315,20 @@ static json_t *byte_level(void)
 static void write_tokenizer(const char *folder)
 {
     json_t *vocab = json_object(), *list = json_array(), *added = json_array();
-    char text[TOKEN_ROOM];
-    for (unsigned i = 0; i < EOT; i++) {
-        spell_token(text, i);
+    char text[RANDOM_TOKEN_ROOM];
+    for (unsigned i = 0; i < RANDOM_EOT; i++) {
+        random_spell_token(text, i);
         json_object_set_new(vocab, text, json_integer(i));
     }
-    for (unsigned i = 0; i < MERGES; i++) {
-        spell_merge(text, i);
+    for (unsigned i = 0; i < RANDOM_MERGES; i++) {
+        random_spell_merge(text, i);
         json_array_append_new(list, json_string(text));
     }
     for (unsigned i = 0; i < SPECIALS; i++)
         json_array_append_new(
-            added, json_pack("{si ss sb sb sb sb sb}", "id", EOT + i, "content",
-                             specials[i], "single_word", 0, "lstrip", 0,
-                             "rstrip", 0, "normalized", 0, "special", 1));
+            added, json_pack("{si ss sb sb sb sb sb}", "id", RANDOM_EOT + i,
+                             "content", specials[i], "single_word", 0, "lstrip",
+                             0, "rstrip", 0, "normalized", 0, "special", 1));
     write_json(
         folder, "tokenizer.json",
         json_pack("{ss sn sn so sn so so so s{ss sn sn sn sn sb sb so so}}",
@@ -304,7 +342,7 @@ static void write_tokenizer(const char *folder)
                json_pack("{ss sn ss sb ss}", "tokenizer_class",
                          "PreTrainedTokenizerFast", "bos_token", "eos_token",
                          specials[2], "add_bos_token", 0, "chat_template",
-                         chat_template));
+                         random_chat_template));
 }
 
 /* --- safetensors ------------------------------------------------------ */
@@ -324,30 +362,38 @@ static void shard_name(char out[64], unsigned i, unsigned n)
         snprintf(out, 64, "model-%05u-of-%05u.safetensors", i + 1, n);
 }
 
-static void add_tensor(void *arg, const struct random_model *m,
-                       const struct tensor *t)
+static void add_one(struct shards *s, const struct random_model *m,
+                    const struct random_tensor *t, uint32_t expert)
 {
     static const char *const names[] = {
         [DTYPE_F32] = "F32", [DTYPE_F16] = "F16", [DTYPE_BF16] = "BF16"};
-    struct shards *s = arg;
+    char full[128];
+    tensor_name(full, t, expert);
     unsigned i = s->next++ % s->count;
     struct buf *data = &s->data[i];
-    size_t n = elements(t), begin = data->len;
-    float *v = values(m, t);
+    size_t n = random_elements(t), begin = data->len;
+    float *v = random_values(m, t, expert);
     char *bytes = buf_grow(data, dtype_row_bytes(m->dtype, n));
-    check(bytes, "no memory for", t->hf);
+    random_check(bytes, "no memory for", t->hf);
     dtype_encode(m->dtype, v, bytes, n);
     data->len += dtype_row_bytes(m->dtype, n);
     mem_free(v);
     json_t *shape = t->rows ? json_pack("[ii]", t->rows, t->cols)
                             : json_pack("[i]", t->cols);
-    json_object_set_new(s->headers[i], t->hf,
+    json_object_set_new(s->headers[i], full,
                         json_pack("{ss so s[II]}", "dtype", names[m->dtype],
                                   "shape", shape, "data_offsets",
                                   (json_int_t)begin, (json_int_t)data->len));
     char name[64];
     shard_name(name, i, s->count);
-    json_object_set_new(s->map, t->hf, json_string(name));
+    json_object_set_new(s->map, full, json_string(name));
+}
+
+static void add_tensor(void *arg, const struct random_model *m,
+                       const struct random_tensor *t)
+{
+    for (uint32_t e = 0; e < (t->experts ? t->experts : 1); e++)
+        add_one(arg, m, t, e);
 }
 
 static void write_shard(const char *folder, const char *name,
@@ -362,8 +408,8 @@ static void write_shard(const char *folder, const char *name,
     while (file.len < sizeof n + n)
         buf_putc(&file, ' ');
     buf_add(&file, data->data, data->len);
-    check(!file.failed, "no memory for", name);
-    write_file(folder, name, file.data, file.len);
+    random_check(!file.failed, "no memory for", name);
+    random_write_file(folder, name, file.data, file.len);
     buf_fini(&file);
     free(text);
 }
@@ -378,7 +424,7 @@ static void write_weights(const struct random_model *m, const char *folder,
         s.headers[i] = json_object();
         buf_init(&s.data[i], (size_t)1 << 34);
     }
-    visit_all(m, add_tensor, &s);
+    random_visit_all(m, add_tensor, &s);
     for (unsigned i = 0; i < shards; i++) {
         char name[64];
         shard_name(name, i, shards);
@@ -400,214 +446,7 @@ void random_model_write_folder(const struct random_model *m, const char *folder,
     mkdir(folder, 0777); /* it may be there */
     write_json(folder, "config.json", json_deep_copy(m->config));
     write_json(folder, "generation_config.json",
-               json_pack("{s[ii]}", "eos_token_id", IM_END, EOT));
+               json_pack("{s[ii]}", "eos_token_id", RANDOM_IM_END, RANDOM_EOT));
     write_tokenizer(folder);
     write_weights(m, folder, shards);
-}
-
-/* --- GGUF ------------------------------------------------------------- */
-
-struct gguf_job {
-    struct gguf_build b;
-    enum dtype type;
-    bool decoded;
-};
-
-/* Rows of a head in halves (j, i) to pairs (i, j), as llama.cpp's converter
- * does for Llama. */
-static void interleave(float *v, const struct tensor *t)
-{
-    size_t rows = t->rows ? t->rows : t->cols;
-    size_t cols = t->rows ? t->cols : 1, d = rows / t->heads;
-    float *copy = mem_must(rows * cols, sizeof *copy);
-    memcpy(copy, v, rows * cols * sizeof *copy);
-    for (size_t r = 0; r < rows; r++) {
-        size_t in = r % d, to = in < d / 2 ? 2 * in : 2 * (in - d / 2) + 1;
-        memcpy(v + (r - in + to) * cols, copy + r * cols, cols * sizeof *v);
-    }
-    mem_free(copy);
-}
-
-/* Random bytes with scales such that the values have about the spread of
- * other weights and mean 0. */
-static void random_blocks(enum dtype type, uint64_t seed, size_t cols,
-                          uint8_t *out, size_t bytes)
-{
-    const size_t block = dtype_block_bytes(type);
-    const float spread = 1 / sqrtf((float)cols);
-    for (size_t i = 0; i < bytes; i++)
-        out[i] = (uint8_t)(rng_next(&seed) >> 56);
-    for (size_t at = 0; at < bytes; at += block) {
-        uint16_t d, dmin = 0;
-        float range = type == DTYPE_Q4_K ? 220.f : 450.f;
-        d = f32_to_f16(spread / (type == DTYPE_Q6_K ? 1340.f : range));
-        if (type == DTYPE_Q4_K) dmin = f32_to_f16(f16_to_f32(d) * 7.5f);
-        if (type == DTYPE_Q5_K) dmin = f32_to_f16(f16_to_f32(d) * 15.5f);
-        if (type == DTYPE_Q6_K) {
-            memcpy(out + at + block - 2, &d, 2);
-        } else {
-            memcpy(out + at, &d, 2);
-            memcpy(out + at + 2, &dmin, 2);
-        }
-    }
-}
-
-static bool is_k_quant(enum dtype type)
-{
-    return type == DTYPE_Q4_K || type == DTYPE_Q5_K || type == DTYPE_Q6_K;
-}
-
-static void add_gguf_tensor(void *arg, const struct random_model *m,
-                            const struct tensor *t)
-{
-    struct gguf_job *job = arg;
-    const size_t n = elements(t);
-    enum dtype type =
-        t->rows && dtype_row_bytes(job->type, t->cols) ? job->type : DTYPE_F32;
-    float *v = values(m, t);
-    if (t->heads) interleave(v, t);
-    size_t bytes = n / dtype_block_elems(type) * dtype_block_bytes(type);
-    uint8_t *packed = mem_must(bytes, 1);
-    if (is_k_quant(type))
-        random_blocks(type, fnv1a64(t->hf), t->cols, packed, bytes);
-    else
-        dtype_encode(type, v, packed, n);
-    const uint64_t shape[] = {t->rows ? t->rows : t->cols, t->cols};
-    const uint32_t dims = t->rows ? 2 : 1;
-    if (job->decoded) {
-        dtype_decode(type, packed, v, n);
-        gguf_build_tensor(&job->b, t->gguf, 0, dims, shape, v, n * sizeof *v);
-    } else {
-        gguf_build_tensor(&job->b, t->gguf, gguf_build_type(type), dims, shape,
-                          packed, bytes);
-    }
-    mem_free(packed);
-    mem_free(v);
-}
-
-static double real(const json_t *object, const char *key, double fallback)
-{
-    const json_t *v = json_object_get(object, key);
-    return json_is_number(v) ? json_number_value(v) : fallback;
-}
-
-/* llama.cpp's converter writes llama3 scaling as what each frequency is
- * divided by. */
-static void add_divisors(struct gguf_build *b, uint32_t pairs, double theta,
-                         const json_t *rope)
-{
-    float *divisors = mem_must(pairs, sizeof *divisors);
-    double old = real(rope, "original_max_position_embeddings", 0);
-    double low = real(rope, "low_freq_factor", 0);
-    double high = real(rope, "high_freq_factor", 0);
-    double factor = real(rope, "factor", 1);
-    for (uint32_t i = 0; i < pairs; i++) {
-        double wave = 2 * M_PI * pow(theta, (double)i / pairs);
-        double smooth = (old / wave - low) / (high - low);
-        divisors[i] = wave < old / high ? 1
-                      : wave > old / low
-                          ? (float)factor
-                          : (float)(1 / ((1 - smooth) / factor + smooth));
-    }
-    gguf_build_tensor(b, "rope_freqs.weight", 0, 1, (uint64_t[]){pairs},
-                      divisors, pairs * sizeof *divisors);
-    mem_free(divisors);
-}
-
-static void add_rope(struct gguf_build *b, const struct random_model *m)
-{
-    const char *arch = m->llama ? "llama" : "qwen3";
-    const json_t *rope = json_object_get(m->config, "rope_parameters");
-    if (!rope) rope = json_object_get(m->config, "rope_scaling");
-    const char *type = json_string_value(json_object_get(rope, "rope_type"));
-    double theta =
-        real(rope, "rope_theta", real(m->config, "rope_theta", 10000));
-    char key[64];
-    snprintf(key, sizeof key, "%s.rope.freq_base", arch);
-    gguf_build_f32(b, key, (float)theta);
-    if (!type || !strcmp(type, "default")) return;
-    if (!strcmp(type, "llama3")) {
-        add_divisors(b, m->head_dim / 2, theta, rope);
-        return;
-    }
-    snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
-    gguf_build_string(b, key, type);
-    snprintf(key, sizeof key, "%s.rope.scaling.factor", arch);
-    gguf_build_f32(b, key, (float)real(rope, "factor", 1));
-    snprintf(key, sizeof key, "%s.rope.scaling.original_context_length", arch);
-    gguf_build_u32(b, key,
-                   (uint32_t)real(rope, "original_max_position_embeddings", 0));
-}
-
-static void add_vocabulary(struct gguf_build *b, uint32_t vocab)
-{
-    char(*text)[TOKEN_ROOM] = mem_must(vocab, sizeof *text);
-    const char **tokens = mem_must(vocab, sizeof *tokens);
-    int32_t *types = mem_must(vocab, sizeof *types);
-    for (uint32_t i = 0; i < vocab; i++) {
-        if (i <= IM_END)
-            spell_token(text[i], i);
-        else
-            snprintf(text[i], sizeof text[i], "[unused%u]", i);
-        tokens[i] = text[i];
-        types[i] = i < EOT ? 1 : i <= IM_END ? 3 : 5;
-    }
-    gguf_build_string(b, "tokenizer.ggml.model", "gpt2");
-    gguf_build_string(b, "tokenizer.ggml.pre", "gpt-2");
-    gguf_build_strings(b, "tokenizer.ggml.tokens", tokens, vocab);
-    gguf_build_ints(b, "tokenizer.ggml.token_type", types, vocab);
-    for (unsigned i = 0; i < MERGES; i++) {
-        spell_merge(text[i], i);
-        tokens[i] = text[i];
-    }
-    gguf_build_strings(b, "tokenizer.ggml.merges", tokens, MERGES);
-    gguf_build_u32(b, "tokenizer.ggml.eos_token_id", IM_END);
-    gguf_build_bool(b, "tokenizer.ggml.add_bos_token", false);
-    gguf_build_string(b, "tokenizer.chat_template", chat_template);
-    mem_free(text);
-    mem_free(tokens);
-    mem_free(types);
-}
-
-static void add_sizes(struct gguf_build *b, const struct random_model *m)
-{
-    const struct {
-        const char *key;
-        uint32_t value;
-    } counts[] = {
-        {"embedding_length", m->hidden},
-        {"block_count", m->layers},
-        {"attention.head_count", m->heads},
-        {"attention.head_count_kv", m->kv_heads},
-        {"attention.key_length", m->head_dim},
-        {"attention.value_length", m->head_dim},
-        {"rope.dimension_count", m->head_dim},
-        {"feed_forward_length", m->ffn},
-        {"context_length", count(m->config, "max_position_embeddings")}};
-    const char *arch = m->llama ? "llama" : "qwen3";
-    char key[64];
-    gguf_build_string(b, "general.architecture", arch);
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-        snprintf(key, sizeof key, "%s.%s", arch, counts[i].key);
-        gguf_build_u32(b, key, counts[i].value);
-    }
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
-    gguf_build_f32(b, key, (float)real(m->config, "rms_norm_eps", 1e-6));
-}
-
-void random_model_write_gguf(const struct random_model *m, const char *path,
-                             enum dtype type, bool decoded)
-{
-    struct gguf_job job = {.type = type, .decoded = decoded};
-    struct buf file;
-    gguf_build_init(&job.b);
-    add_sizes(&job.b, m);
-    add_rope(&job.b, m);
-    add_vocabulary(&job.b, m->vocab);
-    visit_all(m, add_gguf_tensor, &job);
-    buf_init(&file, (size_t)1 << 34);
-    gguf_build_finish(&job.b, 3, &file);
-    write_file("", path, file.data, file.len);
-    buf_fini(&file);
-    gguf_build_fini(&job.b);
 }

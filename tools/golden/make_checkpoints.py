@@ -14,7 +14,7 @@ then rounded to the model's dtype. Logits are float32 from float32 arithmetic
 over the rounded weights, for the rows that the JSON lists, of one forward
 pass over all its ids.
 
-usage: python tools/golden/make_checkpoints.py [--folder DIR NAME]
+usage: python tools/golden/make_checkpoints.py [NAME ... | --folder DIR NAME]
        (with --folder: writes that model as a Hugging Face folder instead)
 needs: numpy, torch, transformers (made with 2.4.6, 2.15.0, 5.23.0)
 """
@@ -25,8 +25,7 @@ import sys
 import numpy as np
 import torch
 import transformers
-from transformers import (LlamaConfig, LlamaForCausalLM, Qwen3Config,
-                          Qwen3ForCausalLM)
+from transformers.models.llama import modeling_llama
 
 OUT = os.path.join(os.path.dirname(__file__), "../../tests/golden/model")
 ROWS = [0, 5, 16, 31, 39, 47]
@@ -41,7 +40,8 @@ def model(arch, hidden, layers, heads, kv_heads, ffn, head_dim=None, **more):
     dtype = more.pop("dtype", "float32")
     config = {
         "architectures": [arch + "ForCausalLM"],
-        "model_type": arch.lower(), "vocab_size": VOCAB,
+        "model_type": arch.lower().replace("3moe", "3_moe"),
+        "vocab_size": VOCAB,
         "hidden_size": hidden, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": kv_heads,
         "intermediate_size": ffn, "hidden_act": "silu",
@@ -78,6 +78,41 @@ MODELS = {
                                          "rope_theta": 1000000.0}),
     "qwen3-256": model("Qwen3", 256, 1, 4, 1, 256, head_dim=128,
                        attention_bias=True, rope_parameters=YARN),
+    # biases of q, k, v alone; 7 heads for each kv head, as Qwen2.5-0.5B
+    "qwen2-odd": model("Qwen2", 112, 2, 14, 2, 96, dtype="bfloat16",
+                       tie_word_embeddings=True, rope_theta=1000000.0),
+    # layer 1 and 2 slide, from max_window_layers on
+    "qwen2-window": model("Qwen2", 64, 3, 4, 4, 96, use_sliding_window=True,
+                          sliding_window=7, max_window_layers=1,
+                          rope_theta=10000.0),
+    # every other layer slides, by layer_types
+    "qwen3-window": model("Qwen3", 64, 4, 8, 2, 96, head_dim=16,
+                          use_sliding_window=True, sliding_window=5,
+                          layer_types=["full_attention",
+                                       "sliding_attention"] * 2,
+                          rope_theta=10000.0),
+    "qwen3moe": model("Qwen3Moe", 64, 3, 8, 2, 96, head_dim=16,
+                      num_experts=8, num_experts_per_tok=3,
+                      moe_intermediate_size=32, norm_topk_prob=True,
+                      rope_theta=10000.0),
+    # layer 0 is no multiple of the step, layer 3 is excepted; weights as they
+    # come; all layers slide
+    "qwen3moe-mixed": model("Qwen3Moe", 96, 4, 9, 3, 64, head_dim=32,
+                            dtype="bfloat16", num_experts=6,
+                            num_experts_per_tok=2, moe_intermediate_size=64,
+                            norm_topk_prob=False, decoder_sparse_step=2,
+                            mlp_only_layers=[3], tie_word_embeddings=True,
+                            use_sliding_window=True, sliding_window=11,
+                            rope_theta=10000.0),
+    "mistral": model("Mistral", 64, 2, 8, 2, 96, sliding_window=9,
+                     rope_theta=10000.0),
+    # 24 of 64 elements of a head turn (transformers heeds the factor in scaled
+    # ropes alone); the feed-forward has biases
+    "llama-partial": model("Llama", 128, 2, 2, 1, 96, mlp_bias=True,
+                           head_dim=64, rope_parameters={
+                               "rope_type": "linear", "factor": 2.0,
+                               "rope_theta": 10000.0,
+                               "partial_rotary_factor": 0.375}),
 }
 MASK = (1 << 64) - 1
 
@@ -113,20 +148,66 @@ def weight(name, shape, seed, dtype):
     return torch.from_numpy(value.reshape(shape)).to(dtype)
 
 
+def expert_weights(name, param, seed, dtype):
+    """Files have a matrix for each expert and projection; transformers stacks
+    them when it loads: gate above up, [experts, 2 f, n], and down."""
+    base, kind = name.rsplit(".", 1)
+    parts = ["gate_proj", "up_proj"] if kind == "gate_up_proj" else ["down_proj"]
+    count, rows, cols = param.shape
+    return {f"{base}.{e}.{p}.weight": weight(
+        f"{base}.{e}.{p}.weight", (rows // len(parts), cols), seed, dtype)
+        for e in range(count) for p in parts}
+
+
+def fused(tensors):
+    out = {n: t for n, t in tensors.items() if ".mlp.experts." not in n}
+    layers = sorted({n.split(".mlp.experts.")[0] for n in tensors
+                     if ".mlp.experts." in n})
+    for layer in layers:
+        def of(part):
+            found, e = [], 0
+            while (n := f"{layer}.mlp.experts.{e}.{part}.weight") in tensors:
+                found.append(tensors[n])
+                e += 1
+            return found
+        out[layer + ".mlp.experts.gate_up_proj"] = torch.stack(
+            [torch.cat(p) for p in zip(of("gate_proj"), of("up_proj"))])
+        out[layer + ".mlp.experts.down_proj"] = torch.stack(of("down_proj"))
+    return out
+
+
+def partial_rotary(q, k, cos, sin, unsqueeze_dim=1):
+    """The rotation of transformers' Phi and StableLM: of the first elements
+    of a head. Its Llama takes the factor but fails to apply it."""
+    n = cos.shape[-1]
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    half = modeling_llama.rotate_half
+    return tuple(torch.cat((x[..., :n] * cos + half(x[..., :n]) * sin,
+                            x[..., n:]), dim=-1) for x in (q, k))
+
+
 def build(config, seed):
     dtype = getattr(torch, config["torch_dtype"])
-    llama = config["model_type"] == "llama"
+    kind = config["architectures"][0].replace("ForCausalLM", "")
+    modeling_llama.apply_rotary_pos_emb = partial_rotary
     # float32 arithmetic, whatever the weights were rounded to
-    kind = (LlamaConfig if llama else Qwen3Config)
-    net = (LlamaForCausalLM if llama else Qwen3ForCausalLM)(kind(**{
+    settings = getattr(transformers, kind + "Config")(**{
         k: v for k, v in config.items()
         if k not in ("architectures", "torch_dtype")},
-        attn_implementation="eager")).float().eval()
-    tensors = {n: weight(n, tuple(p.shape), seed, dtype)
-               for n, p in net.state_dict().items()
-               if not (n == "lm_head.weight" and net.config.tie_word_embeddings)}
-    missing = net.load_state_dict({n: t.float() for n, t in tensors.items()},
-                                  strict=False).missing_keys
+        attn_implementation="eager")
+    net = getattr(transformers, kind + "ForCausalLM")(settings).float().eval()
+    tensors = {}
+    for n, p in net.state_dict().items():
+        if n == "lm_head.weight" and net.config.tie_word_embeddings:
+            continue
+        if n.endswith("mlp.experts.gate_up_proj") or n.endswith(
+                "mlp.experts.down_proj"):
+            tensors.update(expert_weights(n, p, seed, dtype))
+        else:
+            tensors[n] = weight(n, tuple(p.shape), seed, dtype)
+    missing = net.load_state_dict(
+        fused({n: t.float() for n, t in tensors.items()}),
+        strict=False).missing_keys
     assert missing in ([], ["lm_head.weight"]), missing
     net.tie_weights()
     return net, tensors
@@ -165,4 +246,6 @@ if __name__ == "__main__":
         write_folder(sys.argv[2], sys.argv[3])
     else:
         for i, (name, config) in enumerate(MODELS.items()):
+            if sys.argv[1:] and name not in sys.argv[1:]:
+                continue
             write_golden(name, config, 1 + i)
