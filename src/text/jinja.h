@@ -163,6 +163,9 @@ struct jinja_value jinja_list(struct jinja *j, size_t count,
 struct jinja_value jinja_dict(struct jinja *j);
 struct jinja_value jinja_from_json(struct jinja *j, const json_t *json);
 
+/* Fails: "WHAT: not for TYPE". */
+_Noreturn void jinja_not_for(struct jinja *j, const char *what,
+                             struct jinja_value v);
 bool jinja_truth(struct jinja *j, struct jinja_value v);
 const char *jinja_type(struct jinja_value v); /* Python's name for it */
 bool jinja_is_number(struct jinja_value v);   /* bool too */

@@ -5,9 +5,16 @@
 #include <string.h>
 
 static const char variables[] =
-    "{\"messages\":[{\"role\":\"user\",\"content\":\"h\\u00e9 \"},{\"role\":"
-    "\"assistant\",\"content\":null,\"n\":[1,2.5,true]}],\"s\":\"a,b <c>\","
-    "\"n\":3,\"d\":{\"k\":{\"x\":1}},\"add_generation_prompt\":true}";
+    "{\"messages\":[{\"role\":\"system\",\"content\":\"S\"},{\"role\":\"user\","
+    "\"content\":\"h\\u00e9 "
+    "\"},{\"role\":\"assistant\",\"content\":null,\"n\":["
+    "1,2.5,true],\"reasoning_content\":\"why\",\"tool_calls\":[{\"id\":\"c\","
+    "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":{\"k\":"
+    "[1,{}]}}}]},{\"role\":\"tool\",\"content\":[{\"type\":\"text\",\"text\":"
+    "\"t\"}]}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+    "\"parameters\":{\"properties\":{\"k\":{\"type\":\"string\"}}}}}],"
+    "\"s\":\"a,b <c>\",\"n\":3,\"d\":{\"k\":{\"x\":1}},\"bos_token\":\"<s>\","
+    "\"eos_token\":\"</s>\",\"add_generation_prompt\":true}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
