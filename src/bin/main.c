@@ -14,7 +14,7 @@ static const struct {
     {"launch_server", launch_server_main, "serve a model (see --help there)"},
     {"launch_router", router_run, "route to prefill/decode pairs"},
     {"up", up_main, "run a whole local PD cluster, supervised"},
-    {"bench", bench_main, "measure: baton bench engine|roofline"},
+    {"bench", bench_main, "measure: baton bench engine|tokenizer|roofline"},
     {"store", store_main, "run a config store alone"},
 };
 
