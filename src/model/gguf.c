@@ -588,6 +588,23 @@ int gguf_get_int_array(const struct gguf *g, const char *key, int32_t **out,
     return 0;
 }
 
+int gguf_get_f32_array(const struct gguf *g, const char *key, float **out,
+                       size_t *count, struct why *why)
+{
+    *out = NULL;
+    *count = 0;
+    const struct value *v = find(g, key);
+    if (!v) return 0;
+    if (!v->array || v->type != V_F32)
+        return mismatch(g, v, "an array of 32-bit floats", why);
+    float *list = mem_try(v->count, sizeof *list, 0);
+    if (!list) return no_room(g, v, why);
+    memcpy(list, v->bytes, v->count * sizeof *list);
+    *out = list;
+    *count = v->count;
+    return 0;
+}
+
 /* --- tensors ---------------------------------------------------------- */
 
 size_t gguf_tensor_count(const struct gguf *g)

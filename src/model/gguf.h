@@ -62,6 +62,8 @@ int gguf_get_string_array(const struct gguf *g, const char *key,
                           struct why *why);
 int gguf_get_int_array(const struct gguf *g, const char *key, int32_t **out,
                        size_t *count, struct why *why);
+int gguf_get_f32_array(const struct gguf *g, const char *key, float **out,
+                       size_t *count, struct why *why);
 
 /* All tensors in the order of the file; one by name, NULL where absent. */
 size_t gguf_tensor_count(const struct gguf *g);

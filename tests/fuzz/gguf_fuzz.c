@@ -23,6 +23,7 @@ static void look_at(const struct gguf *g)
         const char *s = NULL;
         struct gguf_string *strings;
         int32_t *ints;
+        float *floats;
         size_t n, bytes = 0;
         gguf_get_uint(g, keys[i], &u, NULL);
         gguf_get_real(g, keys[i], &d, NULL);
@@ -35,6 +36,8 @@ static void look_at(const struct gguf *g)
         mem_free(strings);
         gguf_get_int_array(g, keys[i], &ints, &n, NULL);
         mem_free(ints);
+        gguf_get_f32_array(g, keys[i], &floats, &n, NULL);
+        mem_free(floats);
         if (bytes == (size_t)-1) abort(); /* so that the sum is needed */
     }
 }

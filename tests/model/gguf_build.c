@@ -88,6 +88,15 @@ void gguf_build_ints(struct gguf_build *b, const char *key, const int32_t *list,
     buf_add(&b->keys, list, count * sizeof *list);
 }
 
+void gguf_build_floats(struct gguf_build *b, const char *key, const float *list,
+                       size_t count)
+{
+    add_key(b, key, ARRAY);
+    add_u32(&b->keys, F32);
+    add_u64(&b->keys, count);
+    buf_add(&b->keys, list, count * sizeof *list);
+}
+
 uint32_t gguf_build_type(int dtype)
 {
     switch (dtype) {

@@ -24,6 +24,8 @@ void gguf_build_strings(struct gguf_build *b, const char *key,
                         const char *const *list, size_t count);
 void gguf_build_ints(struct gguf_build *b, const char *key, const int32_t *list,
                      size_t count);
+void gguf_build_floats(struct gguf_build *b, const char *key, const float *list,
+                       size_t count);
 
 /* ggml's number of a DTYPE_. */
 uint32_t gguf_build_type(int dtype);

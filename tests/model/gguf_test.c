@@ -21,6 +21,7 @@ static void sample(struct gguf_build *b)
     gguf_build_bool(b, "x.yes", true);
     gguf_build_strings(b, "x.words", words, 3);
     gguf_build_ints(b, "x.ints", ints, 3);
+    gguf_build_floats(b, "x.floats", (const float[]){0.5f, -2.0f}, 2);
     gguf_build_tensor(b, "t.a", 0, 2, two_by_four, values, sizeof values);
     gguf_build_tensor(b, "t.b", 0, 1, (uint64_t[]){3}, values, 12);
 }
@@ -96,6 +97,7 @@ static void values_come_back(void **state)
 
     struct gguf_string *words;
     int32_t *ints;
+    float *floats;
     size_t n;
     assert_int_equal(gguf_get_string_array(g, "x.words", &words, &n, NULL), 0);
     assert_int_equal(n, 3);
@@ -107,6 +109,13 @@ static void values_come_back(void **state)
     assert_int_equal(n, 3);
     assert_int_equal(ints[1], -1);
     mem_free(ints);
+    assert_int_equal(gguf_get_f32_array(g, "x.floats", &floats, &n, NULL), 0);
+    assert_int_equal(n, 2);
+    assert_true(floats[0] == 0.5f && floats[1] == -2.0f);
+    mem_free(floats);
+    assert_int_equal(gguf_get_f32_array(g, "x.ints", &floats, &n, NULL),
+                     ERR_FORMAT);
+    assert_null(floats);
     assert_int_equal(gguf_get_int_array(g, "absent", &ints, &n, NULL), 0);
     assert_null(ints);
 
