@@ -224,7 +224,7 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
         make_score(live, spec, &failed);
     buf_init(&live->held, HELD_MAX);
     if (live->text) {
-        detok_init(&live->detok, l->tokenizer, p->skip_special_tokens);
+        detok_init_within(&live->detok, l->tokenizer, p->skip_special_tokens);
         failed |= !buf_grow(&live->held, STOP_MAX_BYTES);
         buf_reset(&live->held);
     }

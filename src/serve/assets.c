@@ -42,6 +42,7 @@ static bool is_folder(const char *path)
 struct gguf_vocab {
     struct gguf_string *tokens, *merges;
     int32_t *types;
+    float *scores;
     struct tokenizer_text *token_texts, *merge_texts;
 };
 
@@ -50,6 +51,7 @@ static void vocab_free(struct gguf_vocab *v)
     mem_free(v->tokens);
     mem_free(v->merges);
     mem_free(v->types);
+    mem_free(v->scores);
     mem_free(v->token_texts);
     mem_free(v->merge_texts);
 }
@@ -64,10 +66,19 @@ static int texts_of(const struct gguf_string *strings, size_t count,
     return 0;
 }
 
+static int check_count(const char *key, size_t count, size_t tokens,
+                       struct why *why)
+{
+    if (!count || count == tokens) return 0;
+    return err_set(why, ERR_FORMAT,
+                   "tokenizer.ggml.%s has %zu entries for %zu tokens", key,
+                   count, tokens);
+}
+
 static int read_vocab(const struct gguf *g, struct gguf_vocab *v,
                       struct tokenizer_spec *spec, struct why *why)
 {
-    size_t type_count = 0;
+    size_t type_count = 0, score_count = 0;
     int rc = gguf_get_string_array(g, "tokenizer.ggml.tokens", &v->tokens,
                                    &spec->token_count, why);
     if (!rc)
@@ -76,15 +87,17 @@ static int read_vocab(const struct gguf *g, struct gguf_vocab *v,
     if (!rc)
         rc = gguf_get_int_array(g, "tokenizer.ggml.token_type", &v->types,
                                 &type_count, why);
-    if (!rc && type_count && type_count != spec->token_count)
-        rc = err_set(why, ERR_FORMAT,
-                     "tokenizer.ggml.token_type has %zu entries for %zu tokens",
-                     type_count, spec->token_count);
+    if (!rc)
+        rc = gguf_get_f32_array(g, "tokenizer.ggml.scores", &v->scores,
+                                &score_count, why);
+    if (!rc) rc = check_count("token_type", type_count, spec->token_count, why);
+    if (!rc) rc = check_count("scores", score_count, spec->token_count, why);
     if (!rc) rc = texts_of(v->tokens, spec->token_count, &v->token_texts, why);
     if (!rc) rc = texts_of(v->merges, spec->merge_count, &v->merge_texts, why);
     spec->tokens = v->token_texts;
     spec->merges = v->merge_texts;
     spec->types = type_count ? v->types : NULL;
+    spec->scores = score_count ? v->scores : NULL;
     return rc;
 }
 
@@ -97,22 +110,49 @@ static int get_id(const struct gguf *g, const char *key, int32_t *out,
     return rc;
 }
 
+/* A switch of the tokenizer: 1, 0, or -1 where the file has none. */
+static int get_switch(const struct gguf *g, const char *key, int *out,
+                      struct why *why)
+{
+    bool on = false;
+    int rc = gguf_get_bool(g, key, &on, why);
+    *out = gguf_has(g, key) ? on : -1;
+    return rc;
+}
+
+static int read_switches(const struct gguf *g, struct tokenizer_spec *spec,
+                         struct why *why)
+{
+    int squeeze = -1;
+    int rc = get_switch(g, "tokenizer.ggml.add_bos_token", &spec->add_bos, why);
+    if (!rc)
+        rc = get_switch(g, "tokenizer.ggml.add_eos_token", &spec->add_eos, why);
+    if (!rc)
+        rc = get_switch(g, "tokenizer.ggml.add_space_prefix",
+                        &spec->add_space_prefix, why);
+    if (!rc)
+        rc = get_switch(g, "tokenizer.ggml.remove_extra_whitespaces", &squeeze,
+                        why);
+    spec->squeeze_spaces = squeeze == 1;
+    if (!rc && gguf_has(g, "tokenizer.ggml.precompiled_charsmap"))
+        rc = err_set(why, ERR_UNSUPPORTED,
+                     "tokenizer with tokenizer.ggml.precompiled_charsmap");
+    return rc;
+}
+
 static int read_spec(const struct gguf *g, struct tokenizer_spec *spec,
                      struct why *why)
 {
-    bool add_bos = false;
     int rc = gguf_get_string(g, "tokenizer.ggml.model", &spec->model, why);
     if (!rc) rc = gguf_get_string(g, "tokenizer.ggml.pre", &spec->pre, why);
     if (!rc) rc = get_id(g, "tokenizer.ggml.bos_token_id", &spec->bos, why);
     if (!rc) rc = get_id(g, "tokenizer.ggml.eos_token_id", &spec->eos, why);
     if (!rc) rc = get_id(g, "tokenizer.ggml.eot_token_id", &spec->eot, why);
     if (!rc) rc = get_id(g, "tokenizer.ggml.unknown_token_id", &spec->unk, why);
-    if (!rc)
-        rc = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &add_bos, why);
+    if (!rc) rc = read_switches(g, spec, why);
     if (!rc)
         rc = gguf_get_string(g, "tokenizer.chat_template", &spec->chat_template,
                              why);
-    spec->add_bos = gguf_has(g, "tokenizer.ggml.add_bos_token") ? add_bos : -1;
     return rc;
 }
 

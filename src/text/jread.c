@@ -1,6 +1,7 @@
 #include "text/jread.h"
 #include "text/utf8.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MAX_DEPTH = 64 };
@@ -144,6 +145,68 @@ bool jread_uint(struct jread *r, uint32_t *out)
     }
     if (*from == '0' && r->at - from > 1) return fail(r);
     *out = (uint32_t)v;
+    return true;
+}
+
+/* Source: f64_from_parts of serde_json without its feature float_roundtrip,
+ * which is how Hugging Face's tokenizers read a score: digits up to 64 bits,
+ * then one multiplication or division, so the last bit may be off. */
+static double from_parts(uint64_t digits, int64_t exponent)
+{
+    double f = (double)digits;
+    while (exponent < -308 && f != 0) {
+        f /= 1e308;
+        exponent += 308;
+    }
+    double power = exp10((double)(exponent < 0 ? -exponent : exponent));
+    return exponent < 0 ? f / power : f * power;
+}
+
+/* Digits into *value; one that no longer fits is left out, and *left_out counts
+ * those. */
+static size_t read_digits(struct jread *r, uint64_t *value, int64_t *left_out)
+{
+    const char *from = r->at;
+    bool full = false;
+    for (; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++) {
+        uint64_t digit = (uint64_t)(*r->at - '0');
+        full = full || *value > (UINT64_MAX - digit) / 10;
+        if (full)
+            ++*left_out;
+        else
+            *value = *value * 10 + digit;
+    }
+    return (size_t)(r->at - from);
+}
+
+static bool is_at(const struct jread *r, char c)
+{
+    return r->at < r->end && *r->at == c;
+}
+
+bool jread_real(struct jread *r, double *out)
+{
+    uint64_t digits = 0, power = 0;
+    int64_t big = 0, lost = 0, unused = 0;
+    bool negative = jread_peek(r) == '-', down = false;
+    if (negative) r->at++;
+    if (!read_digits(r, &digits, &big)) return fail(r);
+    if (is_at(r, '.')) {
+        r->at++;
+        size_t n = read_digits(r, &digits, &lost);
+        if (!n) return fail(r);
+        big -= (int64_t)n - lost;
+    }
+    if (is_at(r, 'e') || is_at(r, 'E')) {
+        r->at++;
+        down = is_at(r, '-');
+        if (down || is_at(r, '+')) r->at++;
+        if (!read_digits(r, &power, &unused)) return fail(r);
+        if (power > 10000) power = 10000;
+    }
+    big += down ? -(int64_t)power : (int64_t)power;
+    *out = from_parts(digits, big);
+    if (negative) *out = -*out;
     return true;
 }
 

@@ -31,11 +31,12 @@ bool jread_open(struct jread *r, char c);
 /* True: a member or element comes next; false: it ended (and was left), or an
  * error. first must be true before the first and is cleared. */
 bool jread_more(struct jread *r, char c, bool *first);
-/* A member's name with its colon; a string; a whole number >= 0. The slice is
+/* A member's name with its colon; a string; a whole number >= 0; a number. The slice is
  * good until scratch is used again. */
 bool jread_key(struct jread *r, struct buf *scratch, struct jslice *out);
 bool jread_string(struct jread *r, struct buf *scratch, struct jslice *out);
 bool jread_uint(struct jread *r, uint32_t *out);
+bool jread_real(struct jread *r, double *out);
 /* The next byte that is not blank, not consumed; 0 at the end. */
 char jread_peek(struct jread *r);
 /* Any value, its text in *out. Strings and nesting are looked at, the rest is

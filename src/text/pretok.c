@@ -1,271 +1,38 @@
-/* A scanner looks at the start of what is left of a piece and says how long the
- * next part is. Each is its expression read as a program: alternatives in
- * order, the first that matches wins, greedy inside; `gap` is what an
- * expression leaves unmatched. */
 #include "text/pretok.h"
+#include "base/buf.h"
 #include "base/mem.h"
+#include "text/pretok_scan.h"
+#include "text/regex.h"
 #include "text/unicode.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <string.h>
 
-typedef size_t scanner(const char *s, const char *end);
+enum stage_kind {
+    SCAN,   /* a scanner: pieces without gaps */
+    REGEX,  /* matches of an expression       */
+    TEXT,   /* where a text occurs            */
+    CHARS,  /* characters that a test takes   */
+    META,   /* spaces to marks                */
+    PREFIX, /* a space in front               */
+};
 
 struct stage {
-    scanner *scan;    /* or NULL: */
-    pcre2_code *code; /* the expression */
-    bool jit, keep_gaps;
+    enum stage_kind kind;
+    pretok_scanner *scan;
+    struct regex *regex;
+    char *text; /* TEXT, META */
+    size_t len;
+    bool (*test)(uint32_t cp);
+    enum pretok_behavior behavior;
+    bool invert;
+    enum pretok_prepend prepend;
+    bool split;
 };
 
 enum { STAGES = 8 };
 struct pretok {
     struct stage stages[STAGES];
     size_t count;
-};
-
-static const char *const regexes[PRETOK_PATTERNS] = {
-    [PRETOK_GPT2] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
-                    "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-    [PRETOK_QWEN2] =
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    [PRETOK_LLAMA3] =
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
-        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    [PRETOK_DEEPSEEK3] =
-        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}"
-        "\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+"
-        "|\\s+(?!\\S)|\\s+",
-    [PRETOK_NUMBERS3] = "\\p{N}{1,3}",
-    [PRETOK_CJK] = "[一-龥\u3040-ゟ゠-ヿ]+",
-};
-
-const char *pretok_regex(enum pretok_pattern pattern)
-{
-    return regexes[pattern];
-}
-
-enum {
-    L = UNICODE_LETTER,
-    N = UNICODE_NUMBER,
-    M = UNICODE_MARK,
-    PS = UNICODE_PUNCT | UNICODE_SYMBOL,
-    WS = UNICODE_SPACE
-};
-
-/* End of the run of characters that have one of the bits. */
-static const char *run_of(const char *s, const char *end, unsigned bits)
-{
-    size_t len;
-    while (s < end && (unicode_class(s, &len) & bits))
-        s += len;
-    return s;
-}
-
-static const char *run_without(const char *s, const char *end, unsigned bits)
-{
-    size_t len;
-    while (s < end && !(unicode_class(s, &len) & bits))
-        s += len;
-    return s;
-}
-
-static bool newline(char c)
-{
-    return c == '\r' || c == '\n';
-}
-
-static const char *newlines(const char *s, const char *end)
-{
-    while (s < end && newline(*s))
-        s++;
-    return s;
-}
-
-/* "\s*[\r\n]+|\s+(?!\S)|\s+", or without the first alternative. */
-static size_t spaces(const char *s, const char *end, bool lines)
-{
-    const char *after = s, *last = s, *line = NULL;
-    size_t len;
-    for (; after < end && (unicode_class(after, &len) & WS); after += len) {
-        last = after;
-        if (newline(*after)) line = after + 1;
-    }
-    if (lines && line) return (size_t)(line - s);
-    if (after == end || last == s) return (size_t)(after - s);
-    return (size_t)(last - s);
-}
-
-/* "'s|'t|'re|'ve|'m|'ll|'d": its length at s, or 0. */
-static size_t contraction(const char *s, const char *end, bool any_case)
-{
-    if (end - s < 2 || *s != '\'') return 0;
-    unsigned char a = (unsigned char)s[1];
-    unsigned char b = end - s > 2 ? (unsigned char)s[2] : 0;
-    if (any_case) {
-        if (a == 0xc5 && b == 0xbf) return 3; /* long s folds to s */
-        if (a >= 'A' && a <= 'Z') a |= 0x20;
-        if (b >= 'A' && b <= 'Z') b |= 0x20;
-    }
-    switch (a) {
-    case 's':
-    case 't':
-    case 'm':
-    case 'd': return 2;
-    case 'r':
-    case 'v': return b == 'e' ? 3 : 0;
-    case 'l': return b == 'l' ? 3 : 0;
-    default: return 0;
-    }
-}
-
-static size_t scan_gpt2(const char *s, const char *end)
-{
-    size_t len = contraction(s, end, false);
-    if (len) return len;
-    const char *body = s;
-    unsigned c = unicode_class(s, &len);
-    if (*s == ' ' && end - s > 1) {
-        unsigned next = unicode_class(s + 1, &len);
-        if (!(next & WS)) {
-            body = s + 1;
-            c = next;
-        }
-    }
-    if (c & WS) return spaces(s, end, false);
-    const char *rest = body + len;
-    if (c & L) return (size_t)(run_of(rest, end, L) - s);
-    if (c & N) return (size_t)(run_of(rest, end, N) - s);
-    return (size_t)(run_without(rest, end, WS | L | N) - s);
-}
-
-static const char *up_to_3_numbers(const char *s, const char *end)
-{
-    size_t len;
-    for (int i = 0; i < 3 && s < end && (unicode_class(s, &len) & N); i++)
-        s += len;
-    return s;
-}
-
-/* Llama 3's and Qwen's, which differ in how many numbers go together. */
-static inline size_t scan_words(const char *s, const char *end, bool one_number)
-{
-    size_t len, next_len;
-    unsigned c = unicode_class(s, &len);
-    if (c & L) return (size_t)(run_of(s + len, end, L) - s);
-    if (c & N) return one_number ? len : (size_t)(up_to_3_numbers(s, end) - s);
-    if (*s == '\'') {
-        size_t n = contraction(s, end, true);
-        if (n) return n;
-    }
-    const char *next = s + len;
-    unsigned d = next < end ? unicode_class(next, &next_len) : WS;
-    if ((d & L) && !newline(*s))
-        return (size_t)(run_of(next + next_len, end, L) - s);
-    if (!(c & WS) || (*s == ' ' && !(d & (WS | L | N))))
-        return (size_t)(newlines(run_without(next, end, WS | L | N), end) - s);
-    return spaces(s, end, true);
-}
-
-static size_t scan_llama3(const char *s, const char *end)
-{
-    return scan_words(s, end, false);
-}
-
-static size_t scan_qwen2(const char *s, const char *end)
-{
-    return scan_words(s, end, true);
-}
-
-static bool ascii_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-/* DeepSeek V3's third expression at s, or 0 where it matches nothing. */
-static size_t match_deepseek3(const char *s, const char *end)
-{
-    size_t len, next_len;
-    unsigned c = unicode_class(s, &len);
-    const char *next = s + len;
-    if (c & (L | M)) return (size_t)(run_of(next, end, L | M) - s);
-    if ((c & PS) && len == 1 && next < end && ascii_letter(*next)) {
-        while (next < end && ascii_letter(*next))
-            next++;
-        return (size_t)(next - s);
-    }
-    unsigned d = next < end ? unicode_class(next, &next_len) : 0;
-    if ((d & (L | M)) && !(c & PS) && !newline(*s))
-        return (size_t)(run_of(next + next_len, end, L | M) - s);
-    if ((c & PS) || (*s == ' ' && (d & PS)))
-        return (size_t)(newlines(run_of(next, end, PS), end) - s);
-    return c & WS ? spaces(s, end, true) : 0;
-}
-
-static size_t scan_deepseek3(const char *s, const char *end)
-{
-    size_t n = match_deepseek3(s, end);
-    if (n) return n;
-    const char *gap = s;
-    do
-        gap += utf8_len((unsigned char)*gap);
-    while (gap < end && !match_deepseek3(gap, end));
-    return (size_t)(gap - s);
-}
-
-static size_t scan_numbers3(const char *s, const char *end)
-{
-    const char *to = up_to_3_numbers(s, end);
-    if (to == s) to = run_without(s, end, N);
-    return (size_t)(to - s);
-}
-
-static bool cjk(const char *s, size_t *len)
-{
-    if ((unsigned char)*s < 0xe3) {
-        *len = utf8_len((unsigned char)*s);
-        return false;
-    }
-    uint32_t cp = utf8_get(s, len);
-    return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff);
-}
-
-static size_t scan_cjk(const char *s, const char *end)
-{
-    size_t len;
-    bool inside = cjk(s, &len);
-    const char *to = s + len;
-    while (to < end && cjk(to, &len) == inside)
-        to += len;
-    return (size_t)(to - s);
-}
-
-static bool numeric(const char *s, size_t *len)
-{
-    return unicode_is_numeric(utf8_get(s, len));
-}
-
-static size_t scan_digit_runs(const char *s, const char *end)
-{
-    size_t len;
-    bool inside = numeric(s, &len);
-    const char *to = s + len;
-    while (to < end && numeric(to, &len) == inside)
-        to += len;
-    return (size_t)(to - s);
-}
-
-static size_t scan_digits(const char *s, const char *end)
-{
-    size_t len;
-    return numeric(s, &len) ? len : scan_digit_runs(s, end);
-}
-
-static scanner *const scanners[PRETOK_PATTERNS] = {
-    [PRETOK_GPT2] = scan_gpt2,         [PRETOK_QWEN2] = scan_qwen2,
-    [PRETOK_LLAMA3] = scan_llama3,     [PRETOK_DEEPSEEK3] = scan_deepseek3,
-    [PRETOK_NUMBERS3] = scan_numbers3, [PRETOK_CJK] = scan_cjk,
 };
 
 /* Making one. */
@@ -276,18 +43,24 @@ void pretok_create(struct pretok **out)
     *out = mem_must(1, sizeof **out);
 }
 
+static void stage_free(struct stage *s)
+{
+    regex_destroy(s->regex);
+    mem_free(s->text);
+}
+
 void pretok_destroy(struct pretok *p)
 {
     if (!p) return;
     for (size_t i = 0; i < p->count; i++)
-        pcre2_code_free(p->stages[i].code);
+        stage_free(&p->stages[i]);
     mem_free(p);
 }
 
 static int add(struct pretok *p, struct stage stage, struct why *why)
 {
     if (p->count == STAGES) {
-        pcre2_code_free(stage.code);
+        stage_free(&stage);
         return err_set(why, ERR_UNSUPPORTED,
                        "pre-tokenizer of more than %d stages", STAGES);
     }
@@ -295,53 +68,105 @@ static int add(struct pretok *p, struct stage stage, struct why *why)
     return 0;
 }
 
-void pretok_add(struct pretok *p, enum pretok_pattern pattern)
+static int add_scanner(struct pretok *p, pretok_scanner *scan, struct why *why)
 {
-    (void)add(p, (struct stage){.scan = scanners[pattern]}, NULL);
+    return add(p, (struct stage){.kind = SCAN, .scan = scan}, why);
 }
 
-void pretok_add_digits(struct pretok *p, bool individual)
+int pretok_add(struct pretok *p, enum pretok_pattern pattern, struct why *why)
 {
-    scanner *scan = individual ? scan_digits : scan_digit_runs;
-    (void)add(p, (struct stage){.scan = scan}, NULL);
+    return add_scanner(p, pretok_scanner_of(pattern), why);
 }
 
-static int compile(struct stage *stage, const char *regex, size_t n,
-                   struct why *why)
+int pretok_add_digits(struct pretok *p, bool individual, struct why *why)
 {
-    int code;
-    PCRE2_SIZE at;
-    stage->code = pcre2_compile((PCRE2_SPTR)regex, n, PCRE2_UTF | PCRE2_UCP,
-                                &code, &at, NULL);
-    if (!stage->code) {
-        PCRE2_UCHAR text[128];
-        pcre2_get_error_message(code, text, sizeof text);
-        return err_set(why, ERR_FORMAT, "pre-tokenizer regex at byte %zu: %s",
-                       (size_t)at, (const char *)text);
-    }
-    uint32_t empty = 0, backslash_c = 0;
-    pcre2_pattern_info(stage->code, PCRE2_INFO_MATCHEMPTY, &empty);
-    pcre2_pattern_info(stage->code, PCRE2_INFO_HASBACKSLASHC, &backslash_c);
-    if (empty || backslash_c) {
-        pcre2_code_free(stage->code);
-        stage->code = NULL;
-        return err_set(why, ERR_UNSUPPORTED, "pre-tokenizer regex %s: %.*s",
-                       empty ? "that matches nothing" : "with \\C", (int)n,
-                       regex);
-    }
-    stage->jit = pcre2_jit_compile(stage->code, PCRE2_JIT_COMPLETE) == 0;
-    return 0;
+    return add_scanner(
+        p, individual ? pretok_scan_digits : pretok_scan_digit_runs, why);
 }
 
-int pretok_add_regex(struct pretok *p, const char *regex, size_t n,
-                     bool keep_gaps, bool plain, struct why *why)
+static int add_chars(struct pretok *p, bool (*test)(uint32_t cp),
+                     enum pretok_behavior behavior, struct why *why)
 {
-    for (int i = 0; i < PRETOK_PATTERNS && keep_gaps && !plain; i++) {
-        if (strlen(regexes[i]) != n || memcmp(regexes[i], regex, n)) continue;
-        return add(p, (struct stage){.scan = scanners[i]}, why);
+    return add(
+        p, (struct stage){.kind = CHARS, .test = test, .behavior = behavior},
+        why);
+}
+
+int pretok_add_punct(struct pretok *p, enum pretok_behavior behavior,
+                     struct why *why)
+{
+    return add_chars(p, unicode_is_punct, behavior, why);
+}
+
+static bool is_space(uint32_t cp)
+{
+    return unicode_class_wide(cp) & UNICODE_SPACE;
+}
+
+int pretok_add_whitespace_split(struct pretok *p, struct why *why)
+{
+    return add_chars(p, is_space, PRETOK_REMOVED, why);
+}
+
+/* "\w+|[^\w\s]+" is: white space goes, then word characters apart from others. */
+int pretok_add_words(struct pretok *p, struct why *why)
+{
+    int rc = pretok_add_whitespace_split(p, why);
+    return rc ? rc : add_chars(p, unicode_is_word, PRETOK_CONTIGUOUS, why);
+}
+
+int pretok_add_metaspace(struct pretok *p, const char *mark, size_t len,
+                         enum pretok_prepend prepend, bool split,
+                         struct why *why)
+{
+    return add(p,
+               (struct stage){.kind = META,
+                              .text = mem_dup_n(mark, len),
+                              .len = len,
+                              .prepend = prepend,
+                              .split = split},
+               why);
+}
+
+int pretok_add_prefix_space(struct pretok *p, struct why *why)
+{
+    return add(p, (struct stage){.kind = PREFIX}, why);
+}
+
+/* The scanner of an expression. Whether matches or all pieces are kept is the
+ * same only where they leave no gaps. */
+static pretok_scanner *known(const struct pretok_split *how)
+{
+    bool pieces = how->behavior == PRETOK_ISOLATED;
+    bool matches = how->behavior == PRETOK_REMOVED && how->invert;
+    for (int i = 0; i < PRETOK_PATTERNS && !how->plain; i++) {
+        const char *regex = pretok_regex((enum pretok_pattern)i);
+        if (strlen(regex) != how->len || memcmp(regex, how->pattern, how->len))
+            continue;
+        bool gapless = i <= PRETOK_LLAMA3;
+        if (pieces || (matches && gapless))
+            return pretok_scanner_of((enum pretok_pattern)i);
     }
-    struct stage stage = {.keep_gaps = keep_gaps};
-    int rc = compile(&stage, regex, n, why);
+    return NULL;
+}
+
+int pretok_add_split(struct pretok *p, const struct pretok_split *how,
+                     struct why *why)
+{
+    struct stage stage = {.kind = how->is_regex ? REGEX : TEXT,
+                          .behavior = how->behavior,
+                          .invert = how->invert};
+    pretok_scanner *scan = how->is_regex ? known(how) : NULL;
+    if (scan) return add_scanner(p, scan, why);
+    int rc = 0;
+    if (how->is_regex) {
+        rc = regex_compile(&stage.regex, how->pattern, how->len, why);
+    } else if (how->len == 0) {
+        rc = err_set(why, ERR_UNSUPPORTED, "split at nothing");
+    } else {
+        stage.text = mem_dup_n(how->pattern, how->len);
+        stage.len = how->len;
+    }
     return rc ? rc : add(p, stage, why);
 }
 
@@ -351,63 +176,222 @@ struct split {
     const struct pretok *pretok;
     int (*sink)(void *arg, const char *piece, size_t n);
     void *arg;
+    bool front_cut;
+    struct buf texts[STAGES]; /* what stages that write have written */
 };
 
-static int split(const struct split *job, size_t at, const char *s, size_t n);
+static int split(struct split *job, size_t at, const char *s, size_t n,
+                 bool first);
 
-static int split_regex(const struct split *job, size_t at, const char *s,
-                       size_t n)
+/* Spans of one piece in order, matches and what lies between, become pieces of
+ * the next stage. A span that may yet grow is held back. */
+struct cut {
+    struct split *job;
+    const struct stage *stage;
+    size_t next; /* stage */
+    const char *start;
+    bool first; /* start is that of the whole text */
+    const char *held;
+    size_t held_len;
+    bool was_match;
+};
+
+static bool is_first(const struct cut *c, const char *s)
 {
-    const struct stage *stage = &job->pretok->stages[at];
-    pcre2_match_data *match =
-        pcre2_match_data_create_from_pattern(stage->code, NULL);
-    if (!match) return ERR_NOMEM;
-    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(match);
-    size_t from = 0;
-    int rc = 0;
-    while (from < n && !rc) {
-        /* JIT trusts that the text is valid, as does NO_UTF_CHECK; without
-         * them each call would check all that is left. */
-        int found = stage->jit
-                        ? pcre2_jit_match(stage->code, (PCRE2_SPTR)s, n, from,
-                                          0, match, NULL)
-                        : pcre2_match(stage->code, (PCRE2_SPTR)s, n, from,
-                                      PCRE2_NO_UTF_CHECK, match, NULL);
-        if (found == PCRE2_ERROR_NOMATCH) {
-            if (stage->keep_gaps) rc = split(job, at + 1, s + from, n - from);
-            break;
-        }
-        if (found < 0 || span[1] <= span[0] || span[0] < from) {
-            rc = ERR_RANGE;
-            break;
-        }
-        if (stage->keep_gaps && span[0] > from)
-            rc = split(job, at + 1, s + from, span[0] - from);
-        if (!rc) rc = split(job, at + 1, s + span[0], span[1] - span[0]);
-        from = span[1];
-    }
-    pcre2_match_data_free(match);
+    return c->first && s == c->start && !c->job->front_cut;
+}
+
+static int emit(struct cut *c, const char *s, size_t n)
+{
+    return n ? split(c->job, c->next, s, n, is_first(c, s)) : 0;
+}
+
+static int let_go(struct cut *c)
+{
+    size_t n = c->held_len;
+    c->held_len = 0;
+    return emit(c, c->held, n);
+}
+
+static int hold(struct cut *c, const char *s, size_t n)
+{
+    int rc = let_go(c);
+    c->held = s;
+    c->held_len = n;
     return rc;
 }
 
-static int split(const struct split *job, size_t at, const char *s, size_t n)
+static int span(struct cut *c, const char *s, size_t n, bool match)
 {
-    if (at == job->pretok->count) return job->sink(job->arg, s, n);
-    const struct stage *stage = &job->pretok->stages[at];
-    if (!stage->scan) return split_regex(job, at, s, n);
+    bool was = c->was_match, grows = false;
+    if (!n) return 0;
+    if (c->stage->invert) match = !match;
+    c->was_match = match;
+    switch (c->stage->behavior) {
+    case PRETOK_ISOLATED: return emit(c, s, n);
+    case PRETOK_REMOVED: return match ? 0 : emit(c, s, n);
+    case PRETOK_CONTIGUOUS: grows = match == was; break;
+    case PRETOK_MERGED_WITH_PREVIOUS: grows = match && !was; break;
+    case PRETOK_MERGED_WITH_NEXT: grows = !match && was; break;
+    }
+    if (!grows || !c->held_len) return hold(c, s, n);
+    c->held_len += n;
+    return 0;
+}
+
+static int cut_regex(struct cut *c, const char *s, size_t n)
+{
+    struct regex_walk walk;
+    size_t done = 0;
+    int rc = regex_walk_begin(&walk, c->stage->regex, s, n), found = 0;
+    if (rc) return rc;
+    while (!rc && (found = regex_walk_next(&walk)) > 0) {
+        rc = span(c, s + done, walk.from - done, false);
+        if (!rc) rc = span(c, s + walk.from, walk.to - walk.from, true);
+        done = walk.to;
+    }
+    regex_walk_end(&walk);
+    if (!rc && found < 0) rc = found;
+    return rc ? rc : span(c, s + done, n - done, false);
+}
+
+static int cut_text(struct cut *c, const char *s, size_t n)
+{
+    const char *end = s + n, *found;
+    const struct stage *st = c->stage;
+    int rc = 0;
+    while (!rc && (found = memmem(s, (size_t)(end - s), st->text, st->len))) {
+        rc = span(c, s, (size_t)(found - s), false);
+        if (!rc) rc = span(c, found, st->len, true);
+        s = found + st->len;
+    }
+    return rc ? rc : span(c, s, (size_t)(end - s), false);
+}
+
+static int cut_chars(struct cut *c, const char *s, size_t n)
+{
+    const char *end = s + n, *from = s;
+    size_t len;
+    int rc = 0;
+    for (; s < end && !rc; s += len) {
+        if (!c->stage->test(utf8_get(s, &len))) continue;
+        rc = span(c, from, (size_t)(s - from), false);
+        if (!rc) rc = span(c, s, len, true);
+        from = s + len;
+    }
+    return rc ? rc : span(c, from, (size_t)(end - from), false);
+}
+
+static int cut(struct split *job, size_t at, const char *s, size_t n,
+               bool first)
+{
+    struct cut c = {.job = job,
+                    .stage = &job->pretok->stages[at],
+                    .next = at + 1,
+                    .start = s,
+                    .first = first};
+    int rc = c.stage->kind == REGEX  ? cut_regex(&c, s, n)
+             : c.stage->kind == TEXT ? cut_text(&c, s, n)
+                                     : cut_chars(&c, s, n);
+    return rc ? rc : let_go(&c);
+}
+
+static int scan(struct split *job, size_t at, const char *s, size_t n,
+                bool first)
+{
+    pretok_scanner *scanner = job->pretok->stages[at].scan;
     const char *end = s + n;
     int rc = 0;
-    while (s < end && !rc) {
-        size_t len = stage->scan(s, end);
-        rc = split(job, at + 1, s, len);
-        s += len;
+    if (at + 1 == job->pretok->count) {
+        for (size_t len; s < end && !rc; s += len) {
+            len = scanner(s, end);
+            rc = job->sink(job->arg, s, len);
+        }
+        return rc;
+    }
+    first = first && !job->front_cut;
+    for (size_t len; s < end && !rc; s += len, first = false) {
+        len = scanner(s, end);
+        rc = split(job, at + 1, s, len, first);
     }
     return rc;
+}
+
+/* The mark, where the piece does not start with it, then the piece with marks
+ * for spaces. */
+static void write_marks(struct buf *out, const struct stage *st, const char *s,
+                        size_t n, bool first)
+{
+    bool marked =
+        s[0] == ' ' || (n >= st->len && !memcmp(s, st->text, st->len));
+    const char *end = s + n, *space;
+    if (!marked && (st->prepend == PRETOK_ALWAYS ||
+                    (st->prepend == PRETOK_FIRST && first)))
+        buf_add(out, st->text, st->len);
+    while ((space = memchr(s, ' ', (size_t)(end - s)))) {
+        buf_add(out, s, (size_t)(space - s));
+        buf_add(out, st->text, st->len);
+        s = space + 1;
+    }
+    buf_add(out, s, (size_t)(end - s));
+}
+
+static int meta(struct split *job, size_t at, const char *s, size_t n,
+                bool first)
+{
+    const struct stage *st = &job->pretok->stages[at];
+    struct buf *out = &job->texts[at];
+    buf_reset(out);
+    write_marks(out, st, s, n, first);
+    if (out->failed) return ERR_NOMEM;
+    if (!st->split) return split(job, at + 1, out->data, out->len, first);
+    const struct stage before_marks = {
+        .text = st->text, .len = st->len, .behavior = PRETOK_MERGED_WITH_NEXT};
+    struct cut c = {.job = job,
+                    .stage = &before_marks,
+                    .next = at + 1,
+                    .start = out->data,
+                    .first = first};
+    int rc = cut_text(&c, out->data, out->len);
+    return rc ? rc : let_go(&c);
+}
+
+static int prefix(struct split *job, size_t at, const char *s, size_t n,
+                  bool first)
+{
+    struct buf *out = &job->texts[at];
+    if (*s == ' ') return split(job, at + 1, s, n, first);
+    buf_reset(out);
+    buf_putc(out, ' ');
+    buf_add(out, s, n);
+    if (out->failed) return ERR_NOMEM;
+    return split(job, at + 1, out->data, out->len, first);
+}
+
+static int split(struct split *job, size_t at, const char *s, size_t n,
+                 bool first)
+{
+    if (at == job->pretok->count) return job->sink(job->arg, s, n);
+    switch (job->pretok->stages[at].kind) {
+    case SCAN: return scan(job, at, s, n, first);
+    case META: return meta(job, at, s, n, first);
+    case PREFIX: return prefix(job, at, s, n, first);
+    default: return cut(job, at, s, n, first);
+    }
 }
 
 int pretok_split(const struct pretok *p, const char *text, size_t n,
+                 enum pretok_place place,
                  int (*sink)(void *arg, const char *piece, size_t n), void *arg)
 {
-    struct split job = {p, sink, arg};
-    return n ? split(&job, 0, text, n) : 0;
+    struct split job = {.pretok = p,
+                        .sink = sink,
+                        .arg = arg,
+                        .front_cut = place == PRETOK_START_CUT};
+    for (size_t i = 0; i < p->count; i++)
+        buf_init(&job.texts[i], SIZE_MAX / 2);
+    int rc = n ? split(&job, 0, text, n, place != PRETOK_WITHIN) : 0;
+    for (size_t i = 0; i < p->count; i++)
+        buf_fini(&job.texts[i]);
+    return rc;
 }

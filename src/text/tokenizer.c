@@ -1,5 +1,4 @@
 #include "text/tokenizer_impl.h"
-#include "base/buf.h"
 #include "base/mem.h"
 #include "text/unicode.h"
 
@@ -9,67 +8,136 @@
 
 /* Making one. */
 
-int tokenizer_begin(struct tokenizer *t, size_t tokens, size_t text_bytes,
-                    size_t merges, struct why *why)
+int tokenizer_begin(struct tokenizer *t, enum lexicon_kind kind, size_t tokens,
+                    size_t text_bytes, struct why *why)
 {
     if (tokens == 0 || tokens > TOKENIZER_MAX_TOKENS)
         return err_set(why, ERR_FORMAT, "vocabulary of %zu tokens", tokens);
     added_create(&t->raw);
     added_create(&t->normalized);
+    if (!t->normal) normal_create(&t->normal);
+    if (!t->pretok) pretok_create(&t->pretok);
+    buf_init(&t->shown_text, UINT32_MAX);
     t->bos = t->eos = t->eot = -1;
     t->flags = mem_try(tokens, 1, 0);
     if (!t->flags)
         return err_set(why, ERR_NOMEM, "vocabulary of %zu tokens", tokens);
-    return bpe_create(&t->bpe, tokens, text_bytes, merges, why);
+    return lexicon_create(&t->lexicon, kind, tokens, text_bytes, why);
+}
+
+static int add_as(struct tokenizer *t, const struct added_token *token,
+                  bool normalized, struct why *why)
+{
+    struct lexicon *l = t->lexicon;
+    int rc = 0;
+    if (!lexicon_has(l, token->id))
+        rc = lexicon_add(l, (uint32_t)token->id, token->text, token->len, false,
+                         why);
+    if (rc) return rc;
+    t->flags[token->id] =
+        (unsigned char)(TOKENIZER_IS_ADDED |
+                        (token->special ? TOKENIZER_IS_SPECIAL : 0));
+    return added_add(normalized ? t->normalized : t->raw, token, why);
 }
 
 int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
                         bool normalized, struct why *why)
 {
+    struct lexicon *l = t->lexicon;
     int32_t id = token->id;
     size_t n = token->len;
-    if (id < 0 || (size_t)id >= bpe_tokens(t->bpe))
+    if (id < 0 || (size_t)id >= lexicon_count(l))
         return err_set(why, ERR_FORMAT, "added token id %d", (int)id);
-    int32_t there = bpe_find_spelled(t->bpe, token->text, n);
-    if (bpe_has(t->bpe, id) ? !bpe_is(t->bpe, id, token->text, n) : there >= 0)
+    int32_t there = lexicon_find_spelled(l, token->text, n);
+    if (lexicon_has(l, id) ? !lexicon_is(l, id, token->text, n) : there >= 0)
         return err_set(why, ERR_FORMAT,
                        "added token %d \"%.*s\" disagrees with the vocabulary",
                        (int)id, (int)n, token->text);
-    int rc = 0;
-    if (!bpe_has(t->bpe, id))
-        rc = bpe_add_token(t->bpe, (uint32_t)id, token->text, n, BPE_UNFOUND,
-                           why);
-    if (rc) return rc;
-    t->flags[id] = (unsigned char)(TOKENIZER_IS_ADDED |
-                                   (token->special ? TOKENIZER_IS_SPECIAL : 0));
-    if (!normalized) return added_add(t->raw, token, why);
-    if (!t->nfc) return added_add(t->normalized, token, why);
-    struct buf nfc;
-    buf_init(&nfc, TOKENIZER_MAX_FILE);
-    unicode_nfc(&nfc, token->text, n);
+    if (!normalized) return add_as(t, token, false, why);
+    struct normal_scratch scratch = {0};
     struct added_token same = *token;
-    same.text = nfc.data;
-    same.len = nfc.len;
-    rc = nfc.failed ? err_set(why, ERR_NOMEM, "added token of %zu bytes", n)
-                    : added_add(t->normalized, &same, why);
-    buf_fini(&nfc);
+    int rc = normal_run(t->normal, &scratch, &same.text, &same.len);
+    rc = rc ? err_set(why, rc, "added token of %zu bytes", n)
+            : add_as(t, &same, true, why);
+    normal_scratch_fini(&scratch);
     return rc;
+}
+
+/* Appends s with every occurrence of what replaced. */
+static void replace_all(struct buf *out, const char *s, size_t n,
+                        const struct tokenizer_decoder *d)
+{
+    size_t what = strlen(d->replace);
+    const char *found;
+    while ((found = memmem(s, n, d->replace, what))) {
+        size_t before = (size_t)(found - s);
+        buf_add(out, s, before);
+        buf_puts(out, d->with);
+        s = found + what;
+        n -= before + what;
+    }
+    buf_add(out, s, n);
+}
+
+static void show(struct tokenizer *t, int32_t id, const char *s, size_t n)
+{
+    const struct tokenizer_decoder *d = &t->decoder;
+    struct buf *out = &t->shown_text;
+    int byte = d->byte_fallback ? lexicon_byte_spelled(s, n) : -1;
+    t->shown[id].at = (uint32_t)out->len;
+    if (byte >= 0) {
+        t->flags[id] |= TOKENIZER_IS_BYTE;
+        buf_putc(out, (char)byte);
+    } else if (d->replace) {
+        replace_all(out, s, n, d);
+    } else {
+        buf_add(out, s, n);
+    }
+    t->shown[id].len = (uint32_t)(out->len - t->shown[id].at);
+}
+
+/* What the decoder makes of each token. Added tokens are decoded as they were
+ * normalized. */
+static int write_shown(struct tokenizer *t, struct why *why)
+{
+    size_t count = lexicon_count(t->lexicon), n;
+    if (!t->decoder.replace && !t->decoder.byte_fallback) return 0;
+    t->shown = mem_try(count, sizeof *t->shown, 0);
+    for (size_t id = 0; id < count && t->shown; id++) {
+        const char *s = lexicon_bytes(t->lexicon, (int32_t)id, &n);
+        if (n) show(t, (int32_t)id, s, n);
+    }
+    for (size_t i = 0; i < added_count(t->normalized) && t->shown; i++) {
+        const struct added_token *token = added_at(t->normalized, i);
+        show(t, token->id, token->text, token->len);
+    }
+    if (t->shown && !t->shown_text.failed) return 0;
+    return err_set(why, ERR_NOMEM, "vocabulary of %zu tokens", count);
 }
 
 int tokenizer_finish(struct tokenizer *t, struct why *why)
 {
+    if (t->bpe) bpe_finish(t->bpe);
     int rc = added_build(t->raw, why);
-    return rc ? rc : added_build(t->normalized, why);
+    if (!rc) rc = added_build(t->normalized, why);
+    return rc ? rc : write_shown(t, why);
 }
 
 void tokenizer_destroy(struct tokenizer *t)
 {
     if (!t) return;
     bpe_destroy(t->bpe);
+    unigram_destroy(t->unigram);
+    lexicon_destroy(t->lexicon);
+    normal_destroy(t->normal);
     pretok_destroy(t->pretok);
     added_destroy(t->raw);
     added_destroy(t->normalized);
     mem_free(t->flags);
+    mem_free(t->decoder.replace);
+    mem_free(t->decoder.with);
+    mem_free(t->shown);
+    buf_fini(&t->shown_text);
     mem_free(t->bos_text);
     mem_free(t->eos_text);
     mem_free(t->chat_template);
@@ -142,175 +210,6 @@ int tokenizer_open(struct tokenizer **out, const char *json_path,
     return rc;
 }
 
-/* From a GGUF file's arrays. The name of the split stands for all that the
- * file does not say: the splitter, NFC, whether whole words skip the merges,
- * and whether the family starts with bos. Sources: each family's
- * tokenizer.json, and llama.cpp's names for them. */
-
-static void split_gpt2(struct pretok *p)
-{
-    pretok_add(p, PRETOK_GPT2);
-}
-
-static void split_digits_gpt2(struct pretok *p)
-{
-    pretok_add_digits(p, true);
-    pretok_add(p, PRETOK_GPT2);
-}
-
-static void split_llama3(struct pretok *p)
-{
-    pretok_add(p, PRETOK_LLAMA3);
-}
-
-static void split_qwen2(struct pretok *p)
-{
-    pretok_add(p, PRETOK_QWEN2);
-}
-
-static void split_deepseek3(struct pretok *p)
-{
-    pretok_add(p, PRETOK_NUMBERS3);
-    pretok_add(p, PRETOK_CJK);
-    pretok_add(p, PRETOK_DEEPSEEK3);
-}
-
-static const struct family {
-    const char *name;
-    void (*split)(struct pretok *p);
-    bool nfc, ignore_merges, adds_bos;
-} families[] = {
-    {"default", split_gpt2, false, false, false},
-    {"gpt-2", split_gpt2, false, false, false},
-    {"smollm", split_digits_gpt2, false, false, false},
-    {"starcoder", split_digits_gpt2, false, false, false},
-    {"llama-bpe", split_llama3, false, true, true},
-    {"llama3", split_llama3, false, true, true},
-    {"llama-v3", split_llama3, false, true, true},
-    {"qwen2", split_qwen2, true, false, false},
-    {"deepseek-v3", split_deepseek3, false, false, true},
-};
-
-static const struct family *find_family(const char *name)
-{
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
-        if (!strcmp(families[i].name, name)) return &families[i];
-    return NULL;
-}
-
-static int add_spec_tokens(struct tokenizer *t,
-                           const struct tokenizer_spec *spec, struct why *why)
-{
-    int rc = 0;
-    for (size_t i = 0; i < spec->token_count && !rc; i++) {
-        const struct tokenizer_text *text = &spec->tokens[i];
-        int32_t type = spec->types ? spec->types[i] : TOKEN_NORMAL;
-        struct added_token added = {.text = text->data,
-                                    .len = text->len,
-                                    .id = (int32_t)i,
-                                    .special = type == TOKEN_CONTROL};
-        switch (type) {
-        case TOKEN_NORMAL:
-        case TOKEN_UNKNOWN:
-            rc = bpe_add_token(t->bpe, (uint32_t)i, text->data, text->len,
-                               BPE_MAPPED, why);
-            break;
-        case TOKEN_CONTROL:
-        case TOKEN_USER_DEFINED:
-            rc = tokenizer_add_added(t, &added, false, why);
-            break;
-        case TOKEN_UNUSED: break;
-        default:
-            rc = err_set(why, ERR_UNSUPPORTED, "token %zu: type %d", i,
-                         (int)type);
-        }
-    }
-    return rc;
-}
-
-static int add_spec_merges(struct tokenizer *t,
-                           const struct tokenizer_spec *spec, struct why *why)
-{
-    int rc = 0;
-    for (size_t i = 0; i < spec->merge_count && !rc; i++) {
-        const struct tokenizer_text *m = &spec->merges[i];
-        const char *gap = m->len ? memchr(m->data, ' ', m->len) : NULL;
-        if (!gap)
-            return err_set(why, ERR_FORMAT, "merge %zu: no space in it", i);
-        size_t left = (size_t)(gap - m->data);
-        rc = bpe_add_merge(t->bpe, m->data, left, gap + 1, m->len - left - 1,
-                           why);
-    }
-    return rc;
-}
-
-static char *token_text(const struct tokenizer *t, int32_t id)
-{
-    size_t len;
-    const char *bytes = tokenizer_token_bytes(t, id, &len);
-    return bytes ? mem_dup_n(bytes, len) : NULL;
-}
-
-static int set_spec_ids(struct tokenizer *t, const struct tokenizer_spec *spec,
-                        bool adds_bos, struct why *why)
-{
-    int32_t ids[] = {spec->bos, spec->eos, spec->eot, spec->unk};
-    static const char *const names[] = {"bos", "eos", "eot", "unknown"};
-    for (int i = 0; i < 4; i++)
-        if (ids[i] < -1 || (ids[i] >= 0 && !bpe_has(t->bpe, ids[i])))
-            return err_set(why, ERR_FORMAT, "%s token %d is not there",
-                           names[i], (int)ids[i]);
-    t->bos = spec->bos;
-    t->eos = spec->eos;
-    t->eot = spec->eot;
-    bpe_set_unknown(t->bpe, spec->unk);
-    t->bos_text = token_text(t, t->bos);
-    t->eos_text = token_text(t, t->eos);
-    if (spec->add_bos >= 0) adds_bos = spec->add_bos;
-    if (adds_bos && t->bos >= 0) t->before.ids[t->before.count++] = t->bos;
-    if (spec->chat_template) t->chat_template = mem_dup(spec->chat_template);
-    return 0;
-}
-
-static int build_spec(struct tokenizer *t, const struct tokenizer_spec *spec,
-                      struct why *why)
-{
-    const char *pre = spec->pre ? spec->pre : "default";
-    const struct family *family = find_family(pre);
-    if (!spec->model || strcmp(spec->model, "gpt2"))
-        return err_set(why, ERR_UNSUPPORTED, "tokenizer model \"%s\"",
-                       spec->model ? spec->model : "");
-    if (!family)
-        return err_set(why, ERR_UNSUPPORTED, "pre-tokenizer \"%s\"", pre);
-    size_t bytes = 1;
-    for (size_t i = 0; i < spec->token_count; i++)
-        bytes += spec->tokens[i].len;
-    int rc =
-        tokenizer_begin(t, spec->token_count, bytes, spec->merge_count, why);
-    if (rc) return rc;
-    pretok_create(&t->pretok);
-    family->split(t->pretok);
-    t->nfc = family->nfc;
-    bpe_set_ignore_merges(t->bpe, family->ignore_merges);
-    rc = add_spec_tokens(t, spec, why);
-    if (!rc) rc = add_spec_merges(t, spec, why);
-    if (!rc) rc = set_spec_ids(t, spec, family->adds_bos, why);
-    return rc ? rc : tokenizer_finish(t, why);
-}
-
-int tokenizer_create(struct tokenizer **out, const struct tokenizer_spec *spec,
-                     struct why *why)
-{
-    struct tokenizer *t = mem_must(1, sizeof *t);
-    int rc = build_spec(t, spec, why);
-    if (rc) {
-        tokenizer_destroy(t);
-        return rc;
-    }
-    *out = t;
-    return 0;
-}
-
 /* Encoding. */
 
 void token_list_fini(struct token_list *list)
@@ -350,8 +249,11 @@ static int add_id(struct token_list *list, int32_t id)
 struct encode {
     const struct tokenizer *t;
     struct token_list *list;
-    struct buf nfc; /* of one stretch between added tokens */
-    struct bpe_scratch scratch;
+    const char *start;       /* of the whole text */
+    enum pretok_place place; /* of the stretch at hand */
+    struct normal_scratch normal;
+    struct bpe_scratch bpe;
+    struct unigram_scratch unigram;
     bool plain_special;
 };
 
@@ -360,8 +262,10 @@ static int encode_piece(void *arg, const char *piece, size_t n)
     struct encode *e = arg;
     int rc = reserve(e->list, n);
     if (rc) return rc;
-    int64_t count = bpe_merge(e->t->bpe, &e->scratch, piece, n,
-                              e->list->ids + e->list->count);
+    int32_t *ids = e->list->ids + e->list->count;
+    int64_t count =
+        e->t->bpe ? bpe_merge(e->t->bpe, &e->bpe, piece, n, ids)
+                  : unigram_encode(e->t->unigram, &e->unigram, piece, n, ids);
     if (count < 0) return (int)count;
     e->list->count += (size_t)count;
     return check_max(e->list);
@@ -371,8 +275,10 @@ static int encode_normalized(void *arg, const struct added_token *token,
                              const char *text, size_t n)
 {
     struct encode *e = arg;
+    enum pretok_place place = e->place;
+    e->place = PRETOK_WITHIN;
     if (token) return add_id(e->list, token->id);
-    return pretok_split(e->t->pretok, text, n, encode_piece, e);
+    return pretok_split(e->t->pretok, text, n, place, encode_piece, e);
 }
 
 static int encode_raw(void *arg, const struct added_token *token,
@@ -380,15 +286,12 @@ static int encode_raw(void *arg, const struct added_token *token,
 {
     struct encode *e = arg;
     if (token) return add_id(e->list, token->id);
-    size_t good = e->t->nfc ? unicode_nfc_prefix(text, n) : n;
-    if (good < n) {
-        buf_reset(&e->nfc);
-        buf_add(&e->nfc, text, good);
-        unicode_nfc(&e->nfc, text + good, n - good);
-        if (e->nfc.failed) return ERR_NOMEM;
-        text = e->nfc.data;
-        n = e->nfc.len;
-    }
+    bool starts = text == e->start;
+    int rc = normal_run(e->t->normal, &e->normal, &text, &n);
+    if (rc) return rc;
+    e->place = !starts               ? PRETOK_WITHIN
+               : e->normal.front_cut ? PRETOK_START_CUT
+                                     : PRETOK_START;
     if (!added_count(e->t->normalized))
         return encode_normalized(e, NULL, text, n);
     return added_split(e->t->normalized, text, n, e->plain_special,
@@ -411,7 +314,6 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
         .t = t, .list = list, .plain_special = flags & TOKENIZER_PLAIN_SPECIAL};
     struct buf repaired;
     int rc = 0;
-    buf_init(&e.nfc, SIZE_MAX / 2);
     buf_init(&repaired, SIZE_MAX / 2);
     if (utf8_valid(text, n) != n) {
         utf8_repair(&repaired, text, n);
@@ -419,11 +321,14 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
         text = repaired.data;
         n = repaired.len;
     }
+    e.start = text;
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->before);
     if (!rc) rc = added_split(t->raw, text, n, e.plain_special, encode_raw, &e);
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->after);
-    bpe_scratch_fini(&e.scratch);
-    buf_fini(&e.nfc);
+    list->work += e.bpe.work + e.unigram.work;
+    bpe_scratch_fini(&e.bpe);
+    unigram_scratch_fini(&e.unigram);
+    normal_scratch_fini(&e.normal);
     buf_fini(&repaired);
     return rc;
 }
@@ -432,13 +337,17 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
 
 size_t tokenizer_vocab(const struct tokenizer *t)
 {
-    return bpe_tokens(t->bpe);
+    return lexicon_count(t->lexicon);
 }
 
 const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id,
                                   size_t *len)
 {
-    return bpe_bytes(t->bpe, id, len);
+    if (!t->shown) return lexicon_bytes(t->lexicon, id, len);
+    *len = 0;
+    if (!lexicon_has(t->lexicon, id)) return NULL;
+    *len = t->shown[id].len;
+    return t->shown_text.data + t->shown[id].at;
 }
 
 int32_t tokenizer_find(const struct tokenizer *t, const char *text)
@@ -446,12 +355,13 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text)
     size_t n = strlen(text);
     const struct added_token *token = added_find(t->raw, text, n);
     if (!token) token = added_find(t->normalized, text, n);
-    return token ? token->id : bpe_find(t->bpe, text, n);
+    return token ? token->id : lexicon_find(t->lexicon, text, n);
 }
 
 static bool has_flag(const struct tokenizer *t, int32_t id, unsigned flag)
 {
-    return id >= 0 && (size_t)id < bpe_tokens(t->bpe) && (t->flags[id] & flag);
+    return id >= 0 && (size_t)id < lexicon_count(t->lexicon) &&
+           (t->flags[id] & flag);
 }
 
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id)

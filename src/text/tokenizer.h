@@ -1,8 +1,8 @@
 /* text/tokenizer.h - text to token ids and back, exact to Hugging Face's
- * `tokenizers` for byte-level BPE vocabularies.
+ * `tokenizers`: byte-level BPE, SentencePiece's BPE and unigram.
  *
- *     text -> added tokens cut out -> NFC where the model asks for it
- *          -> pieces (text/pretok.h) -> merges (text/bpe.h) -> ids
+ *     text -> added tokens cut out (text/added.h) -> text/normal.h
+ *          -> pieces (text/pretok.h) -> text/bpe.h or text/unigram.h -> ids
  *
  * A tokenizer is immutable once made: any number of threads may use it at the
  * same time without a lock. It comes from a Hugging Face folder's
@@ -35,25 +35,32 @@ enum tokenizer_kind {
     TOKEN_CONTROL = 3,      /* found in text, hidden when decoded  */
     TOKEN_USER_DEFINED = 4, /* found in text, an ordinary word     */
     TOKEN_UNUSED = 5,
-    TOKEN_BYTE = 6, /* refused: only SentencePiece has these */
+    TOKEN_BYTE = 6, /* "<0x0A>", of SentencePiece only */
 };
 struct tokenizer_text {
     const char *data;
     size_t len;
 };
 struct tokenizer_spec {
-    const char *model;                   /* tokenizer.ggml.model: "gpt2" */
+    const char *model;                   /* tokenizer.ggml.model: "gpt2" is
+                                          * byte-level, "llama" SentencePiece's
+                                          * BPE, "t5" its unigram            */
     const char *pre;                     /* tokenizer.ggml.pre; NULL: "default",
                                           * which is GPT-2's split           */
     const struct tokenizer_text *tokens; /* index is id, in the byte alphabet
                                           * of GPT-2, as the file has them   */
     size_t token_count;
     const int32_t *types; /* enum tokenizer_kind each; NULL: all normal */
-    const struct tokenizer_text *merges; /* "left right", best first */
+    const float *scores;  /* each; needed by "llama" and "t5" only      */
+    const struct tokenizer_text *merges; /* "left right", best first; "gpt2" */
     size_t merge_count;
-    int32_t bos, eos, eot, unk; /* -1: the file names none */
+    int32_t bos, eos, eot, unk; /* -1: the file names none. unk: of "llama"
+                                 * and "t5", "gpt2" has no use for it */
     int add_bos;                /* 1, 0, or -1: the file does not say, and
-                                 * the split's family decides              */
+                                 * the model or the split decides          */
+    int add_eos;                /* 1: yes                                  */
+    int add_space_prefix;       /* of "llama" and "t5": 0: no              */
+    bool squeeze_spaces;        /* likewise: remove_extra_whitespaces      */
     const char *chat_template;  /* NULL: none. Copied. */
 };
 
@@ -74,6 +81,7 @@ void tokenizer_destroy(struct tokenizer *t); /* NULL is fine */
 struct token_list {
     int32_t *ids;
     size_t count, cap, max;
+    uint64_t work; /* steps that the model took, for tests of growth */
 };
 void token_list_fini(struct token_list *list);
 
@@ -92,12 +100,12 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
 
 /* Ids are [0, vocab). A few may be nobody's; they decode to nothing. */
 size_t tokenizer_vocab(const struct tokenizer *t);
-/* The bytes an id stands for, part of a character perhaps; borrowed for the
- * tokenizer's life. Ids outside: NULL and *len 0. */
+/* The bytes an id stands for in a text, part of a character perhaps; borrowed
+ * for the tokenizer's life. Ids outside: NULL and *len 0. */
 const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id,
                                   size_t *len);
 /* The id of an added token's text ("<|im_end|>"), else of an ordinary token
- * whose bytes are text; -1 where there is none. */
+ * whose bytes (of SentencePiece: whose spelling) are text; -1: none. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *text);
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
 /* Hidden when decoding with skip_special (text/detok.h). */

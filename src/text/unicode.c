@@ -169,6 +169,37 @@ bool unicode_is_numeric(uint32_t cp)
            (cp >= 0x11de0 && cp <= 0x11de9) || (cp >= 0x16ff4 && cp <= 0x16ff6);
 }
 
+/* Punctuation since, or still, unknown to the crate that Hugging Face asks. */
+static const struct range punct_unknown[] = {
+    {0x61d, 0x61d},     {0x9fd, 0x9fd},     {0xa76, 0xa76},
+    {0xc77, 0xc77},     {0xc84, 0xc84},     {0x1b7d, 0x1b7e},
+    {0x2e43, 0x2e4f},   {0x2e52, 0x2e5d},   {0x10ead, 0x10ead},
+    {0x10f55, 0x10f59}, {0x10f86, 0x10f89}, {0x1144b, 0x1144f},
+    {0x1145a, 0x1145b}, {0x1145d, 0x1145d}, {0x11660, 0x1166c},
+    {0x116b9, 0x116b9}, {0x1183b, 0x1183b}, {0x11944, 0x11946},
+    {0x119e2, 0x119e2}, {0x11a3f, 0x11a46}, {0x11a9a, 0x11a9c},
+    {0x11a9e, 0x11aa2}, {0x11b00, 0x11b09}, {0x11c41, 0x11c45},
+    {0x11c70, 0x11c71}, {0x11ef7, 0x11ef8}, {0x11f43, 0x11f4f},
+    {0x11fff, 0x11fff}, {0x12ff1, 0x12ff2}, {0x16e97, 0x16e9a},
+    {0x16fe2, 0x16fe2}, {0x1e95e, 0x1e95f}};
+
+static bool in_ranges(const struct range *ranges, size_t count, uint32_t cp)
+{
+    for (size_t i = 0; i < count; i++)
+        if (cp >= ranges[i].from && cp <= ranges[i].to) return true;
+    return false;
+}
+
+bool unicode_is_punct(uint32_t cp)
+{
+    if (cp < 0x80) return unicode_ascii[cp] & (UNICODE_PUNCT | UNICODE_SYMBOL);
+    if (cp == 0x166d || cp == 0x111c9) return true;
+    if (!(unicode_class_wide(cp) & UNICODE_PUNCT)) return false;
+    return utf8proc_category_string((utf8proc_int32_t)cp)[0] == 'P' &&
+           !in_ranges(punct_unknown,
+                      sizeof punct_unknown / sizeof *punct_unknown, cp);
+}
+
 bool unicode_is_word(uint32_t cp)
 {
     /* Alphabetic symbols, joiners, connectors: besides L, M, Nd and Nl. */
@@ -177,134 +208,10 @@ bool unicode_is_word(uint32_t cp)
                                         {0x1f130, 0x1f149},
                                         {0x1f150, 0x1f169},
                                         {0x1f170, 0x1f189}};
-    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
-        if (cp >= more[i].from && cp <= more[i].to) return true;
+    if (in_ranges(more, sizeof more / sizeof *more, cp)) return true;
     unsigned c = unicode_class_wide(cp);
     if (c & (UNICODE_LETTER | UNICODE_MARK)) return true;
     utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)cp);
     if (c & UNICODE_NUMBER) return category != UTF8PROC_CATEGORY_NO;
     return category == UTF8PROC_CATEGORY_PC;
-}
-
-/* NFC works on windows: a window starts at the character before one that NFC
- * may touch and ends before the next that it surely leaves alone. Between
- * windows text is copied. Inside, canonical ordering is our own: utf8proc sorts
- * long runs of marks in quadratic time. */
-
-static int ccc(utf8proc_int32_t cp)
-{
-    return utf8proc_get_property(cp)->combining_class;
-}
-
-/* Stable sort of marks by combining class, 1 to 255. */
-static bool sort_marks(utf8proc_int32_t *marks, size_t n)
-{
-    if (n < 32) {
-        for (size_t i = 1; i < n; i++) {
-            utf8proc_int32_t mark = marks[i];
-            size_t j = i;
-            for (; j && ccc(marks[j - 1]) > ccc(mark); j--)
-                marks[j] = marks[j - 1];
-            marks[j] = mark;
-        }
-        return true;
-    }
-    utf8proc_int32_t *copy = mem_try(n, sizeof *copy, 0);
-    if (!copy) return false;
-    memcpy(copy, marks, n * sizeof *copy);
-    size_t start[257] = {0};
-    for (size_t i = 0; i < n; i++)
-        start[ccc(copy[i]) + 1]++;
-    for (int c = 1; c < 257; c++)
-        start[c] += start[c - 1];
-    for (size_t i = 0; i < n; i++)
-        marks[start[ccc(copy[i])]++] = copy[i];
-    mem_free(copy);
-    return true;
-}
-
-static bool order(utf8proc_int32_t *cps, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        size_t from = i;
-        while (i < n && ccc(cps[i]))
-            i++;
-        if (i - from > 1 && !sort_marks(cps + from, i - from)) return false;
-        if (i == from) i++;
-    }
-    return true;
-}
-
-/* The most code points that one character decomposes into, by NFD. */
-enum { EXPANSION = 4, WINDOW = 64 };
-
-static void nfc_window(struct buf *out, const char *s, size_t n)
-{
-    utf8proc_int32_t small[WINDOW * EXPANSION], *cps = small;
-    size_t count = 0, len;
-    if (n > WINDOW) cps = mem_try(n, EXPANSION * sizeof *cps, 0);
-    if (!cps) {
-        out->failed = 1;
-        return;
-    }
-    for (size_t i = 0; i < n; i += len) {
-        int bound = 0;
-        count += (size_t)utf8proc_decompose_char(
-            (utf8proc_int32_t)utf8_get(s + i, &len), cps + count, EXPANSION,
-            NFC_OPTIONS, &bound);
-    }
-    if (order(cps, count)) {
-        count = (size_t)utf8proc_normalize_utf32(cps, (utf8proc_ssize_t)count,
-                                                 NFC_OPTIONS);
-        for (size_t i = 0; i < count; i++)
-            utf8_add(out, (uint32_t)cps[i]);
-    } else {
-        out->failed = 1;
-    }
-    if (cps != small) mem_free(cps);
-}
-
-/* Bytes up to the first character to check; *start: where its window starts. */
-static size_t to_check(const char *s, size_t n, size_t *start)
-{
-    size_t i = 0, len;
-    unsigned was = UNICODE_NFC_UNKNOWN;
-    *start = 0;
-    while (i < n) {
-        unsigned c = unicode_class(s + i, &len);
-        if (c & UNICODE_NFC_CHECK) break;
-        *start = i;
-        was = c;
-        i += len;
-    }
-    if (was & UNICODE_NFC_UNKNOWN) *start = i;
-    return i;
-}
-
-size_t unicode_nfc_prefix(const char *s, size_t n)
-{
-    size_t i = 0, start;
-    /* Below U+0300 nothing composes: its bytes are all below 0xcc. */
-    while (i < n && (unsigned char)s[i] < 0xcc)
-        i++;
-    if (i == n) return n;
-    size_t len = to_check(s, n, &start);
-    return len == n ? n : start;
-}
-
-void unicode_nfc(struct buf *out, const char *s, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        size_t start, check = to_check(s + i, n - i, &start), len;
-        if (check == n - i) {
-            buf_add(out, s + i, n - i);
-            return;
-        }
-        size_t end = i + check;
-        while (end < n && (unicode_class(s + end, &len) & UNICODE_NFC_CHECK))
-            end += len;
-        buf_add(out, s + i, start);
-        nfc_window(out, s + i + start, end - i - start);
-        i = end;
-    }
 }

@@ -1,8 +1,8 @@
-/* text/unicode.h - what kind of character a code point is, and NFC.
+/* text/unicode.h - what kind of character a code point is, normal forms, case.
  *
  * Classes follow Unicode 16, as the regex engine inside Hugging Face's
- * tokenizers does; NFC follows the older Unicode of its normalizer, which takes
- * marks assigned since as plain characters. Both were measured, code point by
+ * tokenizers does; normal forms follow the older Unicode of its normalizer,
+ * which takes marks assigned since as plain characters. All were measured, code point by
  * code point, against tokenizers 0.23.3 (tools/golden/tok_unicode.py). */
 #ifndef BATON_TEXT_UNICODE_H
 #define BATON_TEXT_UNICODE_H
@@ -44,10 +44,17 @@ static inline unsigned unicode_class(const char *s, size_t *len)
 bool unicode_is_numeric(uint32_t cp);
 /* \w of Rust's regex, which whole-word added tokens ask. */
 bool unicode_is_word(uint32_t cp);
+/* What the Punctuation splitter takes for punctuation. */
+bool unicode_is_punct(uint32_t cp);
 
 /* Bytes at the start of valid text that are surely in NFC. */
 size_t unicode_nfc_prefix(const char *s, size_t n);
-/* Appends the NFC of valid text. */
-void unicode_nfc(struct buf *out, const char *s, size_t n);
+
+enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
+/* Appends a normal form of valid text; linear in its length. */
+void unicode_normalize(struct buf *out, enum unicode_form form, const char *s,
+                       size_t n);
+/* Appends valid text in lower case, character by character. */
+void unicode_lower(struct buf *out, const char *s, size_t n);
 
 #endif

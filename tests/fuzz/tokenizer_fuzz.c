@@ -1,6 +1,6 @@
 /* The first byte chooses: a tokenizer.json, a tokenizer_config.json beside a
- * small tokenizer.json, or text for the small tokenizer, whose ids must decode
- * to the text again. */
+ * small tokenizer.json, or text for a small tokenizer of one kind, whose ids
+ * must decode to whole characters. */
 #include "base/buf.h"
 #include "text/detok.h"
 #include "text/utf8.h"
@@ -16,6 +16,31 @@
     "\"model\":{\"type\":\"BPE\",\"unk_token\":\"a\",\"vocab\":{\"a\":0,"    \
     "\"b\":1,\"\\u0120\":2,\"ab\":3,\"\\u0120a\":4,\"aa\":5},\"merges\":["   \
     "\"a b\",[\"\\u0120\",\"a\"],\"a a\"]}}"
+
+#define TEXT(decoder, model)                                               \
+    "{\"added_tokens\":[{\"id\":9,\"content\":\"<s>\",\"special\":true}]," \
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":"    \
+    "\"NFKC\"},{\"type\":\"Prepend\",\"prepend\":\"_\"},{\"type\":"        \
+    "\"Replace\",\"pattern\":{\"Regex\":\"[ x]+\"},\"content\":\"_\"}]},"  \
+    "\"decoder\":" decoder ",\"model\":" model "}"
+/* SentencePiece's merges, with two byte tokens; and a unigram. */
+#define MERGES                                                          \
+    TEXT("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\","  \
+         "\"pattern\":{\"String\":\"_\"},\"content\":\" \"},{\"type\":" \
+         "\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\","   \
+         "\"content\":\" \",\"start\":1,\"stop\":0}]}",                 \
+         "{\"type\":\"BPE\",\"byte_fallback\":true,\"fuse_unk\":true,"  \
+         "\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"_\":1,\"a\":2,"      \
+         "\"_a\":3,\"<0xC3>\":4,\"<0xA9>\":5},\"merges\":[\"_ a\"]}")
+#define UNIGRAM                                                       \
+    TEXT("{\"type\":\"Metaspace\",\"replacement\":\"_\"}",            \
+         "{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"?\",0.0]," \
+         "[\"_\",-1.5],[\"a\",-2],[\"_a\",-2.5],[\"aa\",-3e0]]}")
+
+static const char *small(uint8_t which)
+{
+    return which == 'm' ? MERGES : which == 'u' ? UNIGRAM : SMALL;
+}
 
 static void encode(const struct tokenizer *t, const uint8_t *data, size_t size)
 {
@@ -47,7 +72,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         rc = tokenizer_parse(&t, rest, size - 1, NULL, 0, &why);
     else if (data[0] == 'c')
         rc = tokenizer_parse(&t, SMALL, sizeof SMALL - 1, rest, size - 1, &why);
-    else if (tokenizer_parse(&t, SMALL, sizeof SMALL - 1, NULL, 0, &why))
+    else if (tokenizer_parse(&t, small(data[0]), strlen(small(data[0])), NULL,
+                             0, &why))
         abort();
     if (rc && why.code != rc) abort(); /* every refusal has a reason */
     if (!rc) encode(t, data, size);

@@ -90,5 +90,66 @@ static void parts_put_together_are_the_whole(void **state)
     tokenizer_destroy(t);
 }
 
-TESTS(T(characters_come_out_whole), T(special_tokens_hide_when_asked),
-      T(parts_put_together_are_the_whole))
+/* tests/golden's tiny_spm: ids 3 to 258 are the bytes. */
+static void byte_tokens_make_characters(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes, *want;
+    } cases[] = {{"\xe4\xb8\xad", "\u4e2d"},
+                 {"\xe4\xb8", "\ufffd\ufffd"},
+                 {"\xffz\xc3\xa9", "\ufffd\ufffd\ufffd\ufffd"},
+                 {"a\xc3\xa9\xff", "a\u00e9\ufffd"}};
+    struct tokenizer *t = NULL;
+    struct why why = {0};
+    if (tokenizer_open(&t, "tests/golden/tokenizer/tiny_spm.json", NULL, &why))
+        fail_msg("%s", why.text);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct detok d;
+        struct buf out;
+        const char *bytes = cases[i].bytes;
+        buf_init(&out, 100);
+        buf_puts(&out, "");
+        detok_init(&d, t, true);
+        for (size_t k = 0; bytes[k]; k++) {
+            detok_feed(&d, 3 + (unsigned char)bytes[k], &out);
+            assert_int_equal(utf8_valid(out.data, out.len), out.len);
+        }
+        int32_t the = tokenizer_find(t, "\u2581the");
+        assert_true(the > 258);
+        detok_feed(&d, the, &out);
+        detok_flush(&d, &out);
+        assert_memory_equal(out.data, cases[i].want, strlen(cases[i].want));
+        assert_string_equal(out.data + strlen(cases[i].want), " the");
+        buf_fini(&out);
+    }
+    tokenizer_destroy(t);
+}
+
+static void only_a_whole_text_loses_its_first_space(void **state)
+{
+    (void)state;
+    struct tokenizer *t = NULL;
+    struct detok d;
+    struct buf out;
+    assert_int_equal(
+        tokenizer_open(&t, "tests/golden/tokenizer/tiny_spm.json", NULL, NULL),
+        0);
+    int32_t the = tokenizer_find(t, "\u2581the");
+    buf_init(&out, 100);
+    detok_init(&d, t, true);
+    detok_feed(&d, 1, &out); /* <s> is hidden and no start */
+    detok_feed(&d, the, &out);
+    detok_feed(&d, the, &out);
+    assert_string_equal(out.data, "the the");
+    buf_reset(&out);
+    detok_init_within(&d, t, true);
+    detok_feed(&d, the, &out);
+    assert_string_equal(out.data, " the");
+    buf_fini(&out);
+    tokenizer_destroy(t);
+}
+
+TESTS(T(characters_come_out_whole), T(byte_tokens_make_characters),
+      T(only_a_whole_text_loses_its_first_space),
+      T(special_tokens_hide_when_asked), T(parts_put_together_are_the_whole))

@@ -61,23 +61,46 @@ static struct tokenizer *open_at(const char *dir, const char *name)
     return t;
 }
 
-static void small_vocabularies_of_four_families(void **state)
+static void small_vocabularies_of_every_kind(void **state)
 {
     (void)state;
-    static const char *const names[] = {"tiny_qwen", "tiny_llama",
-                                        "tiny_deepseek", "tiny_smollm"};
+    static const char *const names[] = {
+        "tiny_qwen",      "tiny_llama",         "tiny_deepseek",
+        "tiny_smollm",    "tiny_prefix",        "tiny_other",
+        "tiny_spm",       "tiny_metaspace",     "tiny_joined",
+        "tiny_unigram",   "tiny_unigram_bytes", "tiny_parts",
+        "tiny_parts_more"};
     size_t before = mem_live();
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[200];
         struct tokenizer *t = NULL;
         struct why why = {0};
         snprintf(path, sizeof path, TOK "%s.json", names[i]);
         if (tokenizer_open(&t, path, NULL, &why)) fail_msg("%s", why.text);
         expect_ids(t, names[i]);
-        assert_int_equal(tokenizer_adds_bos(t), i == 1);
+        if (i < 4) assert_int_equal(tokenizer_adds_bos(t), i == 1);
         tokenizer_destroy(t);
     }
     assert_int_equal(mem_live(), before);
+}
+
+static void special_tokens_go_around(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int32_t first, last;
+    } cases[] = {{TOK "tiny_spm.json", 1, 2}, {TOK "tiny_parts.json", 1, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct tokenizer *t = NULL;
+        struct token_list list = {0};
+        assert_int_equal(tokenizer_open(&t, cases[i].name, NULL, NULL), 0);
+        tokenizer_encode(t, "Hello", 5, TOKENIZER_ADD_SPECIAL, &list);
+        assert_int_equal(list.ids[0], cases[i].first);
+        assert_int_equal(list.ids[list.count - 1], cases[i].last);
+        token_list_fini(&list);
+        tokenizer_destroy(t);
+    }
 }
 
 static void qwen3(void **state)
@@ -203,6 +226,6 @@ static void templates_render_as_in_jinja2(void **state)
     json_decref(variables);
 }
 
-TESTS(T(small_vocabularies_of_four_families), T(qwen3), T(llama3_1),
-      T(deepseek_v3), T(ids_decode_to_the_text),
+TESTS(T(small_vocabularies_of_every_kind), T(special_tokens_go_around),
+      T(qwen3), T(llama3_1), T(deepseek_v3), T(ids_decode_to_the_text),
       T(templates_render_as_in_jinja2))

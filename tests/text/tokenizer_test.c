@@ -161,8 +161,11 @@ static void refusals_name_what_is_wrong(void **state)
     assert_int_equal(tokenizer_create(&t, &v.spec, &why), ERR_UNSUPPORTED);
     assert_non_null(strstr(why.text, "klingon"));
     v.spec.pre = NULL;
-    v.spec.model = "llama";
+    v.spec.model = "wordpiece";
     assert_int_equal(tokenizer_create(&t, &v.spec, &why), ERR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, "wordpiece"));
+    v.spec.model = "llama"; /* without scores */
+    assert_int_equal(tokenizer_create(&t, &v.spec, &why), ERR_FORMAT);
     v.spec.model = "gpt2";
     v.spec.eos = 256;
     assert_int_equal(tokenizer_create(&t, &v.spec, &why), ERR_FORMAT);

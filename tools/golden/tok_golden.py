@@ -1,24 +1,38 @@
 #!/usr/bin/env python3
 """Writes tests/golden/tokenizer/: hard texts and what Hugging Face makes of them.
 
-    BATON_TEST_DATA=DIR tools/golden/tok_golden.py
+    BATON_TEST_DATA=DIR tools/golden/tok_golden.py [NAME ...]
 
-needs pip package tokenizers (0.23.3 made what is committed). DIR holds the folders
-qwen3, llama3_1 and deepseek_v3 with a tokenizer.json each; those whose file is not
-there are left as they are. The tiny_* tokenizers are trained here, on the
-words of this file, with the settings of the four families: they let the
-tests run where DIR is not.
+needs the pip packages tokenizers, sentencepiece and gguf (VERSIONS says which made what is committed).
+DIR holds the folders qwen3, llama3_1 and deepseek_v3 with a tokenizer.json each; those whose
+file is not there are left as they are. smollm2 is rebuilt from the GGUF that tools/fetch-model
+fetches. The tiny_* tokenizers are trained here, on the words of this file and of words.json,
+with the settings of model families and with parts that no family of ours uses together: they
+let the tests run where DIR is not. spm_bpe and spm_unigram are trained by
+sentencepiece; the former encodes by itself, to which special tokens are ordinary text. NAME limits the work to
+some.
 
     texts.json        [text, ...]
-    FAMILY.ids        one line of ids for each text, as HF encodes it with
+    NAME.ids          one line of ids for each text, as HF encodes it with
                       add_special_tokens=False
-    tiny_FAMILY.json  a tokenizer.json of about 300 tokens
+    NAME.hashes       one line for each block of the texts of tok_texts.py: its first text, how
+                      many, a hash of the ids and a hash of the ids decoded again
+    tiny_NAME.json    a tokenizer.json of some hundred tokens
+    spm_NAME.json     the arrays that a GGUF file has of such a model
+
+tools/golden/tok_diff.py shows the ids where a hash differs.
 """
+import importlib.metadata
+import io
 import json
 import os
 import pathlib
 import random
+import subprocess
+import sys
+import types
 
+import tok_texts
 import tokenizers
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models,
                         normalizers, pre_tokenizers, processors, trainers)
@@ -77,17 +91,26 @@ def random_texts(count):
             for _ in range(count)]
 
 
-def tiny(name):
-    def split(pattern):
-        return pre_tokenizers.Split(Regex(pattern), "isolated")
+BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+BOS = ["<unk>", "<s>", "</s>"]
+CORPUS = [__doc__, HAND] + [" ".join(tok_texts.WORDS[k][i:] + tok_texts.WORDS[k][:i])
+                            for k in ("prose", "code") for i in range(0, 90, 30)]
 
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+def split(pattern, behavior="isolated", invert=False):
+    return pre_tokenizers.Split(Regex(pattern), behavior, invert)
+
+
+def byte_level(name):
     stages = {
-        "qwen": [split(QWEN), byte_level],
-        "llama": [split(LLAMA), byte_level],
-        "deepseek": [split(p) for p in DEEPSEEK] + [byte_level],
+        "qwen": [split(QWEN), BYTE_LEVEL],
+        "llama": [split(LLAMA), BYTE_LEVEL],
+        "deepseek": [split(p) for p in DEEPSEEK] + [BYTE_LEVEL],
         "smollm": [pre_tokenizers.Digits(individual_digits=True),
                    pre_tokenizers.ByteLevel(add_prefix_space=False)],
+        "prefix": [pre_tokenizers.ByteLevel(add_prefix_space=True)],
+        "other": [split(r"\d{1,2}|[A-Z]", "merged_with_previous"),
+                  split(r"[.,;:]+", "contiguous"), split(QWEN, "removed", True), BYTE_LEVEL],
     }[name]
     t = Tokenizer(models.BPE(ignore_merges=name == "llama"))
     if name == "qwen":
@@ -112,29 +135,223 @@ def tiny(name):
     return t
 
 
+SPM_DECODER = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+               decoders.Strip(" ", 1, 0)]
+
+
+def with_bytes(t):
+    """The same with SentencePiece's 256 byte tokens behind the special ones."""
+    spec = json.loads(t.to_str())
+    model = spec["model"]
+    names = [f"<0x{b:02X}>" for b in range(256)]
+    if model["type"] == "BPE":
+        old = sorted(model["vocab"], key=model["vocab"].get)
+        order = old[:3] + names + [w for w in old[3:] if w not in names]
+        model["vocab"] = {w: i for i, w in enumerate(order)}
+    else:
+        model["vocab"][3:3] = [[n, 0.0] for n in names]
+    model["byte_fallback"] = True
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+def sentencepiece(name):
+    """Llama 2's file as older and newer releases write it, one without byte tokens."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    if name == "metaspace":
+        t.pre_tokenizer = pre_tokenizers.Metaspace("▁", "first", split=False)
+    else:
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"),
+                                             normalizers.Replace(" ", "▁")])
+    train = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    train.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", split=name != "joined")
+    train.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=500, special_tokens=BOS, limit_alphabet=200, show_progress=False))
+    t.model = train.model
+    t.add_special_tokens([AddedToken(s, normalized=False, special=True) for s in BOS])
+    if name != "joined":
+        t = with_bytes(t)
+    t.decoder = decoders.Sequence(SPM_DECODER)
+    t.add_tokens([AddedToken("<think>", normalized=False),
+                  AddedToken("caf\u00e9!", normalized=True)])
+    t.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    return t
+
+
+def unigram(name):
+    t = Tokenizer(models.Unigram())
+    t.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    t.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    t.train_from_iterator(CORPUS, trainers.UnigramTrainer(
+        vocab_size=600, unk_token="<unk>", special_tokens=BOS, show_progress=False))
+    if name == "unigram_bytes":
+        t = with_bytes(t)
+        t.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.Prepend("▁")])
+        t.pre_tokenizer = pre_tokenizers.Metaspace("▁", "never", split=False)
+        t.decoder = decoders.Sequence(SPM_DECODER)
+    else:
+        t.decoder = decoders.Metaspace("▁", "always")
+    return t
+
+
+def parts(name):
+    """Steps of every other kind, put together as nobody does."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=False))
+    more = name == "parts_more"
+    t.normalizer = normalizers.Sequence(
+        [normalizers.NFKD(), normalizers.Replace("--", "—")] if more else
+        [normalizers.Strip(), normalizers.Lowercase(),
+         normalizers.Replace(Regex(r"[\x00-\x08]+"), "")])
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.CharDelimiterSplit("a"),
+         pre_tokenizers.Split(".", "merged_with_next"),
+         pre_tokenizers.Punctuation("merged_with_previous"), pre_tokenizers.Whitespace(),
+         pre_tokenizers.Digits()] if more else
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("contiguous"),
+         pre_tokenizers.Digits(individual_digits=True),
+         pre_tokenizers.Metaspace("▁", "first")])
+    t.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=400, special_tokens=BOS, limit_alphabet=150, show_progress=False))
+    t.decoder = decoders.Metaspace("▁", "first")
+    t.add_tokens([AddedToken("CAF\u00c9!", normalized=True),
+                  AddedToken("word", single_word=True, normalized=True)])
+    t.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    return t
+
+
+TINY = {"qwen": byte_level, "llama": byte_level, "deepseek": byte_level, "smollm": byte_level,
+        "prefix": byte_level, "other": byte_level, "spm": sentencepiece,
+        "metaspace": sentencepiece, "joined": sentencepiece, "unigram": unigram,
+        "unigram_bytes": unigram, "parts": parts, "parts_more": parts}
+
+
+def smollm2_path():
+    return subprocess.run([ROOT / "tools/fetch-model"], check=True, stdout=subprocess.PIPE,
+                          text=True).stdout.strip()
+
+
+def smollm2():
+    """SmolLM2's tokenizer as its GGUF and its split's name have it."""
+    import gguf
+    fields = gguf.GGUFReader(smollm2_path()).fields
+    tokens, merges, kinds = (fields[f"tokenizer.ggml.{k}"].contents()
+                             for k in ("tokens", "merges", "token_type"))
+    t = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(tokens)},
+                             merges=[tuple(m.split(" ")) for m in merges]))
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True),
+         pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    t.decoder = decoders.ByteLevel()
+    t.add_special_tokens([AddedToken(w, normalized=False, special=True)
+                          for w, kind in zip(tokens, kinds) if kind == 3])
+    return t
+
+
+class SentencePiece:
+    """A model trained with the sentencepiece package, encoding by itself, with the face of a
+    Tokenizer. Its arrays are those of a GGUF file."""
+
+    def __init__(self, kind):
+        import sentencepiece
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(CORPUS * 4), model_writer=model, model_type=kind,
+            vocab_size=1000, byte_fallback=True, normalization_rule_name="identity",
+            remove_extra_whitespaces=False, character_coverage=0.98, minloglevel=2,
+            hard_vocab_limit=False, num_threads=1, split_digits=kind == "bpe")
+        self.kind, self.sp = kind, sentencepiece.SentencePieceProcessor(
+            model_proto=model.getvalue())
+
+    def arrays(self):
+        sp = self.sp
+        types = [2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else 1
+                 for i in range(len(sp))]
+        return {"model": {"bpe": "llama", "unigram": "t5"}[self.kind],
+                "bos": sp.bos_id(), "eos": sp.eos_id(), "unk": sp.unk_id(),
+                "tokens": [sp.id_to_piece(i) for i in range(len(sp))], "types": types,
+                "scores": [sp.get_score(i) for i in range(len(sp))]}
+
+    def summed_in_doubles(self):
+        """sentencepiece adds a unigram's scores in single precision, Hugging Face and llama.cpp
+        in double: with sums so near to one another they part. We go with the latter, but not
+        where Hugging Face takes "<s>" and "<0x0A>" in a text for those tokens."""
+        a = self.arrays()
+        vocab = [("\U0010fffe" * 9 + w if kind in (2, 3) else w, -200.0 if kind == 6 else score)
+                 for w, kind, score in zip(a["tokens"], a["types"], a["scores"])]
+        t = Tokenizer(models.Unigram(vocab, a["unk"], byte_fallback=True))
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"),
+                                             normalizers.Replace(" ", "▁")])
+        t.decoder = decoders.Sequence(SPM_DECODER)
+        return t
+
+    def encode(self, text, add_special_tokens=False):
+        return types.SimpleNamespace(ids=self.sp.encode(text))
+
+    def encode_batch(self, texts, add_special_tokens=False):
+        return [self.encode(t) for t in texts]
+
+    def decode_batch(self, ids, skip_special_tokens=False):
+        return [self.sp.decode(i) for i in ids]
+
+
+def write_hashes(name, tokenizer):
+    lines = []
+    for first, count in tok_texts.blocks():
+        texts = [tok_texts.text(i).decode(errors="replace") for i in range(first, first + count)]
+        ids = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        back = tokenizer.decode_batch(ids, skip_special_tokens=False)
+        id_hash = text_hash = tok_texts.START
+        for some, text in zip(ids, back):
+            id_hash = tok_texts.hash_ids(id_hash, some)
+            text_hash = tok_texts.hash_bytes(text_hash, text.encode())
+        lines.append(f"{first} {count} {id_hash:016x} {text_hash:016x}\n")
+    (OUT / f"{name}.hashes").write_text("".join(lines))
+    print(name, flush=True)
+
+
 def write_ids(name, tokenizer, texts):
     lines = [" ".join(map(str, tokenizer.encode(t, add_special_tokens=False).ids))
              for t in texts]
     (OUT / f"{name}.ids").write_text("\n".join(lines) + "\n")
 
 
+def real(family):
+    path = pathlib.Path(os.environ.get("BATON_TEST_DATA", "/nowhere"), family, "tokenizer.json")
+    return Tokenizer.from_file(str(path)) if path.exists() else None
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
+    wanted = sys.argv[1:]
     texts = hand_texts() + random_texts(150)
     texts += ["a word b", "sword word", "words", "x <m> y", "<m><m>", "cafe\u0301!", "  <m>\n"]
     (OUT / "texts.json").write_text(json.dumps(texts, indent=0) + "\n")
-    for name in ("qwen", "llama", "deepseek", "smollm"):
-        t = tiny(name)
-        (OUT / f"tiny_{name}.json").write_text(json.dumps(
-            json.loads(t.to_str()), ensure_ascii=False, indent=None,
-            separators=(",", ":")) + "\n")
-        write_ids(f"tiny_{name}", t, texts)
-    for family in FAMILIES:
-        path = pathlib.Path(os.environ.get("BATON_TEST_DATA", "/nowhere"), family,
-                            "tokenizer.json")
-        if path.exists():
-            write_ids(family, Tokenizer.from_file(str(path)), texts)
-    (OUT / "VERSIONS").write_text(f"tokenizers {tokenizers.__version__}\n")
+    made = {f"tiny_{name}": lambda name=name, make=make: make(name) for name, make in TINY.items()}
+    made |= {family: lambda family=family: real(family) for family in FAMILIES}
+    made["smollm2"] = smollm2
+    made |= {f"spm_{kind}": lambda kind=kind: SentencePiece(kind) for kind in ("bpe", "unigram")}
+    for name, make in made.items():
+        if wanted and name not in wanted:
+            continue
+        t = make()
+        if t is None:
+            continue
+        if name.startswith("tiny_"):
+            path = OUT / f"{name}.json"
+            path.write_text(json.dumps(json.loads(t.to_str()), ensure_ascii=False, indent=None,
+                                       separators=(",", ":")) + "\n")
+            t = Tokenizer.from_file(str(path))
+        if name.startswith("spm_"):
+            (OUT / f"{name}.json").write_text(json.dumps(t.arrays(), ensure_ascii=False,
+                                                         separators=(",", ":")) + "\n")
+            t = t.summed_in_doubles() if t.kind == "unigram" else t
+        write_ids(name, t, texts)
+        write_hashes(name, t)
+    (OUT / "VERSIONS").write_text("".join(
+        f"{package} {importlib.metadata.version(package)}\n"
+        for package in ("tokenizers", "sentencepiece", "gguf")))
 
 
-main()
+if __name__ == "__main__":
+    main()

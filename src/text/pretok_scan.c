@@ -1,0 +1,254 @@
+/* A scanner looks at the start of what is left of a piece and says how long the
+ * next part is. Each is its expression read as a program: alternatives in
+ * order, the first that matches wins, greedy inside; `gap` is what an
+ * expression leaves unmatched. */
+#include "text/pretok_scan.h"
+#include "text/unicode.h"
+
+static const char *const regexes[PRETOK_PATTERNS] = {
+    [PRETOK_GPT2] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
+                    "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+    [PRETOK_QWEN2] =
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    [PRETOK_LLAMA3] =
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+        "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    [PRETOK_DEEPSEEK3] =
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}"
+        "\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+"
+        "|\\s+(?!\\S)|\\s+",
+    [PRETOK_NUMBERS3] = "\\p{N}{1,3}",
+    [PRETOK_CJK] = "[一-龥\u3040-ゟ゠-ヿ]+",
+};
+
+const char *pretok_regex(enum pretok_pattern pattern)
+{
+    return regexes[pattern];
+}
+
+enum {
+    L = UNICODE_LETTER,
+    N = UNICODE_NUMBER,
+    M = UNICODE_MARK,
+    PS = UNICODE_PUNCT | UNICODE_SYMBOL,
+    WS = UNICODE_SPACE
+};
+
+/* End of the run of characters that have one of the bits. */
+static const char *run_of(const char *s, const char *end, unsigned bits)
+{
+    size_t len;
+    while (s < end && (unicode_class(s, &len) & bits))
+        s += len;
+    return s;
+}
+
+static const char *run_without(const char *s, const char *end, unsigned bits)
+{
+    size_t len;
+    while (s < end && !(unicode_class(s, &len) & bits))
+        s += len;
+    return s;
+}
+
+static bool newline(char c)
+{
+    return c == '\r' || c == '\n';
+}
+
+static const char *newlines(const char *s, const char *end)
+{
+    while (s < end && newline(*s))
+        s++;
+    return s;
+}
+
+/* "\s*[\r\n]+|\s+(?!\S)|\s+", or without the first alternative. */
+static size_t spaces(const char *s, const char *end, bool lines)
+{
+    const char *after = s, *last = s, *line = NULL;
+    size_t len;
+    for (; after < end && (unicode_class(after, &len) & WS); after += len) {
+        last = after;
+        if (newline(*after)) line = after + 1;
+    }
+    if (lines && line) return (size_t)(line - s);
+    if (after == end || last == s) return (size_t)(after - s);
+    return (size_t)(last - s);
+}
+
+/* "'s|'t|'re|'ve|'m|'ll|'d": its length at s, or 0. */
+static size_t contraction(const char *s, const char *end, bool any_case)
+{
+    if (end - s < 2 || *s != '\'') return 0;
+    unsigned char a = (unsigned char)s[1];
+    unsigned char b = end - s > 2 ? (unsigned char)s[2] : 0;
+    if (any_case) {
+        if (a == 0xc5 && b == 0xbf) return 3; /* long s folds to s */
+        if (a >= 'A' && a <= 'Z') a |= 0x20;
+        if (b >= 'A' && b <= 'Z') b |= 0x20;
+    }
+    switch (a) {
+    case 's':
+    case 't':
+    case 'm':
+    case 'd': return 2;
+    case 'r':
+    case 'v': return b == 'e' ? 3 : 0;
+    case 'l': return b == 'l' ? 3 : 0;
+    default: return 0;
+    }
+}
+
+static size_t scan_gpt2(const char *s, const char *end)
+{
+    size_t len = contraction(s, end, false);
+    if (len) return len;
+    const char *body = s;
+    unsigned c = unicode_class(s, &len);
+    if (*s == ' ' && end - s > 1) {
+        unsigned next = unicode_class(s + 1, &len);
+        if (!(next & WS)) {
+            body = s + 1;
+            c = next;
+        }
+    }
+    if (c & WS) return spaces(s, end, false);
+    const char *rest = body + len;
+    if (c & L) return (size_t)(run_of(rest, end, L) - s);
+    if (c & N) return (size_t)(run_of(rest, end, N) - s);
+    return (size_t)(run_without(rest, end, WS | L | N) - s);
+}
+
+static const char *up_to_3_numbers(const char *s, const char *end)
+{
+    size_t len;
+    for (int i = 0; i < 3 && s < end && (unicode_class(s, &len) & N); i++)
+        s += len;
+    return s;
+}
+
+/* Llama 3's and Qwen's, which differ in how many numbers go together. */
+static inline size_t scan_words(const char *s, const char *end, bool one_number)
+{
+    size_t len, next_len;
+    unsigned c = unicode_class(s, &len);
+    if (c & L) return (size_t)(run_of(s + len, end, L) - s);
+    if (c & N) return one_number ? len : (size_t)(up_to_3_numbers(s, end) - s);
+    if (*s == '\'') {
+        size_t n = contraction(s, end, true);
+        if (n) return n;
+    }
+    const char *next = s + len;
+    unsigned d = next < end ? unicode_class(next, &next_len) : WS;
+    if ((d & L) && !newline(*s))
+        return (size_t)(run_of(next + next_len, end, L) - s);
+    if (!(c & WS) || (*s == ' ' && !(d & (WS | L | N))))
+        return (size_t)(newlines(run_without(next, end, WS | L | N), end) - s);
+    return spaces(s, end, true);
+}
+
+static size_t scan_llama3(const char *s, const char *end)
+{
+    return scan_words(s, end, false);
+}
+
+static size_t scan_qwen2(const char *s, const char *end)
+{
+    return scan_words(s, end, true);
+}
+
+static bool ascii_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/* DeepSeek V3's third expression at s, or 0 where it matches nothing. */
+static size_t match_deepseek3(const char *s, const char *end)
+{
+    size_t len, next_len;
+    unsigned c = unicode_class(s, &len);
+    const char *next = s + len;
+    if (c & (L | M)) return (size_t)(run_of(next, end, L | M) - s);
+    if ((c & PS) && len == 1 && next < end && ascii_letter(*next)) {
+        while (next < end && ascii_letter(*next))
+            next++;
+        return (size_t)(next - s);
+    }
+    unsigned d = next < end ? unicode_class(next, &next_len) : 0;
+    if ((d & (L | M)) && !(c & PS) && !newline(*s))
+        return (size_t)(run_of(next + next_len, end, L | M) - s);
+    if ((c & PS) || (*s == ' ' && (d & PS)))
+        return (size_t)(newlines(run_of(next, end, PS), end) - s);
+    return c & WS ? spaces(s, end, true) : 0;
+}
+
+static size_t scan_deepseek3(const char *s, const char *end)
+{
+    size_t n = match_deepseek3(s, end);
+    if (n) return n;
+    const char *gap = s;
+    do
+        gap += utf8_len((unsigned char)*gap);
+    while (gap < end && !match_deepseek3(gap, end));
+    return (size_t)(gap - s);
+}
+
+static size_t scan_numbers3(const char *s, const char *end)
+{
+    const char *to = up_to_3_numbers(s, end);
+    if (to == s) to = run_without(s, end, N);
+    return (size_t)(to - s);
+}
+
+static bool cjk(const char *s, size_t *len)
+{
+    if ((unsigned char)*s < 0xe3) {
+        *len = utf8_len((unsigned char)*s);
+        return false;
+    }
+    uint32_t cp = utf8_get(s, len);
+    return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff);
+}
+
+static size_t scan_cjk(const char *s, const char *end)
+{
+    size_t len;
+    bool inside = cjk(s, &len);
+    const char *to = s + len;
+    while (to < end && cjk(to, &len) == inside)
+        to += len;
+    return (size_t)(to - s);
+}
+
+static bool numeric(const char *s, size_t *len)
+{
+    return unicode_is_numeric(utf8_get(s, len));
+}
+
+size_t pretok_scan_digit_runs(const char *s, const char *end)
+{
+    size_t len;
+    bool inside = numeric(s, &len);
+    const char *to = s + len;
+    while (to < end && numeric(to, &len) == inside)
+        to += len;
+    return (size_t)(to - s);
+}
+
+size_t pretok_scan_digits(const char *s, const char *end)
+{
+    size_t len;
+    return numeric(s, &len) ? len : pretok_scan_digit_runs(s, end);
+}
+
+pretok_scanner *pretok_scanner_of(enum pretok_pattern pattern)
+{
+    static pretok_scanner *const scanners[PRETOK_PATTERNS] = {
+        [PRETOK_GPT2] = scan_gpt2,         [PRETOK_QWEN2] = scan_qwen2,
+        [PRETOK_LLAMA3] = scan_llama3,     [PRETOK_DEEPSEEK3] = scan_deepseek3,
+        [PRETOK_NUMBERS3] = scan_numbers3, [PRETOK_CJK] = scan_cjk,
+    };
+    return scanners[pattern];
+}

@@ -1,0 +1,14 @@
+/* text/pretok_scan.h - hand-written scanners, the inside of text/pretok.h. */
+#ifndef BATON_TEXT_PRETOK_SCAN_H
+#define BATON_TEXT_PRETOK_SCAN_H
+
+#include "text/pretok.h"
+
+/* Bytes of the piece that starts at s; valid text, s < end, at least 1. */
+typedef size_t pretok_scanner(const char *s, const char *end);
+
+pretok_scanner *pretok_scanner_of(enum pretok_pattern pattern);
+/* Numbers by Rust's is_numeric, each alone or in runs, apart from the rest. */
+pretok_scanner pretok_scan_digits, pretok_scan_digit_runs;
+
+#endif
