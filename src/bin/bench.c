@@ -368,8 +368,11 @@ int bench_main(int argc, char **argv)
         return roofline_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "tokenizer") == 0)
         return bench_tokenizer_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "xfer") == 0)
+        return bench_xfer_main(argc - 1, argv + 1);
     fprintf(stderr, "usage: baton bench engine --model M [--json ...]\n"
                     "       baton bench tokenizer --model M [--json ...]\n"
+                    "       baton bench xfer [--json ...]\n"
                     "       baton bench roofline [THREADS]\n");
     return 2;
 }

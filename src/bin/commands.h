@@ -7,6 +7,7 @@ int launch_server_main(int argc, char **argv);
 int up_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int bench_tokenizer_main(int argc, char **argv);
+int bench_xfer_main(int argc, char **argv);
 int store_main(int argc, char **argv);
 
 #endif

@@ -377,11 +377,12 @@ void batches_route(struct xfer_peer *peer)
 
 /* ---- the front door ---- */
 
-/* Small work for a copying way is done by the caller: no thread wakes. */
+/* Small work is done by the caller: no thread wakes. */
 static struct xfer_chunk *take_inline(struct xfer_link *link, struct batch *b)
 {
     struct stream *s = TAILQ_FIRST(&link->copy_queue);
-    if (!s || s->batch != b || b->bytes > INLINE_BYTES) return NULL;
+    if (!s) return ask_take(link, b);
+    if (s->batch != b || b->bytes > INLINE_BYTES) return NULL;
     return xfer_chunk_take(link, &link->copy_queue, INLINE_BYTES);
 }
 

@@ -12,6 +12,22 @@
 
 /* ---- making and ending ---- */
 
+static void conn_free(struct conn *c)
+{
+    for (struct txn *t; (t = TAILQ_FIRST(&c->tx));) {
+        TAILQ_REMOVE(&c->tx, t, next);
+        if (t->heap) mem_free(t);
+    }
+    while (c->fd_count)
+        close(c->fds[--c->fd_count]);
+    if (c->fence_fd >= 0) close(c->fence_fd);
+    mem_free(c->pieces);
+    mem_free(c->hs);
+    mem_free(c->rx);
+    mem_free(c);
+}
+
+/* Takes fd. NULL: the engine is closing. */
 static struct conn *conn_create(struct xfer *x, int fd, bool local)
 {
     struct conn *c = mem_must(1, sizeof *c);
@@ -26,11 +42,17 @@ static struct conn *conn_create(struct xfer *x, int fd, bool local)
     TAILQ_INIT(&c->tx);
     TAILQ_INIT(&c->announces);
     pthread_mutex_lock(&x->lock);
-    TAILQ_INSERT_TAIL(&x->conns, c, next);
-    x->conn_count++;
-    xfer_chores(x); /* its deadline */
+    bool stopping = x->stopping; /* and nobody would end it any more */
+    if (!stopping) {
+        TAILQ_INSERT_TAIL(&x->conns, c, next);
+        x->conn_count++;
+        xfer_chores(x); /* its deadline */
+    }
     pthread_mutex_unlock(&x->lock);
-    return c;
+    if (!stopping) return c;
+    close(fd);
+    conn_free(c);
+    return NULL;
 }
 
 struct conn *conn_dial(struct xfer_link *link, enum wire_kind kind,
@@ -52,6 +74,10 @@ struct conn *conn_dial(struct xfer_link *link, enum wire_kind kind,
         return NULL;
     }
     struct conn *c = conn_create(x, fd, local);
+    if (!c) {
+        err_set(why, ERR_CANCELED, "engine is closing");
+        return NULL;
+    }
     c->kind = kind;
     c->lane = lane;
     c->hs->stage = CONNECTING;
@@ -75,14 +101,8 @@ void conn_peer_addr(const struct conn *c, struct addr *out)
 
 void conn_accept(struct xfer *x, int fd, bool local)
 {
-    pthread_mutex_lock(&x->lock);
-    bool stopping = x->stopping;
-    pthread_mutex_unlock(&x->lock);
-    if (stopping) {
-        close(fd);
-        return;
-    }
     struct conn *c = conn_create(x, fd, local), *old;
+    if (!c) return;
     c->inbound = true;
     c->hs->stage = HELLO_WAITED;
     c->hs->deadline_ms = clock_ms() + HANDSHAKE_MS;
@@ -127,21 +147,6 @@ void conn_fail(struct conn *c, int rc, const char *fmt, ...)
         link_fail(c->link, rc, text);
     }
     pthread_mutex_unlock(&c->x->lock);
-}
-
-static void conn_free(struct conn *c)
-{
-    for (struct txn *t; (t = TAILQ_FIRST(&c->tx));) {
-        TAILQ_REMOVE(&c->tx, t, next);
-        if (t->heap) mem_free(t);
-    }
-    while (c->fd_count)
-        close(c->fds[--c->fd_count]);
-    if (c->fence_fd >= 0) close(c->fence_fd);
-    mem_free(c->pieces);
-    mem_free(c->hs);
-    mem_free(c->rx);
-    mem_free(c);
 }
 
 bool conn_destroy(struct conn *c)
@@ -200,6 +205,11 @@ void conn_attend(struct conn *c, unsigned attention)
     io_wake(c->io);
 }
 
+bool conn_is_lane(const struct conn *c)
+{
+    return c->kind == WIRE_DATA_LANE && !c->inbound && !c->ask;
+}
+
 void conn_attended(struct conn *c, unsigned attention)
 {
     if (attention & ATTEND_KILL) conn_bury(c);
@@ -207,7 +217,7 @@ void conn_attended(struct conn *c, unsigned attention)
     if (attention & ATTEND_ADOPT) io_watch(c);
     if (attention & (ATTEND_ADOPT | ATTEND_RESUME)) conn_resume(c);
     if (attention & ATTEND_PUMP && c->open) {
-        if (c->kind == WIRE_DATA_LANE && !c->inbound) frames_pump(c);
+        if (conn_is_lane(c)) frames_pump(c);
         if (c->kind == WIRE_DIRECT) direct_attended(c);
         if (c->kind == WIRE_CONTROL && !c->inbound) notes_pump(c);
     }
@@ -453,14 +463,14 @@ static void conn_read(struct conn *c)
         budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
         rx_parse(c);
     }
-    if (!c->dead) conn_watch(c);
+    if (!c->dead && !c->want_flush) conn_watch(c); /* else after flushing */
 }
 
 void conn_resume(struct conn *c)
 {
     c->paused = false;
     rx_parse(c);
-    if (!c->dead) conn_watch(c);
+    if (!c->dead && !c->want_flush) conn_watch(c);
 }
 
 void conn_event(struct conn *c, uint32_t events)
@@ -477,13 +487,11 @@ void conn_event(struct conn *c, uint32_t events)
         return;
     }
     /* An initiator that is gone has given up what is still unread. */
-    if (c->inbound && c->open && events & over) {
+    if ((c->inbound || c->ask) && c->open && events & over) {
         ended(c);
         return;
     }
     if (events & EPOLLOUT) conn_flush(c);
     if (events & (EPOLLIN | over)) conn_read(c);
-    if (!c->dead && c->kind == WIRE_DATA_LANE && !c->inbound && c->open &&
-        !c->moving)
-        frames_pump(c);
+    if (!c->dead && c->open && !c->moving && conn_is_lane(c)) frames_pump(c);
 }

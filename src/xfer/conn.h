@@ -34,6 +34,7 @@ struct io {
     struct conn_list attention; /* under the lock */
     bool signaled;              /* under the lock */
     struct conn_list flush, graves;
+    struct spin spin;
     uint8_t bounce[BOUNCE_BYTES];
 };
 
@@ -63,6 +64,7 @@ struct conn {
     unsigned lane;
     bool inbound, local, open, dead, ended, zombie;
     bool want_flush, paused;
+    bool ask;           /* outbound DATA for callers, ask.c */
     bool moving;        /* goes to another thread at the end of this turn */
     unsigned attention; /* under the lock */
     bool in_attention;  /* under the lock */
@@ -127,6 +129,7 @@ void conn_bury(struct conn *c); /* destroyed at the end of the turn */
 bool conn_destroy(struct conn *c);
 void conn_resume(struct conn *c); /* reads again after paused */
 
+bool conn_is_lane(const struct conn *c); /* takes chunks of its link's queue */
 void conn_move(struct conn *c); /* at the end of the turn, when moving */
 void conn_flush_later(struct conn *c);
 void conn_watch(struct conn *c); /* asks epoll for what it needs now */
@@ -150,6 +153,10 @@ int frames_in(struct conn *c, const struct wire_header *h, const uint8_t *body,
               struct why *why);
 void frames_sink_end(struct conn *c);
 void frames_reply_sent(struct conn *c, struct txn *t);
+void frames_encode(struct xfer_chunk *chunk); /* its head and txn */
+/* What the target says in DONE: 0 or an error with a text. */
+int frames_result(const struct xfer_link *link, const struct wire_header *done,
+                  struct why *why);
 void frames_give_back(struct conn *c, const char *text); /* under the lock */
 /* Holds the registrations under pieces, count of them (at most IOV_BATCH);
  * frames_leave lets go. 0, ERR_RANGE or ERR_STALE (then nothing is held). */
@@ -160,6 +167,9 @@ struct held {
 int frames_enter(struct conn *c, const struct xfer_piece *pieces, size_t count,
                  unsigned access, uint64_t key, struct held *held);
 void frames_leave(struct conn *c, struct held *held);
+
+/* ask.c; under the lock: the connection of callers is open */
+void ask_open(struct conn *c);
 
 /* note.c: NOTE and its DONE, on CONTROL */
 void notes_pump(struct conn *c);

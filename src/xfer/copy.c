@@ -144,8 +144,11 @@ const struct xfer_way xfer_way_memfd = {.name = "memfd",
 void worker_run_one(struct xfer *x, struct xfer_chunk *chunk)
 {
     struct why why = {0};
-    int rc = chunk->way->copy(chunk, &why);
+    bool copies = chunk->way->copy != NULL;
+    int rc =
+        copies ? chunk->way->copy(chunk, &why) : chunk->way->ask(chunk, &why);
     pthread_mutex_lock(&x->lock);
+    if (!copies) chunk->link->ask_busy = false;
     if (rc == ERR_PEER) link_fail(chunk->link, rc, why.text);
     xfer_chunk_done(chunk, rc, why.text);
     pthread_mutex_unlock(&x->lock);

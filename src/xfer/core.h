@@ -43,6 +43,32 @@ void AnnotateIgnoreWritesEnd(const char *file, int line);
 #define FOREIGN_END()   ((void)0)
 #endif
 
+/* Whether to poll for a while before sleeping: yes, when the last waits were so
+ * short that polling would have met their end. An idle thread never polls. */
+struct spin {
+    unsigned shorts; /* short waits in a row, up to 2 */
+};
+enum { SPIN_NS = 50000 };
+static inline uint64_t spin_ns(const struct spin *s)
+{
+    return s->shorts == 2 ? SPIN_NS : 0;
+}
+static inline void spin_learn(struct spin *s, uint64_t waited_ns)
+{
+    if (waited_ns > SPIN_NS)
+        s->shorts = 0;
+    else if (s->shorts < 2)
+        s->shorts++;
+}
+static inline void cpu_relax(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
 enum {
     HANDSHAKE_MS = 1000,
     HALF_OPEN_MAX = 64,
@@ -222,6 +248,14 @@ int workers_start(struct xfer *x, struct why *why);
 void workers_stop(struct xfer *x);
 void worker_run_one(struct xfer *x, struct xfer_chunk *chunk);
 
+/* ---- callers that speak for themselves (ask.c) ---- */
+
+/* Under the lock: b, if it is small and waited for and the connection free. */
+struct xfer_chunk *ask_take(struct xfer_link *link, const struct batch *b);
+/* Without the lock, by whom ask_take gave the chunk. ERR_PEER: the link is
+ * lost. */
+int ask_run(struct xfer_chunk *chunk, struct why *why);
+
 /* ---- links and peers (peer.c) ---- */
 
 struct fence { /* one page shared with the peer, docs/wire.md */
@@ -250,6 +284,9 @@ struct xfer_link {
     struct xfer_place **places; /* sorted by base */
     size_t place_count, place_cap;
     int direct_fd, pidfd, pid; /* of the target's process, or -1 */
+    int ask_fd;                /* for callers, or -1 */
+    bool ask_busy;
+    struct spin ask_spin; /* of who has ask_busy */
     bool cma;
     struct fence *fence;
     char direct_text[160]; /* why there is no same-host way */
@@ -342,6 +379,7 @@ struct xfer {
     pthread_cond_t work_cond;  /* for workers */
     bool stopping, stopped, io_quit, workers_quit, done_signaled;
     bool note_signaled;
+    bool spins;                  /* there is a core for who makes us wait */
     bool chores;                 /* peers_housekeep has something to do */
     bool mems_changed;           /* ... among it: tell same-host peers */
     uint64_t kept_ms, accept_ms; /* io 0 only: last turn, listen again */

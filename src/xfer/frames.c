@@ -43,15 +43,17 @@ static void frames_kick(struct xfer_link *link)
 const struct xfer_way xfer_way_unix = {.name = "unix",
                                        .via = XFER_VIA_UNIX,
                                        .find = frames_find,
-                                       .kick = frames_kick};
+                                       .kick = frames_kick,
+                                       .ask = ask_run};
 const struct xfer_way xfer_way_tcp = {.name = "tcp",
                                       .via = XFER_VIA_TCP,
                                       .find = frames_find,
-                                      .kick = frames_kick};
+                                      .kick = frames_kick,
+                                      .ask = ask_run};
 
 /* ---- initiator ---- */
 
-static void chunk_encode(struct xfer_chunk *chunk)
+void frames_encode(struct xfer_chunk *chunk)
 {
     uint8_t *at = chunk->head + WIRE_HEADER;
     bool write = chunk->kind == XFER_WRITE;
@@ -95,7 +97,7 @@ void frames_pump(struct conn *c)
                                             XFER_CHUNK_BYTES);
         pthread_mutex_unlock(&c->x->lock);
         if (!chunk) return;
-        chunk_encode(chunk);
+        frames_encode(chunk);
         chunk->next = NULL;
         *c->flight_end = chunk;
         c->flight_end = &chunk->next;
@@ -129,21 +131,26 @@ static bool answers(const struct conn *c, const struct wire_header *h)
            chunk->txn.head_sent == chunk->txn.head_bytes;
 }
 
+int frames_result(const struct xfer_link *link, const struct wire_header *done,
+                  struct why *why)
+{
+    int rc = done->count < ERR_COUNT_ ? -(int)done->count : ERR_PEER;
+    if (!rc) return 0;
+    return err_set(
+        why, rc, "peer %.100s refused 0x%llx + %llu: %s", link->peer->name,
+        (unsigned long long)done->aux, (unsigned long long)done->bytes,
+        rc == ERR_RANGE ? "not in its registered memory" : err_text(rc));
+}
+
 static int done_in(struct conn *c, const struct wire_header *h, struct why *why)
 {
     if (!answers(c, h))
         return err_set(why, ERR_FORMAT, "answer to nothing we asked");
-    int rc = h->count < ERR_COUNT_ ? -(int)h->count : ERR_PEER;
-    char text[200] = "";
-    if (rc)
-        snprintf(text, sizeof text, "peer %.100s refused 0x%llx + %llu: %s",
-                 c->link->peer->name, (unsigned long long)h->aux,
-                 (unsigned long long)h->bytes,
-                 rc == ERR_RANGE ? "not in its registered memory"
-                                 : err_text(rc));
+    struct why said = {0};
+    int rc = frames_result(c->link, h, &said);
     struct xfer_chunk *chunk = flight_take(c);
     pthread_mutex_lock(&c->x->lock);
-    xfer_chunk_done(chunk, rc, text);
+    xfer_chunk_done(chunk, rc, said.text);
     pthread_mutex_unlock(&c->x->lock);
     return 0;
 }

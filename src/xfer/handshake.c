@@ -21,14 +21,6 @@ static void buffers_set(int fd)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
 }
 
-static void socket_tune(struct conn *c)
-{
-    int one = 1;
-    if (!c->local)
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->kind == WIRE_DATA_LANE) buffers_set(c->fd);
-}
-
 static void proof(struct conn *c, char role, uint8_t out[WIRE_MAC])
 {
     struct handshake *hs = c->hs;
@@ -59,21 +51,6 @@ static void hello_send(struct conn *c)
         c->hs->hello, c->hs->hello_bytes, -1, false);
 }
 
-void handshake_begin(struct conn *c)
-{
-    int e = 0;
-    socklen_t n = sizeof e;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &n);
-    if (e) {
-        conn_fail(c, ERR_PEER, "peer %s: connect: %s", c->link->peer->name,
-                  strerror(e));
-        return;
-    }
-    socket_tune(c);
-    hello_send(c);
-    conn_watch(c);
-}
-
 /* The socket's other end is on this machine; over unix, of this user. */
 static bool from_here(struct conn *c)
 {
@@ -97,6 +74,38 @@ static bool from_here(struct conn *c)
     const struct sockaddr_in6 *f = (const void *)&far, *m = (void *)&near;
     return IN6_IS_ADDR_LOOPBACK(&f->sin6_addr) ||
            !memcmp(&f->sin6_addr, &m->sin6_addr, sizeof f->sin6_addr);
+}
+
+/* A connection within this machine meets no network: a congestion control that
+ * paces (bbr) would only cost timers. reno is everywhere and for everybody. */
+static void unpaced(int fd)
+{
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
+static void socket_tune(struct conn *c)
+{
+    int one = 1;
+    if (!c->local) {
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        if (from_here(c)) unpaced(c->fd);
+    }
+    if (c->kind == WIRE_DATA_LANE) buffers_set(c->fd);
+}
+
+void handshake_begin(struct conn *c)
+{
+    int e = 0;
+    socklen_t n = sizeof e;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &e, &n);
+    if (e) {
+        conn_fail(c, ERR_PEER, "peer %s: connect: %s", c->link->peer->name,
+                  strerror(e));
+        return;
+    }
+    socket_tune(c);
+    hello_send(c);
+    conn_watch(c);
 }
 
 /* Says no, in words, and ends the connection once they are out. */
@@ -186,11 +195,14 @@ static void opened(struct conn *c, struct why *why)
     pthread_mutex_lock(&x->lock);
     c->open = true;
     if (c->inbound) x->half_open--;
-    c->moving = c->kind == WIRE_DATA_LANE && c->lane % x->io_count != 0;
+    c->moving =
+        c->kind == WIRE_DATA_LANE && !c->ask && c->lane % x->io_count != 0;
     c->paused = c->moving;
     if (c->link && !c->link->dead) {
         if (c->kind == WIRE_CONTROL)
             xfer_chores(x); /* peers_housekeep tries the same host */
+        else if (c->ask)
+            ask_open(c);
         else if (c->kind == WIRE_DATA_LANE)
             c->link->lanes[c->link->lane_count++] = c;
     }
@@ -201,7 +213,7 @@ static void opened(struct conn *c, struct why *why)
     }
     if (c->moving)
         conn_flush_later(c); /* the end of the turn sees to it */
-    else if (c->kind == WIRE_DATA_LANE && !c->inbound)
+    else if (conn_is_lane(c))
         frames_pump(c);
 }
 

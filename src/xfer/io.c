@@ -154,6 +154,20 @@ static int wait_ms(uint64_t next)
     return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
 }
 
+static int io_wait(struct io *io, struct epoll_event events[EVENTS],
+                   uint64_t next)
+{
+    uint64_t start = clock_ns(), until = start + spin_ns(&io->spin);
+    int n = 0;
+    while (start < until && !n && clock_ns() < until) {
+        n = epoll_wait(io->epoll, events, EVENTS, 0);
+        cpu_relax();
+    }
+    if (n <= 0) n = epoll_wait(io->epoll, events, EVENTS, wait_ms(next));
+    if (io->x->spins) spin_learn(&io->spin, clock_ns() - start);
+    return n;
+}
+
 static void *io_main(void *arg)
 {
     struct io *io = arg;
@@ -165,7 +179,7 @@ static void *io_main(void *arg)
     snprintf(name, sizeof name, "xfer-io%u", io->index);
     pthread_setname_np(pthread_self(), name);
     while (!quit) {
-        int n = epoll_wait(io->epoll, events, EVENTS, wait_ms(next));
+        int n = io_wait(io, events, next);
         for (int i = 0; i < n; i++)
             event(io, &events[i]);
         attend_all(io);

@@ -13,6 +13,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     BACKOFF_MIN_MS = 100,
@@ -91,7 +92,7 @@ static struct xfer_link *link_create(struct xfer_peer *peer)
     link->peer = peer;
     link->refs = 1;
     link->id = random_u64();
-    link->direct_fd = link->pidfd = link->pid = -1;
+    link->direct_fd = link->pidfd = link->pid = link->ask_fd = -1;
     TAILQ_INIT(&link->copy_queue);
     TAILQ_INIT(&link->frame_queue);
     TAILQ_INIT(&link->notes);
@@ -106,6 +107,7 @@ void link_drop(struct xfer_link *link)
 {
     if (--link->refs) return;
     link_direct_close(link);
+    if (link->ask_fd >= 0) close(link->ask_fd);
     TAILQ_REMOVE(&link->x->links, link, next);
     link->peer->links--;
     xfer_chores(link->x);
@@ -151,6 +153,7 @@ void link_fail(struct xfer_link *link, int rc, const char *text)
     }
     TAILQ_FOREACH(c, &x->conns, next)
     if (c->link == link) conn_attend(c, ATTEND_KILL);
+    if (link->ask_fd >= 0) shutdown(link->ask_fd, SHUT_RDWR);
     link->direct = NULL;
     peer->link = NULL;
     if (link->up) {
@@ -291,10 +294,13 @@ static void link_lanes_open(struct xfer_link *link)
     struct conn *c = link->control;
     if (!local) conn_peer_addr(c, &addr);
     unsigned n = 0;
-    for (; n < x->opt.lanes; n++)
-        if (!conn_dial(link, WIRE_DATA_LANE, n, &addr, &why)) break;
+    for (; n <= x->opt.lanes; n++) {
+        c = conn_dial(link, WIRE_DATA_LANE, n, &addr, &why);
+        if (!c) break;
+        c->ask = n == x->opt.lanes;
+    }
     pthread_mutex_lock(&x->lock);
-    if (n < x->opt.lanes) link_fail(link, ERR_PEER, why.text);
+    if (n <= x->opt.lanes) link_fail(link, ERR_PEER, why.text);
     link_drop(link);
 }
 

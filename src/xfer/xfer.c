@@ -134,6 +134,7 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
     random_bytes(&x->epoch, sizeof x->epoch);
     x->probe = random_u64();
     x->kept_ms = clock_ms();
+    x->spins = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     int rc = options_fill(x, opt, why);
     if (!rc) rc = listen_tcp(x, why);
     if (!rc) rc = listen_unix(x, why);

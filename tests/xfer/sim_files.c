@@ -311,8 +311,10 @@ ssize_t __wrap_write(int fd, const void *from, size_t n)
     return sizeof count;
 }
 
+enum { POLLS = 8 };
 struct poll_arg {
     struct pollfd *fds;
+    struct file *files[POLLS];
     nfds_t n;
 };
 
@@ -322,8 +324,8 @@ static bool poll_ready(void *arg)
     bool any = false;
     for (nfds_t i = 0; i < p->n; i++) {
         p->fds[i].revents = 0;
-        if (p->fds[i].fd < 0) continue;
-        uint32_t now = file_events(file_of(p->fds[i].fd));
+        if (!p->files[i]) continue;
+        uint32_t now = file_events(p->files[i]);
         p->fds[i].revents =
             (short)(now & ((unsigned)p->fds[i].events | EPOLLERR | EPOLLHUP));
         any |= p->fds[i].revents != 0;
@@ -333,9 +335,12 @@ static bool poll_ready(void *arg)
 
 int __wrap_poll(struct pollfd *fds, nfds_t n, int ms)
 {
-    struct poll_arg arg = {fds, n};
+    struct poll_arg arg = {.fds = fds, .n = n};
     int count = 0;
     if (!sim_self()) return __real_poll(fds, n, ms);
+    if (n > POLLS) sim_fail("poll of %d", (int)n);
+    for (nfds_t i = 0; i < n; i++)
+        arg.files[i] = fds[i].fd < 0 ? NULL : file_of(fds[i].fd);
     sim_point();
     if (!poll_ready(&arg) && ms)
         sim_block(poll_ready, &arg,
@@ -643,6 +648,19 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
     return (ssize_t)all;
 }
 
+int __wrap_shutdown(int fd, int how);
+int __wrap_shutdown(int fd, int how)
+{
+    (void)how;
+    struct file *f = file_of(fd);
+    sim_point();
+    stream_end(f);
+    f->unread = 0;
+    f->over = true;
+    f->over_at = sim_now();
+    return 0;
+}
+
 static void fd_out(struct msghdr *m, struct file *passed)
 {
     if (!m->msg_control) {
@@ -746,6 +764,7 @@ int __wrap_fcntl(int fd, int command, ...)
     int arg = va_arg(ap, int);
     va_end(ap);
     struct file *f = file_of(fd);
+    if (command == F_DUPFD_CLOEXEC) return fd_new(f);
     if (command == F_ADD_SEALS) f->seals |= arg;
     return command == F_GET_SEALS ? f->seals : 0;
 }
