@@ -7,6 +7,10 @@
 #ifndef BATON_BASE_ERR_H
 #define BATON_BASE_ERR_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Append only: the numbers cross the wire (docs/wire.md). */
 #define ERR_LIST(X)                                                  \
     X(ERR_INVALID, "invalid argument")                               \
@@ -64,4 +68,7 @@ const char *err_text(int code) ERR_EXPORT(err_text);
 /* The text of why, or of its bare code where nobody filled it. */
 const char *why_text(const struct why *why, int code) ERR_EXPORT(why_text);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -460,6 +460,12 @@ void xfer_log_sink(void (*sink)(int level, const char *line))
     if (sink) log_sink(on_line, NULL);
 }
 
+void xfer_log(int level, const char *subject, const char *text)
+{
+    if (level < 0 || level > 3) return;
+    log_line((enum log_level)(LOG_DEBUG - level), subject, "%s", text);
+}
+
 const char *xfer_version(void)
 {
     return BATON_VERSION;

@@ -15,6 +15,9 @@
 
 #include "xfer/xfer.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 #pragma GCC visibility push(default)
 
 struct xfer_binding;
@@ -49,11 +52,11 @@ int xfer_binding_join(struct xfer_binding *b, const char *url, const char *name,
 /* ---- memory ---------------------------------------------------------- */
 
 /* Registers n ranges, all or none. A range inside one that is registered is
- * counted and is fine; one that overlaps otherwise is ERR_EXISTS. location:
- * see xfer_register. */
+ * counted and is fine; one that overlaps otherwise is ERR_EXISTS. location,
+ * access: see xfer_register. */
 int xfer_binding_register(struct xfer_binding *b, const uint64_t *addrs,
                           const uint64_t *bytes, size_t n, const char *location,
-                          struct why *why);
+                          unsigned access, struct why *why);
 /* Takes n ranges back by their starts; waits until nobody touches them.
  * ERR_NOT_FOUND (the others are taken back all the same). */
 int xfer_binding_unregister(struct xfer_binding *b, const uint64_t *addrs,
@@ -120,8 +123,13 @@ int xfer_log_level(int level);
 /* Whole lines, without a newline; level as above. NULL: stderr again. sink
  * may be called on any thread and must not call the library. */
 void xfer_log_sink(void (*sink)(int level, const char *line));
+/* A line of ours: "subject: text". */
+void xfer_log(int level, const char *subject, const char *text);
 /* "0.1.0" */
 const char *xfer_version(void);
 
 #pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -24,7 +24,7 @@ static struct region *region_around(struct xfer_binding *b, uint64_t addr,
 
 /* Under the lock. */
 static int region_add(struct xfer_binding *b, uint64_t addr, uint64_t bytes,
-                      const char *location, struct why *why)
+                      const char *location, unsigned access, struct why *why)
 {
     struct region *r = map_get(&b->regions, addr), *outer = NULL;
     if (r && bytes && bytes <= r->bytes) {
@@ -32,8 +32,8 @@ static int region_add(struct xfer_binding *b, uint64_t addr, uint64_t bytes,
         return 0;
     }
     struct xfer_mem *mem = NULL;
-    int rc = xfer_register(b->x, (void *)(uintptr_t)addr, bytes, location, 0,
-                           &mem, why);
+    int rc = xfer_register(b->x, (void *)(uintptr_t)addr, bytes, location,
+                           access, &mem, why);
     if (rc == ERR_EXISTS && !r) outer = region_around(b, addr, bytes);
     if (rc && !outer) return rc;
     if (outer) outer->refs++;
@@ -77,14 +77,14 @@ uint64_t region_first(struct xfer_binding *b)
 
 int xfer_binding_register(struct xfer_binding *b, const uint64_t *addrs,
                           const uint64_t *bytes, size_t n, const char *location,
-                          struct why *why)
+                          unsigned access, struct why *why)
 {
     int rc = binding_enter(b, why);
     if (rc) return rc;
     size_t i = 0;
     pthread_mutex_lock(&b->lock);
     while (i < n && !rc) {
-        rc = region_add(b, addrs[i], bytes[i], location, why);
+        rc = region_add(b, addrs[i], bytes[i], location, access, why);
         if (!rc) i++;
     }
     while (rc && i > 0)

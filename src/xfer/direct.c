@@ -349,7 +349,8 @@ void direct_attended(struct conn *c)
     }
     pthread_mutex_lock(&x->lock);
     for (size_t i = 0; i < x->mem_count; i++)
-        if (x->mems[i]->id > c->announced_to && !x->mems[i]->closing)
+        if (x->mems[i]->id > c->announced_to && x->mems[i]->access &&
+            !x->mems[i]->closing)
             announce(c, x->mems[i]);
     c->announced_to = x->mem_ids;
     TAILQ_FOREACH(a, &c->announces, next)

@@ -91,7 +91,8 @@ static int mem_add(struct xfer *x, struct xfer_mem *mem, unsigned access,
                    struct why *why)
 {
     mem->x = x;
-    mem->access = access ? access : XFER_REMOTE_READ | XFER_REMOTE_WRITE;
+    mem->access = access ? access & ~(unsigned)XFER_LOCAL_ONLY
+                         : XFER_REMOTE_READ | XFER_REMOTE_WRITE;
     while (mem->key == 0)
         mem->key = random_u64();
     mem->place = (struct xfer_place){.self = mem,
@@ -111,7 +112,8 @@ static int mem_add(struct xfer *x, struct xfer_mem *mem, unsigned access,
 static int access_check(unsigned access, size_t bytes, struct why *why)
 {
     if (bytes == 0) return err_set(why, ERR_INVALID, "memory of 0 bytes");
-    if (access & ~(unsigned)(XFER_REMOTE_READ | XFER_REMOTE_WRITE))
+    if (access != XFER_LOCAL_ONLY &&
+        access & ~(unsigned)(XFER_REMOTE_READ | XFER_REMOTE_WRITE))
         return err_set(why, ERR_INVALID, "unknown access 0x%x", access);
     return 0;
 }

@@ -17,6 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
 #pragma GCC visibility push(default)
 
 struct xfer_store;
@@ -116,4 +119,7 @@ int xfer_store_watch_left(struct xfer_store_client *client, const char *prefix,
 void xfer_store_free(char *value);
 
 #pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -32,6 +32,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
 struct xfer;
 struct xfer_mem;
 struct xfer_peer;
@@ -90,7 +95,8 @@ struct xfer_epoch xfer_epoch(const struct xfer *x);
 
 /* ---- memory ---------------------------------------------------------- */
 
-enum { XFER_REMOTE_READ = 1, XFER_REMOTE_WRITE = 2 };
+/* XFER_LOCAL_ONLY: no peer may touch it; it serves our own transfers. */
+enum { XFER_REMOTE_READ = 1, XFER_REMOTE_WRITE = 2, XFER_LOCAL_ONLY = 4 };
 
 /* Maps bytes of zeroed memory that peers of this host and user can map too,
  * and registers it. Pages take room only once touched, so bytes may exceed
@@ -285,4 +291,8 @@ struct xfer_stats {
 void xfer_stats_get(struct xfer *x, struct xfer_stats *out);
 const char *xfer_way_name(size_t way); /* "self" ... "tcp" */
 
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -40,11 +40,11 @@ static void pair_start(struct pair *p)
     p->mine = calloc(2, BYTES);
     p->theirs = calloc(2, BYTES);
     addr = num(p->mine);
-    assert_int_equal(xfer_binding_register(p->a, &addr, &bytes, 1, "*", &why),
-                     0);
+    assert_int_equal(
+        xfer_binding_register(p->a, &addr, &bytes, 1, "*", 0, &why), 0);
     addr = num(p->theirs);
     assert_int_equal(
-        xfer_binding_register(p->b, &addr, &bytes, 1, "cpu:0", &why), 0);
+        xfer_binding_register(p->b, &addr, &bytes, 1, "cpu:0", 0, &why), 0);
 }
 
 static void pair_end(struct pair *p)
@@ -156,7 +156,7 @@ static void a_restarted_peer_works_at_once(void **state)
         assert_int_equal(
             xfer_binding_open(&p.b, XFER_WORLD_BATON, p.name_b, &why), 0);
         assert_int_equal(
-            xfer_binding_register(p.b, &remote, &bytes, 1, NULL, &why), 0);
+            xfer_binding_register(p.b, &remote, &bytes, 1, NULL, 0, &why), 0);
     }
     pair_end(&p);
 }
@@ -170,13 +170,13 @@ static void registrations_are_counted(void **state)
     uint64_t whole = num(p.theirs), inner = num(p.theirs + 4096);
     uint64_t local = num(p.mine), small = 4096, bytes = BYTES, n = 8192;
     /* Inside of what is registered: fine. Over its end: not. */
-    assert_int_equal(xfer_binding_register(p.b, &inner, &small, 1, NULL, &why),
-                     0);
-    assert_int_equal(xfer_binding_register(p.b, &whole, &bytes, 1, NULL, &why),
-                     0);
+    assert_int_equal(
+        xfer_binding_register(p.b, &inner, &small, 1, NULL, 0, &why), 0);
+    assert_int_equal(
+        xfer_binding_register(p.b, &whole, &bytes, 1, NULL, 0, &why), 0);
     uint64_t two[2] = {num(p.theirs + BYTES + 100), num(p.theirs + BYTES - 9)};
     uint64_t sizes[2] = {100, 100};
-    assert_int_equal(xfer_binding_register(p.b, two, sizes, 2, NULL, &why),
+    assert_int_equal(xfer_binding_register(p.b, two, sizes, 2, NULL, 0, &why),
                      ERR_EXISTS);
     assert_int_equal(xfer_binding_unregister(p.b, two, 2, &why),
                      ERR_NOT_FOUND); /* none of the two was kept */
