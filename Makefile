@@ -5,6 +5,7 @@
 #   make quickstart  build, fetch a small real model, run the PD cluster
 #                    (MODEL=path serves another one, ONCE=1 stops after it)
 #   make check       layers, headers alone, format
+#   make wheel       Python packages, x86-64 and aarch64: build/wheel/*.whl
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make bench       engine benchmark on the quickstart model
 #   make interop     SGLang's own routers, from PyPI, in front of our servers
@@ -32,9 +33,20 @@ format: deps-test
 	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh' | \
 		xargs -r tools/clang-format -i
 
-test: check
+test: check aarch64
 	@for m in $(MODES); do $(MAKE) --no-print-directory MODE=$$m all || exit 1; done
-	@tools/run-tests $(MODES:%=build/%)
+	@tools/run-tests $(MODES:%=build/%) build/aarch64
+
+# libbaton-xfer for 64-bit Arm; its tests run under qemu-user.
+aarch64: deps-test
+	@cmake -S . -B build/aarch64 -G Ninja -DBATON_MODE=release \
+		-DBATON_XFER_ONLY=ON --log-level=WARNING \
+		-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake >/dev/null
+	@ninja -C build/aarch64 $(NINJA_QUIET)
+
+wheel: aarch64
+	@$(MAKE) --no-print-directory MODE=release all
+	@tools/make-wheel build/wheel build/release/lib build/aarch64/lib
 
 quick: check
 	@$(MAKE) --no-print-directory MODE=debug all
@@ -60,4 +72,4 @@ interop: all
 clean:
 	rm -rf build
 
-.PHONY: all deps deps-test check format test quick quickstart fuzz bench interop clean
+.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz bench interop clean

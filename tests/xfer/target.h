@@ -146,8 +146,16 @@ static inline void target_start(struct target *t, unsigned via, int port,
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* also when it is stopped */
         dup2(in[0], 0);
         dup2(out[1], 1);
-        execl("/proc/self/exe", "target", "--target", via_text, port_text,
-              lanes_text, token, (char *)NULL);
+        char self[4096] = "";
+        if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) _exit(127);
+        /* A cross build's programs run in an emulator. */
+        const char *emulator = getenv("BATON_EMULATOR");
+        if (emulator && *emulator)
+            execl("/bin/sh", "sh", "-c", "exec $BATON_EMULATOR \"$0\" \"$@\"",
+                  self, "--target", via_text, port_text, lanes_text, token,
+                  (char *)NULL);
+        execl(self, "target", "--target", via_text, port_text, lanes_text,
+              token, (char *)NULL);
         _exit(127);
     }
     close(in[0]);

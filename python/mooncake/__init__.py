@@ -1,0 +1,2 @@
+"""Mooncake's transfer engine by its name, on Baton's engine. There is
+mooncake.engine, and no mooncake.store."""
