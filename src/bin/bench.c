@@ -31,9 +31,10 @@ static const struct opt options[] = {
     {"device", OPT_CHOICE, AT(device), "auto", .choices = "auto|cpu|ref",
      .help = "where to compute"},
     {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices = "best|generic|avx2|avx512", .help = "most instructions"},
+     .choices = "best|generic|avx2|avx512|avx512bf16",
+     .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
-     .choices = "auto|f32|f16|bf16", .help = "KV cache"},
+     .choices = "auto|f32|f16|bf16|int8", .help = "KV cache"},
     {"threads", OPT_INT, AT(threads), "0", 0, 1024,
      .help = "compute workers, 0: one a core"},
     {"prompt", OPT_INT, AT(prompt), "512", 1, 1e6, .help = "prompt tokens"},
@@ -78,7 +79,8 @@ static enum dtype kv_type(const struct bench *b, const struct model_config *c)
     if (strcmp(b->kv_dtype, "f32") == 0) return DTYPE_F32;
     if (strcmp(b->kv_dtype, "f16") == 0) return DTYPE_F16;
     if (strcmp(b->kv_dtype, "bf16") == 0) return DTYPE_BF16;
-    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_F16;
+    if (strcmp(b->kv_dtype, "int8") == 0) return DTYPE_KV8;
+    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_BF16;
 }
 
 static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)

@@ -179,7 +179,8 @@ static enum dtype kv_type(const struct server_options *o,
     if (strstr(t, "32")) return DTYPE_F32;
     if (strcmp(t, "bf16") == 0 || strcmp(t, "bfloat16") == 0) return DTYPE_BF16;
     if (strstr(t, "16")) return DTYPE_F16;
-    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_F16;
+    if (strcmp(t, "int8") == 0) return DTYPE_KV8;
+    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_BF16;
 }
 
 /* Pages that --mem-fraction-static of the available memory leaves beside the

@@ -23,14 +23,10 @@ struct kv_pool {
     void *arg;
 };
 
-static size_t elem_bytes(enum dtype type)
+static bool type_fits(enum dtype type)
 {
-    switch (type) {
-    case DTYPE_F32: return 4;
-    case DTYPE_F16:
-    case DTYPE_BF16: return 2;
-    default: return 0;
-    }
+    return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16 ||
+           type == DTYPE_KV8;
 }
 
 /* a * b, 0 when it overflows (or one of them is 0). */
@@ -43,8 +39,10 @@ static size_t times(size_t a, size_t b)
 size_t kv_shape_page_bytes(const struct kv_shape *s)
 {
     if (s->layers == 0 || (s->page_tokens & (s->page_tokens - 1))) return 0;
-    size_t token = times(times(s->kv_heads, s->head_dim), elem_bytes(s->type));
-    return times(token, s->page_tokens);
+    if (!type_fits(s->type)) return 0;
+    /* one head; cannot overflow as op_kv_token_bytes of all heads could */
+    size_t head = s->head_dim ? op_kv_token_bytes(s->type, 1, s->head_dim) : 0;
+    return times(times(head, s->kv_heads), s->page_tokens);
 }
 
 size_t kv_shape_slab_bytes(const struct kv_shape *s, uint32_t page_count)

@@ -6,7 +6,9 @@
  *
  *     buffer 0 .. layers-1:          K of layer 0, 1, ...
  *     buffer layers .. 2*layers-1:   V of layer 0, 1, ...
- *     each buffer: [page_count][page_tokens, kv_heads, head_dim]
+ *     each buffer: [page_count][page_tokens] of a token's K or V,
+ *                  [kv_heads, head_dim] (DTYPE_KV8: and the heads' scales
+ *                  behind them; tensor/ops.h)
  *
  * Page p of buffer b lies at kv_pool_buffer(pool, b) + p * page_bytes. Page 0
  * is padding: it is never given out. Pages are handed out lowest first among
@@ -28,7 +30,7 @@ struct kv_shape {
     uint32_t kv_heads;    /* K/V heads per layer on this rank              */
     uint32_t head_dim;    /* elements per head                             */
     uint32_t page_tokens; /* tokens per page, a power of two               */
-    enum dtype type;      /* DTYPE_F32, DTYPE_F16, DTYPE_BF16              */
+    enum dtype type;      /* DTYPE_F32, F16, BF16 or KV8                    */
 };
 
 /* Bytes of one page in one buffer (item_len of the wire); of the slab of

@@ -176,7 +176,10 @@ uint64_t pd_prompt_hash(const int32_t *tokens, uint32_t count)
 static const struct {
     enum dtype type;
     const char *name;
-} kv_types[] = {{DTYPE_F32, "f32"}, {DTYPE_F16, "f16"}, {DTYPE_BF16, "bf16"}};
+} kv_types[] = {{DTYPE_F32, "f32"},
+                {DTYPE_F16, "f16"},
+                {DTYPE_BF16, "bf16"},
+                {DTYPE_KV8, "int8"}};
 enum { KV_TYPES = sizeof kv_types / sizeof *kv_types };
 
 static const char *type_name(enum dtype type)

@@ -155,7 +155,7 @@ void op_rope(struct device *dev, float *x, const struct rope *rope,
 static void kv_check(const struct op_kv *kv)
 {
     assert(kv->type == DTYPE_F32 || kv->type == DTYPE_F16 ||
-           kv->type == DTYPE_BF16);
+           kv->type == DTYPE_BF16 || kv->type == DTYPE_KV8);
     assert(kv->head_dim <= OP_HEAD_DIM_MAX);
 }
 

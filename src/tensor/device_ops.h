@@ -88,15 +88,14 @@ int host_device_sync(struct device *dev, struct why *why);
 void experts_choose(const struct experts *e, const float *scores, size_t tokens,
                     uint32_t *ids, float *weights);
 
-/* The byte offset of token t of a sequence (its head 0) in one layer's K or
- * V. */
+/* The byte offset of token t of a sequence in one layer's K or V. */
 static inline size_t kv_offset(const struct op_kv *kv, const uint32_t *pages,
                                size_t t)
 {
     int shift = __builtin_ctz(kv->page_tokens); /* no division per token */
     size_t token =
         ((size_t)pages[t >> shift] << shift) + (t & (kv->page_tokens - 1));
-    return token * kv->kv_heads * kv->head_dim * dtype_block_bytes(kv->type);
+    return token * op_kv_token_bytes(kv->type, kv->kv_heads, kv->head_dim);
 }
 
 #endif

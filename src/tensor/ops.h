@@ -86,12 +86,22 @@ struct op_seq {
     const uint32_t *pages; /* [ceil(kv_len / page_tokens)] host memory       */
 };
 struct op_kv {
-    void *k, *v;          /* one layer: [pages][page_tokens, g, d]           */
-    enum dtype type;      /* DTYPE_F32, DTYPE_F16 or DTYPE_BF16              */
+    void *k, *v;          /* one layer: [pages][page_tokens] of a token      */
+    enum dtype type;      /* DTYPE_F32, F16, BF16 or KV8                     */
     uint32_t page_tokens; /* a power of two                                  */
     uint32_t kv_heads;    /* g */
     uint32_t head_dim;    /* d */
 };
+
+/* A token's K (or V) is [g, d] elements; KV8: [g, d] int8 q and then [g]
+ * float32 s, little-endian and not aligned, that mean
+ * s[head] * q, and that are rounded from x[d] as op_linear rounds a run:
+ * s = max|x| / 127, q = round(x * (127 / max|x|)), nearest even. */
+static inline size_t op_kv_token_bytes(enum dtype type, size_t g, size_t d)
+{
+    size_t scale = type == DTYPE_KV8 ? sizeof(float) : 0;
+    return g * (d * dtype_block_bytes(type) + scale);
+}
 
 /* Rounds k, v [t, g, d] into the cache: row first_row + i of sequence s goes
  * to its token kv_len - rows + i. */
@@ -103,12 +113,15 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
  *   q, out [t, heads, d]; the KV of this step is already written; heads is a
  * multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a sequence sees its
  * tokens 0 .. kv_len - rows + i; with a window (not 0) only the last window
- * of these, its own among them. Sums in float32; KV is walked in segments of
- * 256 tokens at fixed positions, each reduced on its own and merged in order,
- * so the order of sums depends on the position alone. Tolerance to ref:
- * 2e-5 max|v| + 1e-5 |ref| while scores are below 100; beyond, what a score's
- * float32 rounding does to its exponential comes on top. Slots of tokens that
- * no row sees are not read.
+ * of these, its own among them. Where KV is BF16 or KV8, q * scale is first
+ * rounded to bfloat16 (nearest even), as K was. Sums in float32; KV is walked
+ * in segments of 256 tokens at fixed positions, each reduced on its own and
+ * merged in order, so the order of sums depends on the position alone.
+ * Tolerance to ref: 2e-5 max|v| + 1e-5 |ref| while scores are below 100;
+ * beyond, what a score's float32 rounding does to its exponential comes on
+ * top. With BF16 and KV8 a device may round the softmax's weights to bfloat16
+ * too, before it multiplies and sums them: then 4e-3 max|v| is added. Slots
+ * of tokens that no row sees are not read.
  * Source: paged attention (Kwon 2023), online softmax (Milakov 2018), sliding
  * windows (Mistral 7B, 2023) as sliding_window of transformers counts them. */
 void op_attention(struct device *dev, float *out, const float *q,

@@ -8,10 +8,11 @@
 static const struct {
     const char *name;
     size_t elems, bytes, head;
-} table[DTYPE_COUNT] = {
+} table[DTYPE_COUNT + 1] = {
 #define X(name, text, elems, bytes, head) {text, elems, bytes, head},
     DTYPE_LIST(X)
 #undef X
+        {"int8", 1, 1, 0}, /* DTYPE_KV8 */
 };
 
 const char *dtype_name(enum dtype type)

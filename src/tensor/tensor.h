@@ -42,7 +42,9 @@ enum dtype {
 #define X(name, text, elems, bytes, head) name,
     DTYPE_LIST(X)
 #undef X
-        DTYPE_COUNT
+        DTYPE_COUNT,
+    /* "int8", 1, 1: of a KV cache only, see op_kv_write; no format of rows */
+    DTYPE_KV8 = DTYPE_COUNT
 };
 
 enum { DTYPE_INT8_COLS_MAX = 1 << 17 }; /* sums of products fit int32 */

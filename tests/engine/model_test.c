@@ -146,5 +146,11 @@ static void llama_q4_1_with_bf16_kv(void **state)
     same_everywhere("llama-256", DTYPE_Q4_1, DTYPE_BF16);
 }
 
-TESTS(T(qwen3_q8_0_with_f16_kv), T(llama_f32_with_f32_kv),
-      T(llama_q4_1_with_bf16_kv))
+static void qwen3_q8_0_with_int8_kv(void **state)
+{
+    (void)state;
+    same_everywhere("qwen3-256", DTYPE_Q8_0, DTYPE_KV8);
+}
+
+TESTS(T(qwen3_q8_0_with_f16_kv), T(qwen3_q8_0_with_int8_kv),
+      T(llama_f32_with_f32_kv), T(llama_q4_1_with_bf16_kv))

@@ -24,6 +24,9 @@ static void shapes_have_sizes_or_none(void **state)
     assert_int_equal(kv_shape_page_bytes(&shape), 3 * 8 * 16 * 2);
     assert_int_equal(kv_shape_slab_bytes(&shape, 40), sizeof slab);
     assert_int_equal(kv_shape_token_bytes(&shape), 2 * 2 * 3 * 8 * 2);
+    /* a head's bytes and its float32 scale */
+    struct kv_shape int8 = {2, 3, 8, 16, DTYPE_KV8};
+    assert_int_equal(kv_shape_page_bytes(&int8), 16 * 3 * (8 + 4));
     const struct kv_shape bad[] = {
         {0, 3, 8, 16, DTYPE_F16},
         {2, 0, 8, 16, DTYPE_F16},

@@ -38,7 +38,7 @@ static void ask_model(struct ask *ask, uint32_t vocab, uint64_t seed)
     ask->spec.want_logprobs = true;
 }
 
-static void pair_agrees_with_one(const char *name)
+static void pair_agrees_with_one(const char *name, enum dtype kv)
 {
     static struct ask ask[N];
     static struct leg alone[N], p[N], d[N];
@@ -57,6 +57,7 @@ static void pair_agrees_with_one(const char *name)
     rig_init(&rig);
     struct side_options o = side_defaults(PD_NULL);
     o.model = ld.model;
+    o.kv = kv;
     side_open(&sd, &rig, &o);
     for (uint64_t i = 0; i < N; i++) {
         alone[i] = (struct leg){0};
@@ -73,6 +74,7 @@ static void pair_agrees_with_one(const char *name)
     side_open(&sd, &rig, &o);
     o = side_defaults(PD_PREFILL);
     o.model = lp.model;
+    o.kv = kv;
     o.prefix_cache = true;
     side_open(&sp, &rig, &o);
     for (uint64_t i = 0; i < N; i++) {
@@ -97,13 +99,20 @@ static void pair_agrees_with_one(const char *name)
 static void qwen3_apart_is_as_together(void **state)
 {
     (void)state;
-    pair_agrees_with_one("qwen3-256");
+    pair_agrees_with_one("qwen3-256", DTYPE_BF16);
 }
 
 static void llama_apart_is_as_together(void **state)
 {
     (void)state;
-    pair_agrees_with_one("llama-256");
+    pair_agrees_with_one("llama-256", DTYPE_F16);
 }
 
-TESTS(T(qwen3_apart_is_as_together), T(llama_apart_is_as_together))
+static void int8_kv_apart_is_as_together(void **state)
+{
+    (void)state;
+    pair_agrees_with_one("qwen3-256", DTYPE_KV8);
+}
+
+TESTS(T(int8_kv_apart_is_as_together), T(qwen3_apart_is_as_together),
+      T(llama_apart_is_as_together))

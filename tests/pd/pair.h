@@ -35,7 +35,8 @@ struct side_options {
     uint32_t page_tokens, pages, chunk_tokens, context;
     bool prefix_cache;
     bool (*before)(struct toy *toy);
-    struct model *model; /* instead of the toy */
+    struct model *model; /* instead of the toy; with it: */
+    enum dtype kv;
 };
 
 static inline struct side_options side_defaults(enum pd_mode mode)
@@ -72,7 +73,7 @@ static inline void side_open_pool(struct side *s, const struct side_options *o)
         shape = (struct kv_shape){.layers = c->layers,
                                   .kv_heads = c->kv_heads,
                                   .head_dim = c->head_dim,
-                                  .type = DTYPE_F16};
+                                  .type = o->kv};
     }
     shape.page_tokens = o->page_tokens;
     const struct xfer_options xo = {.lanes = 1, .workers = 1};

@@ -321,6 +321,9 @@ static void layouts_that_differ_name_both_values(void **state)
     other.shape.type = DTYPE_F32;
     assert_int_equal(pd_layout_check(&layout, &other, "p", &why), ERR_INVALID);
     assert_non_null(strstr(why.text, "type is f32, ours is bf16"));
+    other.shape.type = DTYPE_KV8;
+    assert_int_equal(pd_layout_check(&layout, &other, "p", &why), ERR_INVALID);
+    assert_non_null(strstr(why.text, "type is int8, ours is bf16"));
     other.shape.type = DTYPE_BF16;
     other.model = 1;
     assert_int_equal(pd_layout_check(&layout, &other, "p", &why), ERR_INVALID);

@@ -11,8 +11,8 @@
 
 #include <math.h>
 
-static const char *const isas[] = {"generic", "avx2", "avx512"};
-enum { ISAS = 3 };
+static const char *const isas[] = {"generic", "avx2", "avx512", "avx512bf16"};
+enum { ISAS = 4 };
 
 static inline struct device *open_device(const char *kind, const char *isa,
                                          int threads)

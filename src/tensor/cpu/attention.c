@@ -1,21 +1,35 @@
 /* op_attention and op_kv_write: who computes what.
  *
- * A tile is up to ATTEND_ROWS rows of one sequence and one kv head, so that
- * a block of K and V is loaded once for all heads of the group. Where there
- * are fewer tiles than it takes to keep the workers busy, or only few rows
- * (a decode step: then it pays to read all heads of a token's K and V at
- * about the same time), each segment of a tile is a chunk of its own, and the
- * parts are merged afterwards in the same order as one worker would have. */
+ * A task is some rows of one sequence: of a decode step all or some kv heads
+ * of its token (they lie side by side in the cache and are read together),
+ * otherwise a tile of up to ATTEND_ROWS rows of one kv head, so that a block
+ * of K and V is made ready once for all of them. A task is one chunk of work,
+ * or, where that would keep a worker busy while others wait, one chunk for
+ * each segment of its KV. Then who finishes the last one merges the parts, in
+ * the same order as one worker would have. */
 #include "tensor/cpu/cpu.h"
 
+#include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
-enum { FEW_ROWS = 16 };
+enum {
+    CHUNKS_EACH = 4, /* for each worker, to share the work evenly */
+    TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
+    WRITE_ROWS = 16, /* of a chunk of op_kv_write */
+};
 
 size_t attention_scratch_bytes(void)
 {
     return sizeof(struct attend_scratch);
 }
+
+static size_t up_div(size_t n, size_t by)
+{
+    return (n + by - 1) / by;
+}
+
+/* --- planning ---------------------------------------------------------- */
 
 struct job {
     struct cpu *cpu;
@@ -25,87 +39,190 @@ struct job {
     const struct op_seq *seqs;
     size_t seq_count, heads, ratio, window;
     float scale;
-    size_t tiles, longest; /* all tiles; most segments of one */
-    size_t part_floats;    /* of one tile's part */
+    size_t group;  /* kv heads of a decode step's task */
+    size_t chunks; /* in all */
 };
+
+static bool is_direct(const struct job *job, const struct op_seq *seq)
+{
+    return seq->rows == 1 && job->kv->head_dim % 32 == 0 &&
+           job->ratio <= ATTEND_ROWS;
+}
+
+/* Segments that rows of seq see: [from, to). */
+static struct span seq_segments(const struct job *job, const struct op_seq *seq,
+                                size_t first_row, size_t rows)
+{
+    size_t seen = seq->kv_len - seq->rows + first_row + 1;
+    size_t from = job->window && seen > job->window ? seen - job->window : 0;
+    return (struct span){from / SEGMENT, up_div(seen + rows - 1, SEGMENT)};
+}
 
 static size_t seq_tiles(const struct job *job, const struct op_seq *seq)
 {
-    return (seq->rows * job->ratio + ATTEND_ROWS - 1) / ATTEND_ROWS;
+    return up_div(seq->rows * job->ratio, ATTEND_ROWS);
 }
 
-/* Tile index: sequence by sequence, in one its last rows first (they see
- * most and should not start last), in a run of rows head by head. */
-static struct attend tile_at(const struct job *job, size_t index, int worker)
+static size_t seq_tasks(const struct job *job, const struct op_seq *seq)
 {
-    size_t group = job->kv->kv_heads, n;
-    const struct op_seq *seq = job->seqs;
-    for (; index >= (n = seq_tiles(job, seq) * group); seq++)
-        index -= n;
-    size_t d = job->kv->head_dim, head = index % group;
-    size_t rows = seq->rows * job->ratio;
-    size_t first = (seq_tiles(job, seq) - 1 - index / group) * ATTEND_ROWS;
-    size_t at = (seq->first_row * job->heads + head * job->ratio) * d;
+    size_t g = job->kv->kv_heads;
+    if (seq->rows == 0) return 0;
+    return is_direct(job, seq) ? up_div(g, job->group)
+                               : seq_tiles(job, seq) * g;
+}
+
+static size_t task_cost(const struct job *job, const struct op_seq *seq)
+{
+    struct span s = seq_segments(job, seq, 0, seq->rows);
+    return (s.to - s.from) * (is_direct(job, seq) ? job->group : TILE_COST);
+}
+
+/* As many kv heads in a task as leave enough chunks for all workers. */
+static size_t choose_group(const struct job *job)
+{
+    size_t ready = 0, segments = 0, g = job->kv->kv_heads, group = g;
+    for (const struct op_seq *s = job->seqs; s < job->seqs + job->seq_count;
+         s++) {
+        struct span span = seq_segments(job, s, 0, s->rows);
+        if (is_direct(job, s))
+            segments += span.to - span.from;
+        else
+            ready += seq_tiles(job, s) * g;
+    }
+    size_t threads = (size_t)job->cpu->device.threads;
+    size_t want = threads > 1 ? CHUNKS_EACH * threads : 1;
+    while (group > 1 && (group * job->ratio > ATTEND_ROWS ||
+                         ready + segments * up_div(g, group) < want))
+        group = (group + 1) / 2;
+    return group;
+}
+
+/* Gives seq's tasks room for the parts of their segments, if there is. */
+static void plan_split(struct job *job, const struct op_seq *seq,
+                       struct attend_plan *plan, size_t *floats,
+                       size_t *counters)
+{
+    size_t rows =
+        is_direct(job, seq) ? job->group * job->ratio : seq->rows * job->ratio;
+    if (rows > ATTEND_ROWS) rows = ATTEND_ROWS;
+    struct span s = seq_segments(job, seq, 0, seq->rows);
+    size_t segments = s.to - s.from;
+    size_t size = rows * ATTEND_PART(job->kv->head_dim);
+    size_t all = plan->tasks * segments * size;
+    if (all > PARTIALS_BYTES / sizeof(float) - *floats ||
+        plan->tasks > ATTEND_COUNTERS - *counters)
+        return;
+    plan->segments = segments;
+    plan->part_floats = size;
+    plan->parts = job->cpu->partials + *floats;
+    plan->done = job->cpu->counters + *counters;
+    *floats += all;
+    *counters += plan->tasks;
+}
+
+static void plan_all(struct job *job)
+{
+    struct attend_plan *plans = job->cpu->plans;
+    size_t threads = (size_t)job->cpu->device.threads, cost = 0;
+    size_t floats = 0, counters = 0;
+    job->group = choose_group(job);
+    for (size_t i = 0; i < job->seq_count; i++)
+        cost += seq_tasks(job, &job->seqs[i]) * task_cost(job, &job->seqs[i]);
+    for (size_t i = 0; i < job->seq_count; i++) {
+        const struct op_seq *seq = &job->seqs[i];
+        plans[i] = (struct attend_plan){
+            .chunk = job->chunks, .tasks = seq_tasks(job, seq), .segments = 1};
+        if (threads > 1 && task_cost(job, seq) > cost / (CHUNKS_EACH * threads))
+            plan_split(job, seq, &plans[i], &floats, &counters);
+        job->chunks += plans[i].tasks * plans[i].segments;
+    }
+}
+
+/* --- running ----------------------------------------------------------- */
+
+/* In a head the last rows come first: they see most and should not start
+ * last. */
+static struct attend tile_at(const struct job *job, const struct op_seq *seq,
+                             size_t task)
+{
+    size_t tiles = seq_tiles(job, seq), rows = seq->rows * job->ratio;
+    size_t first = (tiles - 1 - task % tiles) * ATTEND_ROWS;
     return (struct attend){
-        .q = job->q + at,
-        .out = job->out + at,
-        .token_stride = job->heads * d,
-        .ratio = job->ratio,
+        .head = task / tiles,
+        .per_token = job->ratio,
         .first = first,
         .count = rows - first < ATTEND_ROWS ? rows - first : ATTEND_ROWS,
-        .seen = seq->kv_len - seq->rows + 1,
-        .window = job->window,
-        .scale = job->scale,
-        .kv = job->kv,
-        .pages = seq->pages,
-        .kv_head = head,
-        .scratch = cpu_scratch(job->cpu, worker),
     };
 }
 
-static size_t tile_segments(const struct attend *a)
+static struct attend direct_at(const struct job *job, size_t task)
 {
-    size_t sees = a->seen + (a->first + a->count - 1) / a->ratio;
-    return (sees + SEGMENT - 1) / SEGMENT;
+    size_t head = task * job->group, left = job->kv->kv_heads - head;
+    size_t rows = (left < job->group ? left : job->group) * job->ratio;
+    return (struct attend){
+        .head = head, .per_token = rows, .count = rows, .direct = true};
 }
 
-/* The first that any row sees. */
-static size_t first_segment(const struct attend *a)
+static struct attend task_at(const struct job *job, const struct op_seq *seq,
+                             size_t task, int worker)
 {
-    size_t sees = a->seen + a->first / a->ratio;
-    return a->window && sees > a->window ? (sees - a->window) / SEGMENT : 0;
+    size_t d = job->kv->head_dim;
+    struct attend a =
+        is_direct(job, seq) ? direct_at(job, task) : tile_at(job, seq, task);
+    size_t at = (seq->first_row * job->heads + a.head * job->ratio) * d;
+    a.q = job->q + at;
+    a.out = job->out + at;
+    a.token_stride = job->heads * d;
+    a.ratio = job->ratio;
+    a.seen = seq->kv_len - seq->rows + 1;
+    a.window = job->window;
+    a.scale = job->scale;
+    a.kv = job->kv;
+    a.pages = seq->pages;
+    a.scratch = cpu_scratch(job->cpu, worker);
+    return a;
 }
 
-static void tile_run(void *arg, size_t chunk, int worker)
+/* The last plan that begins at or before chunk. */
+static size_t plan_of(const struct job *job, size_t chunk)
+{
+    size_t low = 0, high = job->seq_count;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (job->cpu->plans[middle].chunk <= chunk)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
-    struct attend a = tile_at(job, chunk, worker);
-    job->cpu->kernels->attend(&a);
-}
-
-/* Parts of a tile: [segments][rows][d + 2]. */
-static float *tile_parts(const struct job *job, size_t tile)
-{
-    return job->cpu->partials + tile * job->longest * job->part_floats;
-}
-
-static void part_run(void *arg, size_t chunk, int worker)
-{
-    struct job *job = arg;
-    size_t tile = chunk % job->tiles; /* heads of a segment together */
-    struct attend a = tile_at(job, tile, worker);
-    a.segment = chunk / job->tiles;
-    if (a.segment < first_segment(&a) || a.segment >= tile_segments(&a)) return;
-    a.parts = tile_parts(job, tile) +
-              a.segment * a.count * ((size_t)job->kv->head_dim + 2);
-    job->cpu->kernels->attend(&a);
-}
-
-static void merge_run(void *arg, size_t chunk, int worker)
-{
-    struct job *job = arg;
-    struct attend a = tile_at(job, chunk, worker);
-    a.parts = tile_parts(job, chunk);
+    size_t i = plan_of(job, chunk);
+    const struct attend_plan *plan = &job->cpu->plans[i];
+    const struct op_seq *seq = &job->seqs[i];
+    size_t task = (chunk - plan->chunk) % plan->tasks;
+    struct attend a = task_at(job, seq, task, worker);
+    if (!plan->parts) {
+        job->cpu->kernels->attend(&a);
+        return;
+    }
+    struct span all = seq_segments(job, seq, 0, seq->rows);
+    struct span own = seq_segments(job, seq, a.first / a.per_token,
+                                   (a.first + a.count - 1) / a.per_token -
+                                       a.first / a.per_token + 1);
+    float *parts = plan->parts + task * plan->segments * plan->part_floats;
+    a.segment = all.from + (chunk - plan->chunk) / plan->tasks;
+    if (a.segment >= own.from && a.segment < own.to) {
+        a.parts = parts + (a.segment - own.from) * a.count *
+                              ATTEND_PART(job->kv->head_dim);
+        job->cpu->kernels->attend(&a);
+    }
+    if (atomic_fetch_add(&plan->done[task], 1) + 1 < plan->segments) return;
+    atomic_store_explicit(&plan->done[task], 0, memory_order_relaxed);
+    a.parts = parts;
     job->cpu->kernels->attend_merge(&a);
 }
 
@@ -114,6 +231,7 @@ void cpu_attention(struct device *dev, float *out, const float *q,
                    size_t seq_count, size_t heads, float scale, uint32_t window)
 {
     struct cpu *cpu = (struct cpu *)dev;
+    assert(seq_count <= cpu->rows); /* device_reserve */
     struct job job = {.cpu = cpu,
                       .out = out,
                       .q = q,
@@ -124,26 +242,8 @@ void cpu_attention(struct device *dev, float *out, const float *q,
                       .ratio = heads / kv->kv_heads,
                       .window = window,
                       .scale = scale};
-    size_t rows = 0; /* of the largest tile */
-    for (size_t s = 0; s < seq_count; s++) {
-        if (seqs[s].rows == 0) continue;
-        job.tiles += seq_tiles(&job, &seqs[s]) * kv->kv_heads;
-        size_t segments = (seqs[s].kv_len + SEGMENT - 1) / SEGMENT;
-        size_t n = seqs[s].rows * job.ratio;
-        if (n > ATTEND_ROWS) n = ATTEND_ROWS;
-        if (n > rows) rows = n;
-        if (segments > job.longest) job.longest = segments;
-    }
-    job.part_floats = rows * (kv->head_dim + 2);
-    bool fits = job.tiles * job.longest * job.part_floats * sizeof *out <=
-                PARTIALS_BYTES;
-    if (job.longest > 1 && fits &&
-        (rows <= FEW_ROWS || job.tiles < 4 * (size_t)dev->threads)) {
-        pool_run(cpu->pool, part_run, &job, job.tiles * job.longest);
-        pool_run(cpu->pool, merge_run, &job, job.tiles);
-    } else {
-        pool_run(cpu->pool, tile_run, &job, job.tiles);
-    }
+    plan_all(&job);
+    pool_run(cpu->pool, chunk_run, &job, job.chunks);
 }
 
 /* --- writing KV -------------------------------------------------------- */
@@ -152,23 +252,29 @@ struct write_job {
     struct cpu *cpu;
     const struct op_kv *kv;
     const struct op_seq *seqs;
+    size_t seq_count;
     const float *k, *v;
 };
 
-/* All rows of one sequence. */
-static void seq_write(void *arg, size_t chunk, int worker)
+/* Rows [chunk * WRITE_ROWS, + WRITE_ROWS) of all sequences' rows. */
+static void rows_write(void *arg, size_t chunk, int worker)
 {
     (void)worker;
     struct write_job *job = arg;
     const struct op_kv *kv = job->kv;
-    const struct op_seq *s = &job->seqs[chunk];
     const struct kernels *kernels = job->cpu->kernels;
-    size_t n = (size_t)kv->kv_heads * kv->head_dim;
-    for (size_t i = 0; i < s->rows; i++) {
-        size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
-        size_t row = (s->first_row + i) * n;
-        kernels->encode(kv->type, job->k + row, (char *)kv->k + at, n);
-        kernels->encode(kv->type, job->v + row, (char *)kv->v + at, n);
+    size_t g = kv->kv_heads, d = kv->head_dim;
+    size_t skip = chunk * WRITE_ROWS, want = WRITE_ROWS;
+    for (size_t n = 0; n < job->seq_count && want; n++) {
+        const struct op_seq *s = &job->seqs[n];
+        size_t i = skip < s->rows ? skip : s->rows;
+        skip -= i;
+        for (; i < s->rows && want; i++, want--) {
+            size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
+            size_t row = (s->first_row + i) * g * d;
+            kernels->encode(kv->type, job->k + row, (char *)kv->k + at, g, d);
+            kernels->encode(kv->type, job->v + row, (char *)kv->v + at, g, d);
+        }
     }
 }
 
@@ -177,6 +283,9 @@ void cpu_kv_write(struct device *dev, const struct op_kv *kv,
                   const float *v)
 {
     struct cpu *cpu = (struct cpu *)dev;
-    struct write_job job = {cpu, kv, seqs, k, v};
-    pool_run(cpu->pool, seq_write, &job, seq_count);
+    struct write_job job = {cpu, kv, seqs, seq_count, k, v};
+    size_t rows = 0;
+    for (size_t s = 0; s < seq_count; s++)
+        rows += seqs[s].rows;
+    pool_run(cpu->pool, rows_write, &job, up_div(rows, WRITE_ROWS));
 }

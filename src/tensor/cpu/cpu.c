@@ -42,6 +42,11 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 static const struct isa {
@@ -50,6 +55,7 @@ static const struct isa {
     bool (*has)(void);
 } isas[] = {
 #if defined(__x86_64__)
+    {"avx512bf16", &kernels_avx512bf16, has_avx512bf16},
     {"avx512", &kernels_avx512, has_avx512},
     {"avx2", &kernels_avx2, has_avx2},
 #endif
@@ -74,6 +80,8 @@ static void rooms_free(struct cpu *cpu)
     host_free(cpu->floats);
     host_free(cpu->rope.cs);
     host_free(cpu->rope.positions);
+    host_free(cpu->plans);
+    cpu->plans = NULL;
     cpu->runs = NULL;
     cpu->floats = NULL;
     cpu->rope.cs = NULL;
@@ -109,7 +117,9 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
     cpu->floats = host_array(rows, cols, sizeof *cpu->floats);
     cpu->rope.cs = host_array(rows, OP_HEAD_DIM_MAX, sizeof *cpu->rope.cs);
     cpu->rope.positions = host_array(rows, 1, sizeof *cpu->rope.positions);
-    if (!cpu->runs || !cpu->floats || !cpu->rope.cs || !cpu->rope.positions) {
+    cpu->plans = host_array(rows, sizeof *cpu->plans, 1);
+    if (!cpu->runs || !cpu->floats || !cpu->rope.cs || !cpu->rope.positions ||
+        !cpu->plans) {
         rooms_free(cpu);
         return err_set(why, ERR_NOMEM, "activations of %zu rows of %zu", rows,
                        cols);
@@ -391,7 +401,8 @@ int device_cpu_open(struct device **out, const struct device_options *options,
     const struct kernels *kernels = kernels_choose(options->isa);
     if (!kernels)
         return err_set(why, ERR_INVALID,
-                       "cpu: isa \"%s\" is not one of generic, avx2, avx512",
+                       "cpu: isa \"%s\" is not one of generic, avx2, avx512, "
+                       "avx512bf16",
                        options->isa);
     struct cpu *cpu = mem_must(1, sizeof *cpu);
     cpu->device.ops = &cpu_ops;

@@ -12,6 +12,17 @@ struct cpu_weight {
     size_t panel_bytes, panel_count;
 };
 
+/* How the attention of a sequence is shared out. */
+struct attend_plan {
+    size_t chunk;    /* its first */
+    size_t tasks;    /* tiles, or groups of kv heads */
+    size_t segments; /* chunks of a task; 1: one does all of its KV */
+    size_t part_floats;
+    float *parts;           /* [tasks][segments] of part_floats; NULL: whole */
+    _Atomic uint32_t *done; /* [tasks] segments; 0 between calls */
+};
+enum { ATTEND_COUNTERS = 1024 };
+
 struct cpu {
     struct device device;
     const struct kernels *kernels;
@@ -35,7 +46,11 @@ struct cpu {
 
     char *scratch; /* [threads] of scratch_bytes */
     size_t scratch_bytes;
-    float *partials; /* attention's, see attention.c */
+
+    /* Attention's, see attention.c. */
+    struct attend_plan *plans; /* [rows] */
+    float *partials;
+    _Atomic uint32_t counters[ATTEND_COUNTERS];
 };
 
 static inline void *cpu_scratch(const struct cpu *cpu, int worker)

@@ -89,27 +89,38 @@ struct tile {
     float *sums;   /* [panel_count][tokens][16] */
 };
 
-/* Attention of rows that share a sequence and a kv head. Rows are numbered
- * token by token, within a token by the heads of the group: row n is token
- * n / ratio of the sequence's new ones and the n % ratio-th head. */
+/* Attention of some rows of a sequence. Rows are numbered token by token,
+ * within a token by heads: row n is token n / per_token of the new ones and
+ * the n % per_token-th head of this call. A tile has any rows of one kv head,
+ * so that a block of K and V is made ready once for all of them; direct: the
+ * rows of one token and of one or more kv heads. */
 enum { ATTEND_ROWS = 96 };
 struct attend {
     const float *q; /* of row 0; a token's rows lie d apart */
     float *out;
     size_t token_stride; /* floats from a token to the next, in q and out */
     size_t ratio;        /* heads / kv_heads */
+    size_t per_token;    /* ratio * kv heads of this call */
     size_t first, count; /* rows first .. first + count - 1 */
-    size_t seen;         /* tokens of KV before and with the first new one */
-    size_t window;       /* a row sees the last so many of them; 0: all */
+    size_t seen;         /* tokens up to the first new one, itself included */
+    size_t window;       /* of these a row sees the last ones; 0: all */
     float scale;
     const struct op_kv *kv;
     const uint32_t *pages;
-    size_t kv_head;
+    size_t head; /* the first kv head */
+    bool direct; /* d is a multiple of 32 */
     /* NULL: all segments, and the result goes to out. Otherwise one segment,
-     * whose parts go here: [count][d + 2], sum of p v, max, sum of p. */
+     * whose parts go here: [count] of ATTEND_PART floats. To attend_merge: the
+     * parts of all segments, [segments][count]. */
     float *parts;
     size_t segment;
     struct attend_scratch *scratch;
+};
+/* max, sum of p, sum of p v (in the kernel's own order, filled up). */
+#define ATTEND_PART(d) ((size_t)(d) + 2 + 32)
+
+struct span {
+    size_t from, to; /* [from, to) */
 };
 struct attend_scratch {
     float q[ATTEND_ROWS * OP_HEAD_DIM_MAX];
@@ -118,9 +129,10 @@ struct attend_scratch {
     float p[ATTEND_ROWS][SEGMENT];
     float sum[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of one segment */
     float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
-    float row[16 * OP_HEAD_DIM_MAX];
+    float k_scale[SEGMENT], v_scale[SEGMENT];
     float max[ATTEND_ROWS], total[ATTEND_ROWS];
     float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
+    struct span span[ATTEND_ROWS]; /* tokens of a segment that it sees */
 };
 
 /* Where the sums of a panel and a group of tokens come from and go to, while
@@ -170,7 +182,9 @@ struct kernels {
     /* cs [rotary]: cosines, then sines */
     void (*rope)(float *x, const float *cs, size_t heads, size_t rotary,
                  size_t d);
-    void (*encode)(enum dtype type, const float *in, void *out, size_t n);
+    /* A token's K or V [heads, d] to the elements of a KV cache. */
+    void (*encode)(enum dtype type, const float *in, void *out, size_t heads,
+                   size_t d);
     void (*attend)(const struct attend *a);
     /* Merges the parts of all segments (parts, in order) into out. */
     void (*attend_merge)(const struct attend *a);
@@ -183,6 +197,7 @@ struct kernels {
     int floats_round, dots_round;
 };
 
-extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512,
+    kernels_avx512bf16;
 
 #endif

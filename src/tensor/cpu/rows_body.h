@@ -65,8 +65,8 @@ static void rope(float *x, const float *cs, size_t heads, size_t rotary,
     }
 }
 
-/* Floats to KV elements. */
-static void encode(enum dtype type, const float *in, void *out, size_t n)
+/* A token's K or V as the elements of a KV cache. */
+static void encode_plain(enum dtype type, const float *in, void *out, size_t n)
 {
     size_t whole = n / L * L, size = dtype_block_bytes(type);
     if (type == DTYPE_F32) whole = 0; /* a copy */
@@ -77,6 +77,47 @@ static void encode(enum dtype type, const float *in, void *out, size_t n)
             bf16_of_vf((char *)out + i * 2, vf_load(in + i));
     }
     dtype_encode(type, in + whole, (char *)out + whole * size, n - whole);
+}
+
+/* One head of DTYPE_KV8; returns its scale. */
+static float encode_bytes(const float *in, int8_t *out, size_t d)
+{
+    vu max = {0};
+    for (size_t c = 0; c < d; c += L) {
+        vf x = d - c < L ? vf_load_some(in + c, d - c) : vf_load(in + c);
+        vu bits = (vu)x & 0x7fffffff;
+        vu more = (vu)(bits > max);
+        max = (bits & more) | (max & ~more);
+    }
+    uint32_t top = vu_max(max);
+    float most;
+    memcpy(&most, &top, sizeof most);
+    if (!(most >= 1e-30f && top < 0x7f800000)) {
+        memset(out, 0, d);
+        return top >= 0x7f800000 ? NAN : 0;
+    }
+    vf inverse = vf_set(127.0f / most);
+    for (size_t c = 0; c < d; c += L) {
+        size_t n = d - c < L ? d - c : L;
+        vf x = n < L ? vf_load_some(in + c, n) : vf_load(in + c);
+        byte_vec q = __builtin_convertvector(vi_round(x * inverse), byte_vec);
+        memcpy(out + c, &q, n);
+    }
+    return most / 127.0f;
+}
+
+static void encode(enum dtype type, const float *in, void *out, size_t heads,
+                   size_t d)
+{
+    if (type != DTYPE_KV8) {
+        encode_plain(type, in, out, heads * d);
+        return;
+    }
+    for (size_t h = 0; h < heads; h++) {
+        float scale = encode_bytes(in + h * d, (int8_t *)out + h * d, d);
+        memcpy((int8_t *)out + heads * d + h * sizeof scale, &scale,
+               sizeof scale);
+    }
 }
 
 #endif

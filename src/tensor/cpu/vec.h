@@ -27,6 +27,13 @@ enum { L = 8 };
 enum { L = 4 };
 #endif
 
+/* Products of bfloat16, on top of AVX-512. */
+#if VEC_AVX512 && defined(__AVX512BF16__)
+#define VEC_BF16 1
+#else
+#define VEC_BF16 0
+#endif
+
 #if VEC_AVX512 || VEC_AVX2
 #include <immintrin.h>
 #endif
@@ -43,6 +50,7 @@ typedef uint16_t half_any __attribute__((vector_size(2 * L), aligned(1)));
 typedef uint16_t half_vec __attribute__((vector_size(2 * L)));
 typedef int8_t byte_vec __attribute__((vector_size(L)));
 typedef uint8_t byte_any __attribute__((vector_size(L), aligned(1)));
+typedef int8_t char_any __attribute__((vector_size(L), aligned(1)));
 
 /* for (int i = 0; i < n; i++), unrolled whole: the arrays that it indexes
  * are then registers. Instrumented loops cannot be. */
@@ -103,7 +111,7 @@ ALWAYS vf vf_pick(vi mask, vf yes, vf no)
     return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
 }
 
-/* L bytes, halves, as integers. */
+/* L bytes, halves, signed bytes, as integers. */
 #if VEC_AVX512
 ALWAYS vi vi_of_bytes(const void *p)
 {
@@ -113,6 +121,11 @@ ALWAYS vi vi_of_bytes(const void *p)
 ALWAYS vi vi_of_halves(const void *p)
 {
     return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
+
+ALWAYS vi vi_of_i8(const void *p)
+{
+    return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128(p));
 }
 #elif VEC_AVX2
 ALWAYS vi vi_of_bytes(const void *p)
@@ -124,6 +137,11 @@ ALWAYS vi vi_of_halves(const void *p)
 {
     return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128(p));
 }
+
+ALWAYS vi vi_of_i8(const void *p)
+{
+    return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64(p));
+}
 #else
 ALWAYS vi vi_of_bytes(const void *p)
 {
@@ -133,6 +151,11 @@ ALWAYS vi vi_of_bytes(const void *p)
 ALWAYS vi vi_of_halves(const void *p)
 {
     return __builtin_convertvector(*(const half_any *)p, vi);
+}
+
+ALWAYS vi vi_of_i8(const void *p)
+{
+    return __builtin_convertvector(*(const char_any *)p, vi);
 }
 #endif
 
@@ -204,6 +227,12 @@ ALWAYS int32_t vi_sum(vi v)
 ALWAYS uint32_t vu_max(vu v)
 {
     return _mm512_reduce_max_epu32((__m512i)v);
+}
+
+/* The largest lane; any where there is a NaN. */
+ALWAYS float vf_top(vf v)
+{
+    return _mm512_reduce_max_ps(v);
 }
 
 #elif VEC_AVX2
@@ -344,6 +373,14 @@ ALWAYS uint32_t vu_max(vu v)
     return most;
 }
 
+ALWAYS float vf_top(vf v)
+{
+    float top = v[0];
+    UNROLLED (i, L)
+        top = v[i] > top ? v[i] : top;
+    return top;
+}
+
 #endif
 
 /* The last n < L floats at p, zeros behind them. */
@@ -422,5 +459,57 @@ ALWAYS vf vf_exp(vf x)
     p = vf_fma(p, r * r, r) + 1;
     return vf_scale2(p, n);
 }
+
+/* Words of two bfloat16. */
+#if VEC_BF16
+
+/* acc + both products of each word. Inline assembly for vi_dot's reason. */
+ALWAYS vf vf_dot_bf16(vf acc, vf a, vf b)
+{
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
+
+/* 2 L signed bytes, exactly. */
+ALWAYS vf bf16_of_i8(const void *p)
+{
+    vf low = vf_of(vi_of_i8(p)), high = vf_of(vi_of_i8((const char *)p + L));
+    return (vf)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* Half of the words (a[i], b[i]): those of elements 8 l + 0 .. 3 and of
+ * 8 l + 4 .. 7. */
+ALWAYS vf bf16_low(vf a, vf b)
+{
+    return (vf)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b);
+}
+
+ALWAYS vf bf16_high(vf a, vf b)
+{
+    return (vf)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
+}
+
+/* n floats in the order of bf16_low, bf16_high, bf16_low ... as they were. */
+ALWAYS void bf16_in_order(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 2 * L) {
+        vf low = vf_load(x + i), high = vf_load(x + i + L);
+        vf_store(x + i,
+                 __builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19,
+                                         4, 5, 6, 7, 20, 21, 22, 23));
+        vf_store(x + i + L,
+                 __builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26,
+                                         27, 12, 13, 14, 15, 28, 29, 30, 31));
+    }
+}
+
+/* To nearest even; what is no normal number becomes 0. */
+ALWAYS void bf16_of_normal(void *p, vf v)
+{
+    __m256bh h = _mm512_cvtneps_pbh(v);
+    memcpy(p, &h, sizeof h);
+}
+
+#endif
 
 #endif

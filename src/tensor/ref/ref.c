@@ -158,6 +158,20 @@ static void ref_rope(struct device *dev, float *x, const struct rope *rope,
     }
 }
 
+static void token_encode(const struct op_kv *kv, const float *x, void *out)
+{
+    size_t g = kv->kv_heads, d = kv->head_dim;
+    if (kv->type != DTYPE_KV8) {
+        dtype_encode(kv->type, x, out, g * d);
+        return;
+    }
+    int8_t *q = out;
+    for (size_t h = 0; h < g; h++) {
+        float scale = quant_round(q + h * d, x + h * d, d);
+        memcpy(q + g * d + h * sizeof scale, &scale, sizeof scale);
+    }
+}
+
 static void ref_kv_write(struct device *dev, const struct op_kv *kv,
                          const struct op_seq *seqs, size_t seq_count,
                          const float *k, const float *v)
@@ -168,10 +182,28 @@ static void ref_kv_write(struct device *dev, const struct op_kv *kv,
         for (size_t i = 0; i < s->rows; i++) {
             size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
             size_t row = (s->first_row + i) * n;
-            dtype_encode(kv->type, k + row, (char *)kv->k + at, n);
-            dtype_encode(kv->type, v + row, (char *)kv->v + at, n);
+            token_encode(kv, k + row, (char *)kv->k + at);
+            token_encode(kv, v + row, (char *)kv->v + at);
         }
     }
+}
+
+/* Head g of a token's K or V as float32. */
+static void head_decode(const struct op_kv *kv, const void *token, size_t g,
+                        float *out)
+{
+    size_t d = kv->head_dim;
+    if (kv->type != DTYPE_KV8) {
+        const char *from = token;
+        dtype_decode(kv->type, from + g * d * dtype_block_bytes(kv->type), out,
+                     d);
+        return;
+    }
+    const int8_t *q = token;
+    float scale;
+    memcpy(&scale, q + kv->kv_heads * d + g * sizeof scale, sizeof scale);
+    for (size_t i = 0; i < d; i++)
+        out[i] = scale * q[g * d + i];
 }
 
 /* One head of one row over tokens from .. visible - 1 of its sequence. Two
@@ -180,24 +212,28 @@ static void attend(float *out, const float *q, const struct op_kv *kv,
                    const uint32_t *pages, size_t g, size_t from, size_t visible,
                    float scale)
 {
-    size_t d = kv->head_dim, head = g * d * dtype_block_bytes(kv->type);
+    size_t d = kv->head_dim;
+    bool rounds = kv->type == DTYPE_BF16 || kv->type == DTYPE_KV8;
     double most = -INFINITY, total = 0, sum[OP_HEAD_DIM_MAX] = {0};
+    double scaled[OP_HEAD_DIM_MAX];
+    for (size_t i = 0; i < d; i++)
+        scaled[i] = rounds ? bf16_to_f32(f32_to_bf16(q[i] * scale))
+                           : (double)q[i] * scale;
     for (int walk = 0; walk < 2; walk++) {
         for (size_t t = from; t < visible; t++) {
-            size_t at = kv_offset(kv, pages, t) + head;
+            size_t at = kv_offset(kv, pages, t);
             float row[OP_HEAD_DIM_MAX];
-            dtype_decode(kv->type, (const char *)kv->k + at, row, d);
+            head_decode(kv, (const char *)kv->k + at, g, row);
             double score = 0;
             for (size_t i = 0; i < d; i++)
-                score += (double)q[i] * row[i];
-            score *= scale;
+                score += scaled[i] * row[i];
             if (walk == 0) {
                 if (score > most) most = score;
                 continue;
             }
             double p = exp(score - most);
             total += p;
-            dtype_decode(kv->type, (const char *)kv->v + at, row, d);
+            head_decode(kv, (const char *)kv->v + at, g, row);
             for (size_t i = 0; i < d; i++)
                 sum[i] += p * row[i];
         }
