@@ -6,7 +6,7 @@
 #include "engine/event.h"
 #include "engine/gate.h"
 #include "engine/live.h"
-#include "engine/sample.h"
+#include "engine/picks.h"
 #include "engine/schedule.h"
 #include "text/tokenizer.h"
 
@@ -49,6 +49,7 @@ struct arrays {
     uint32_t *positions, *logit_rows;
     struct op_seq *seqs;
     uint32_t *first_logit; /* [seqs] index of a sequence's first logits */
+    struct pick **picks;   /* [seqs] its next token; NULL: not complete */
     struct batch batch;
 };
 
@@ -67,7 +68,7 @@ struct engine {
     /* The engine thread's. */
     struct events *events;
     struct schedule *schedule;
-    struct sampler *sampler;
+    struct picks *picks;
     struct map lives;
     struct arrays arrays;
     uint64_t now_us;
@@ -158,27 +159,33 @@ static void logprobs(struct engine *e, const struct live *live,
     };
     struct logprob_room room =
         event_logprob_room(event, ask.top_count, ask.id_count);
-    sample_logprobs(e->sampler, row, &ask, &room, &event->pub.logprob);
+    sample_logprobs(picks_sampler(e->picks), row, &ask, &room,
+                    &event->pub.logprob);
     event->pub.has_logprob = true;
 }
 
-/* Draws live's next token from the logits behind its last one. */
-static int32_t sample(struct engine *e, struct live *live, const float *logits,
-                      struct event *event)
+static struct sample_history history_of(const struct engine *e,
+                                        const struct live *live)
 {
-    const struct sampling *p = &live->sampling;
-    struct sample_history history = {
+    return (struct sample_history){
         .output = live->seq.tokens + live->seq.prompt_tokens,
         .output_count = live_output(live),
         .end_ids = e->ends,
         .end_count = e->end_count,
     };
+}
+
+/* What the event of a drawn token says of its logprobs. */
+static void sampled(struct engine *e, struct live *live, const float *logits,
+                    int32_t token, struct event *event)
+{
+    if (token < 0 || !live->want_logprobs) return;
     uint64_t from = clock_ns();
-    const float *row = sample_adjust(e->sampler, logits, p, &history);
-    int32_t token = sample_pick(e->sampler, row, p, history.output_count);
-    if (token >= 0 && live->want_logprobs) logprobs(e, live, row, token, event);
+    struct sample_history history = history_of(e, live);
+    const float *row = sample_adjust(picks_sampler(e->picks), logits,
+                                     &live->sampling, &history);
+    logprobs(e, live, row, token, event);
     e->sample_ns += clock_ns() - from;
-    return token;
 }
 
 /* Steps */
@@ -207,48 +214,84 @@ static void fill_batch(struct arrays *a, const struct plan *plan)
     b->logit_count = logit;
 }
 
-/* A prompt's next chunk is there, perhaps its last. */
-static void take_chunk(struct engine *e, struct live *live, bool complete,
-                       const float *logits)
+/* The logits behind the last row of the step's i-th sequence. */
+static const float *last_logits(const struct engine *e, const struct plan *plan,
+                                uint32_t i, const float *logits)
+{
+    uint32_t end = i + 1 < plan->count ? e->arrays.first_logit[i + 1]
+                                       : e->arrays.batch.logit_count;
+    return logits + (size_t)(end - 1) * e->limits.vocab;
+}
+
+static bool is_complete(const struct plan_row *row)
+{
+    return row->seq->done_tokens + row->rows == row->seq->known_tokens;
+}
+
+/* Draws the next token of all sequences that are complete. */
+static void draw(struct engine *e, const struct plan *plan, const float *logits)
+{
+    uint64_t from = clock_ns();
+    picks_clear(e->picks);
+    for (uint32_t i = 0; i < plan->count; i++) {
+        e->arrays.picks[i] = NULL;
+        if (!is_complete(&plan->rows[i])) continue;
+        const struct live *live = live_of(plan->rows[i].seq);
+        struct pick *pick = picks_add(e->picks);
+        *pick = (struct pick){.logits = last_logits(e, plan, i, logits),
+                              .sampling = &live->sampling,
+                              .history = history_of(e, live)};
+        e->arrays.picks[i] = pick;
+    }
+    picks_draw(e->picks);
+    e->sample_ns += clock_ns() - from;
+}
+
+/* A prompt's next chunk is there, perhaps its last: then pick is its token. */
+static void take_chunk(struct engine *e, struct live *live,
+                       const struct pick *pick)
 {
     struct event *event = events_new(e->events, EVENT_CHUNK, live);
     event_set_pages(event, &live->seq);
     event->pub.tokens = live->seq.done_tokens;
-    event->pub.token = complete ? sample(e, live, logits, event) : 0;
+    event->pub.token = pick ? pick->token : 0;
     if (event->pub.token < 0) {
         events_drop(e->events, event);
         fail(e, live, 500, not_numbers);
         return;
     }
-    event->pub.last = complete;
-    if (complete) event_take_score(event, live);
+    event->pub.last = pick != NULL;
+    if (pick) {
+        sampled(e, live, pick->logits, pick->token, event);
+        event_take_score(event, live);
+    }
     send(e, event);
     events_flush(e->events); /* its KV can travel while others sample */
 }
 
-/* What the rows of one sequence gave; logits are its own. */
+/* What the rows of one sequence gave; logits are its own, pick is NULL while
+ * its prompt is not complete. */
 static void take_rows(struct engine *e, const struct plan_row *row,
-                      const float *logits)
+                      const float *logits, const struct pick *pick)
 {
     struct seq *q = row->seq;
     struct live *live = live_of(q);
     uint32_t end_row = q->done_tokens + row->rows;
     for (; q->score_from < end_row; logits += e->limits.vocab) {
         uint64_t from = clock_ns();
-        live_score(live, e->sampler, logits, q->score_from);
+        live_score(live, picks_sampler(e->picks), logits, q->score_from);
         e->sample_ns += clock_ns() - from;
     }
-    bool complete = end_row == q->known_tokens;
     schedule_advance(e->schedule, q, row->rows);
     if (q->role == ROLE_PREFILL) {
-        take_chunk(e, live, complete, logits);
-    } else if (complete && live->max_new == 0) {
+        take_chunk(e, live, pick);
+    } else if (pick && live->max_new == 0) {
         end(e, live, &(struct finish){.kind = FINISH_LENGTH});
-    } else if (complete) {
+    } else if (pick) {
         struct event *event = events_new(e->events, EVENT_TOKEN, live);
-        int32_t token = sample(e, live, logits, event);
-        if (token >= 0) {
-            take_token(e, live, token, event);
+        sampled(e, live, pick->logits, pick->token, event);
+        if (pick->token >= 0) {
+            take_token(e, live, pick->token, event);
             return;
         }
         events_drop(e->events, event);
@@ -290,13 +333,14 @@ static void compute(struct engine *e, const struct plan *plan)
     uint64_t to = clock_ns();
     e->model_ns += to - from;
     e->now_us = to / 1000;
+    if (!rc) draw(e, plan, logits);
     for (uint32_t i = 0; i < plan->count; i++) {
         if (rc) {
             fail(e, live_of(plan->rows[i].seq), 500, why_text(&why, rc));
             continue;
         }
         size_t at = (size_t)e->arrays.first_logit[i] * e->limits.vocab;
-        take_rows(e, &plan->rows[i], logits + at);
+        take_rows(e, &plan->rows[i], logits + at, e->arrays.picks[i]);
     }
 }
 
@@ -480,6 +524,12 @@ static void *run(void *arg)
 
 /* Outside */
 
+static void share_model(void *arg, void (*fn)(void *, size_t, int),
+                        void *fn_arg, size_t count)
+{
+    model_share(arg, fn, fn_arg, count);
+}
+
 static int run_model(void *arg, const struct batch *batch, struct kv_pool *pool,
                      const float **logits, struct why *why)
 {
@@ -513,8 +563,9 @@ static int make_arrays(struct engine *e, struct why *why)
     a->logit_rows = mem_try(o->logit_rows, sizeof *a->logit_rows, 0);
     a->seqs = mem_try(o->max_running, sizeof *a->seqs, 0);
     a->first_logit = mem_try(o->max_running, sizeof *a->first_logit, 0);
+    a->picks = mem_try(o->max_running, sizeof *a->picks, 0);
     if (!a->ids || !a->positions || !a->logit_rows || !a->seqs ||
-        !a->first_logit)
+        !a->first_logit || !a->picks)
         return err_set(why, ERR_NOMEM, "engine: batch of %zu rows", rows);
     a->batch = (struct batch){
         .ids = a->ids,
@@ -530,7 +581,14 @@ static int build(struct engine *e, struct why *why)
     const struct engine_options *o = &e->options;
     size_t capacity = EVENTS_OUT + 4 * (size_t)o->max_running;
     int rc = events_create(&e->events, capacity, why);
-    if (!rc) rc = sampler_create(&e->sampler, e->limits.vocab, why);
+    const struct picks_options po = {
+        .vocab = e->limits.vocab,
+        .rows = o->max_running,
+        .workers = o->runner ? 1 : model_workers(o->model),
+        .share = o->runner ? NULL : share_model,
+        .arg = o->model,
+    };
+    if (!rc) rc = picks_create(&e->picks, &po, why);
     if (!rc) rc = make_arrays(e, why);
     if (rc) return rc;
     struct schedule_options so = {
@@ -618,12 +676,13 @@ void engine_destroy(struct engine *e)
     map_fini(&e->lives);
     schedule_destroy(e->schedule);
     events_destroy(e->events);
-    sampler_destroy(e->sampler);
+    picks_destroy(e->picks);
     mem_free(e->arrays.ids);
     mem_free(e->arrays.positions);
     mem_free(e->arrays.logit_rows);
     mem_free(e->arrays.seqs);
     mem_free(e->arrays.first_logit);
+    mem_free(e->arrays.picks);
     gate_destroy(e->gate);
     pthread_mutex_destroy(&e->shown_lock);
     mem_free(e);

@@ -287,6 +287,17 @@ static int check_seqs(const struct batch *b, const struct kv_pool *pool,
     return 0;
 }
 
+int model_workers(const struct model *m)
+{
+    return device_threads(m->dev);
+}
+
+void model_share(struct model *m, void (*fn)(void *, size_t, int), void *fn_arg,
+                 size_t count)
+{
+    device_share(m->dev, fn, fn_arg, count);
+}
+
 int model_forward(struct model *m, const struct batch *batch,
                   struct kv_pool *pool, const float **logits, struct why *why)
 {

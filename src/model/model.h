@@ -134,6 +134,13 @@ uint64_t model_fingerprint(const struct model *model);
 int model_config_read(struct model_config *out, const char *path,
                       size_t *weight_bytes, struct why *why);
 
+/* The workers of its device do other work between steps: fn(fn_arg, i, worker)
+ * once for each i < count, worker < model_workers, no two calls of one worker
+ * at a time. */
+int model_workers(const struct model *model);
+void model_share(struct model *model, void (*fn)(void *, size_t i, int worker),
+                 void *fn_arg, size_t count);
+
 /* One step of a batch. All arrays in host memory. */
 struct batch {
     uint32_t tokens;

@@ -82,6 +82,17 @@ int device_sync(struct device *dev, struct why *why)
     return dev->ops->sync(dev, why);
 }
 
+void device_share(struct device *dev, void (*fn)(void *, size_t, int),
+                  void *arg, size_t count)
+{
+    if (dev->ops->share) {
+        dev->ops->share(dev, fn, arg, count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        fn(arg, i, 0);
+}
+
 int device_reserve(struct device *dev, size_t rows, size_t cols,
                    struct why *why)
 {

@@ -44,6 +44,12 @@ void device_read(struct device *dev, void *host, const void *from, size_t n);
 /* Waits for all that was asked; ERR_IO and the reason when it failed. */
 int device_sync(struct device *dev, struct why *why);
 
+/* Host work for its workers, between operations: fn(arg, i, worker) once for
+ * each i < count, worker < device_threads, no two calls of one worker at a
+ * time. Which worker does what must not matter. */
+void device_share(struct device *dev, void (*fn)(void *, size_t i, int worker),
+                  void *arg, size_t count);
+
 /* Room for activations: the most rows and columns (the widest input of any
  * op_linear) of one call. Before the first operation; may be repeated. */
 int device_reserve(struct device *dev, size_t rows, size_t cols,

@@ -29,6 +29,9 @@ struct device_ops {
     void (*write)(struct device *dev, void *to, const void *host, size_t n);
     void (*read)(struct device *dev, void *host, const void *from, size_t n);
     int (*sync)(struct device *dev, struct why *why);
+    /* NULL: it has no workers on the host, the caller does it */
+    void (*share)(struct device *dev, void (*fn)(void *, size_t, int),
+                  void *arg, size_t count);
     int (*reserve)(struct device *dev, size_t rows, size_t cols,
                    struct why *why);
 

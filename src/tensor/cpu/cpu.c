@@ -129,6 +129,12 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
     return 0;
 }
 
+static void cpu_share(struct device *dev, void (*fn)(void *, size_t, int),
+                      void *arg, size_t count)
+{
+    pool_run(((struct cpu *)dev)->pool, fn, arg, count);
+}
+
 /* --- weights ----------------------------------------------------------- */
 
 static void cpu_weight_destroy(struct weight *w)
@@ -375,6 +381,7 @@ static const struct device_ops cpu_ops = {
     .write = host_device_write,
     .read = host_device_read,
     .sync = host_device_sync,
+    .share = cpu_share,
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,

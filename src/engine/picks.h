@@ -1,0 +1,43 @@
+/* engine/picks.h - the tokens of a step's rows, drawn by all workers at once.
+ *
+ * A row's token depends on the row alone (engine/sample.h), so it does not
+ * matter which worker draws it. The engine thread owns this and calls it;
+ * nothing is allocated after create. */
+#ifndef BATON_ENGINE_PICKS_H
+#define BATON_ENGINE_PICKS_H
+
+#include "engine/sample.h"
+
+struct pick {
+    const float *logits; /* [vocab] */
+    const struct sampling *sampling;
+    struct sample_history history;
+    int32_t token; /* the result: sample_pick's */
+};
+
+/* Who draws: share(arg, fn, fn_arg, count) calls fn(fn_arg, i, worker) for
+ * each i < count, worker < workers, no two calls with one worker at a time.
+ * share NULL: the caller alone. */
+struct picks_options {
+    uint32_t vocab, rows; /* rows: most picks of a step */
+    int workers;
+    void (*share)(void *arg, void (*fn)(void *, size_t, int), void *fn_arg,
+                  size_t count);
+    void *arg;
+};
+
+struct picks;
+int picks_create(struct picks **out, const struct picks_options *options,
+                 struct why *why);
+void picks_destroy(struct picks *picks); /* NULL is fine */
+
+void picks_clear(struct picks *picks);
+/* Adds one whose logits, sampling and history the caller fills; good until
+ * picks_clear. */
+struct pick *picks_add(struct picks *picks);
+void picks_draw(struct picks *picks); /* sets all tokens */
+
+/* The caller's own, for what is not drawn here. */
+struct sampler *picks_sampler(struct picks *picks);
+
+#endif
