@@ -8,6 +8,8 @@ int up_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int bench_tokenizer_main(int argc, char **argv);
 int bench_xfer_main(int argc, char **argv);
+int inspect_main(int argc, char **argv);
+int quantize_main(int argc, char **argv);
 int store_main(int argc, char **argv);
 
 #endif

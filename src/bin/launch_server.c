@@ -53,6 +53,7 @@ struct server {
     struct loop *loop;
     struct pd_node *node;
     struct serve *serve;
+    enum model_quantize quantize;
     uint64_t progress_us; /* of the last loading line */
     bool stopping, failed;
     char address[64]; /* found for a --host of all addresses */
@@ -106,10 +107,12 @@ static uint32_t logit_rows(const struct server_options *o)
 static int check_model(const struct server *s, struct why *why)
 {
     const struct server_options *o = &s->o;
-    struct model_config config;
-    size_t weights;
-    int rc = model_config_read(&config, o->model_path, &weights, why);
+    struct model_survey survey;
+    const struct model_options mo = {.path = o->model_path,
+                                     .quantize = s->quantize};
+    int rc = model_survey(&survey, &mo, why);
     if (rc) return rc;
+    const size_t weights = survey.weight_bytes;
     double budget = (double)s->available * o->mem_fraction;
     if ((double)weights >= budget)
         return err_set(why, ERR_NOMEM,
@@ -117,11 +120,11 @@ static int check_model(const struct server *s, struct why *why)
                        "%.2f GB available is %.2f GB",
                        o->model_path, (double)weights * 1e-9, o->mem_fraction,
                        (double)s->available * 1e-9, budget * 1e-9);
-    if (o->context_length > config.context)
+    if (o->context_length > survey.config.context)
         return err_set(why, ERR_INVALID,
                        "--context-length %lld: the model was made for %u "
                        "positions",
-                       (long long)o->context_length, config.context);
+                       (long long)o->context_length, survey.config.context);
     return 0;
 }
 
@@ -156,6 +159,7 @@ static int open_model(struct server *s, struct why *why)
                                .max_tokens = chunk_tokens(o) +
                                              (uint32_t)o->max_running_requests,
                                .max_logits = logit_rows(o),
+                               .quantize = s->quantize,
                                .progress = on_progress,
                                .arg = s};
     rc = model_open(&s->model, s->device, &mo, why);
@@ -479,7 +483,8 @@ static int server_open(struct server *s, struct why *why)
     static int (*const steps[])(struct server *, struct why *) = {
         open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
     s->available = memory_available();
-    int rc = check_model(s, why);
+    int rc = model_quantize_parse(&s->quantize, s->o.quantization, why);
+    if (!rc) rc = check_model(s, why);
     if (!rc) rc = check_ports(s, why);
     if (!rc) rc = loop_create(&s->loop, why);
     if (!rc) rc = loop_signals(s->loop, signals, 2, on_signal, s, why);

@@ -15,6 +15,8 @@ static const struct {
     {"launch_router", router_run, "route to prefill/decode pairs"},
     {"up", up_main, "run a whole local PD cluster, supervised"},
     {"bench", bench_main, "measure: baton bench engine|tokenizer|roofline"},
+    {"inspect", inspect_main, "what a model is and what it would take"},
+    {"quantize", quantize_main, "round a model's weights into another folder"},
     {"store", store_main, "run a config store alone"},
 };
 

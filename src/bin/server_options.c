@@ -70,6 +70,11 @@ static const struct opt table[] = {
          "most instruction set the CPU kernels may use"),
     TEXT("attention-backend", attention_backend, "auto",
          "ascend sets the page size to 128; the device decides the kernels"),
+    PICK("quantization", quantization, "none",
+         "none|w8a8_int8|int8|int4|fp8|awq|awq_marlin|gptq|gptq_marlin|"
+         "compressed-tensors|modelslim",
+         "w8a8_int8, int8, int4: round float weights so while loading; the "
+         "others name how the files are stored, which is seen from them"),
     PICK("kv-cache-dtype", kv_cache_dtype, "auto",
          "auto|bf16|bfloat16|f16|float16|f32|float32|int8",
          "auto: the model's own (bf16 for quantized files)"),
@@ -162,8 +167,6 @@ static const struct opt table[] = {
     NO_FLAG("prefill-round-robin-balance", "one data-parallel rank"),
     NO_VALUE("load-balance-method", "one data-parallel rank"),
 
-    REFUSED("quantization",
-            "weights are served as stored; quantizing on load is not done yet"),
     REFUSED("enable-lora", "LoRA adapters are not served"),
     REFUSED("lora-paths", "LoRA adapters are not served"),
     REFUSED("speculative-algorithm", "speculative decoding is not done yet"),

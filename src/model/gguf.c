@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_PARTS = 4096 }; /* of a split model */
+
 enum value_type {
     V_U8,
     V_I8,
@@ -78,6 +80,9 @@ struct gguf {
     struct value *values;   /* sorted by key once read */
     size_t value_count;
     struct stored_table tensors;
+    struct gguf **parts; /* of a split model, but the first: their tensors are
+                            in this one's table too */
+    size_t part_count;
 };
 
 /* A place in the file, moving forward. */
@@ -355,15 +360,9 @@ static int read_header(struct reader *r, uint64_t *tensors, uint64_t *keys)
 
 static int read_all(struct gguf *g, struct reader *r)
 {
-    uint64_t tensors, keys, parts = 0;
+    uint64_t tensors, keys;
     int rc = read_header(r, &tensors, &keys);
     if (rc || (rc = read_values(g, r, keys))) return rc;
-    if ((rc = gguf_get_uint(g, "split.count", &parts, r->why))) return rc;
-    if (parts > 1)
-        return err_set(r->why, ERR_UNSUPPORTED,
-                       "%s: is one of %llu parts of a split model; merge them "
-                       "with gguf-split --merge",
-                       r->name, (unsigned long long)parts);
     /* name length, one byte of name, dims, one dim, type, offset */
     if (tensors > (r->size - r->at) / 33)
         return err_set(r->why, ERR_FORMAT,
@@ -375,8 +374,8 @@ static int read_all(struct gguf *g, struct reader *r)
     return place_tensors(g, r);
 }
 
-int gguf_parse(struct gguf **out, const char *name, const void *bytes, size_t n,
-               struct why *why)
+static int parse(struct gguf **out, const char *name, const void *bytes,
+                 size_t n, struct why *why)
 {
     *out = NULL;
     struct gguf *g = mem_must(1, sizeof *g);
@@ -390,17 +389,117 @@ int gguf_parse(struct gguf **out, const char *name, const void *bytes, size_t n,
     return rc;
 }
 
-int gguf_open(struct gguf **out, const char *path, struct why *why)
+/* --- split models ------------------------------------------------------ */
+
+/* Which part of how many g is; 0 of 1 where it is whole. */
+static int read_split(const struct gguf *g, uint64_t *no, uint64_t *count,
+                      struct why *why)
 {
+    *no = 0;
+    *count = 1;
+    int rc = gguf_get_uint(g, "split.count", count, why);
+    if (!rc) rc = gguf_get_uint(g, "split.no", no, why);
+    if (!rc && *count == 0) *count = 1;
+    if (!rc && (*no >= *count || *count > MAX_PARTS))
+        return err_set(why, ERR_FORMAT, "%s: claims to be part %llu of %llu",
+                       g->name, (unsigned long long)*no + 1,
+                       (unsigned long long)*count);
+    return rc;
+}
+
+int gguf_parse(struct gguf **out, const char *name, const void *bytes, size_t n,
+               struct why *why)
+{
+    uint64_t no, count;
+    int rc = parse(out, name, bytes, n, why);
+    if (rc) return rc;
+    rc = read_split(*out, &no, &count, why);
+    if (!rc && count > 1)
+        rc = err_set(why, ERR_UNSUPPORTED,
+                     "%s: is one of %llu parts of a split model", name,
+                     (unsigned long long)count);
+    if (!rc) return 0;
+    gguf_close(*out);
     *out = NULL;
+    return rc;
+}
+
+static int open_file(struct gguf **out, const char *path, struct why *why)
+{
     struct model_file file;
+    *out = NULL;
     int rc = model_file_open(&file, path, why);
     if (rc) return rc;
-    rc = gguf_parse(out, path, file.bytes, file.size, why);
+    rc = parse(out, path, file.bytes, file.size, why);
     if (rc)
         model_file_close(&file);
     else
         (*out)->file = file;
+    return rc;
+}
+
+/* Opens part no (from 0) and takes its tensors into g's table. */
+static int open_part(struct gguf *g, const char *stem, uint64_t no,
+                     uint64_t count, struct why *why)
+{
+    char path[4096];
+    uint64_t is_no, is_count;
+    struct gguf *part;
+    snprintf(path, sizeof path, "%s-%05u-of-%05u.gguf", stem, (unsigned)no + 1,
+             (unsigned)count);
+    int rc = open_file(&part, path, why);
+    if (rc) return rc;
+    g->parts[g->part_count++] = part;
+    if ((rc = read_split(part, &is_no, &is_count, why))) return rc;
+    if (is_no != no || is_count != count)
+        return err_set(why, ERR_FORMAT, "%s: claims to be part %llu of %llu",
+                       path, (unsigned long long)is_no + 1,
+                       (unsigned long long)is_count);
+    size_t n = part->tensors.count;
+    if ((rc = stored_reserve(&g->tensors, n, why))) return rc;
+    for (size_t i = 0; i < n && !rc; i++) {
+        const struct stored_tensor *t = &part->tensors.list[i];
+        rc = stored_add(&g->tensors, t, t->name, strlen(t->name), t->file, why);
+    }
+    return rc;
+}
+
+/* path is STEM-00001-of-0000N.gguf and g what it holds. */
+static int open_parts(struct gguf *g, const char *path, uint64_t no,
+                      uint64_t count, struct why *why)
+{
+    char stem[4096], tail[64];
+    uint64_t tensors = 0;
+    int n = snprintf(tail, sizeof tail, "-00001-of-%05u.gguf", (unsigned)count);
+    size_t len = strlen(path);
+    if (no != 0 || len < (size_t)n || len >= sizeof stem ||
+        strcmp(path + len - n, tail) != 0)
+        return err_set(why, ERR_FORMAT,
+                       "%s: is part %llu of a split model; give the first, "
+                       "whose name ends in %s",
+                       path, (unsigned long long)no + 1, tail);
+    snprintf(stem, sizeof stem, "%.*s", (int)(len - (size_t)n), path);
+    g->parts = mem_must(count, sizeof(struct gguf *));
+    int rc = 0;
+    for (uint64_t i = 1; i < count && !rc; i++)
+        rc = open_part(g, stem, i, count, why);
+    if (!rc) rc = gguf_get_uint(g, "split.tensors.count", &tensors, why);
+    if (!rc && tensors && tensors != g->tensors.count)
+        rc = err_set(why, ERR_FORMAT, "%s: %zu tensors in all parts, not %llu",
+                     path, g->tensors.count, (unsigned long long)tensors);
+    return rc ? rc : stored_index(&g->tensors, why);
+}
+
+int gguf_open(struct gguf **out, const char *path, struct why *why)
+{
+    uint64_t no, count;
+    int rc = open_file(out, path, why);
+    if (rc) return rc;
+    rc = read_split(*out, &no, &count, why);
+    if (!rc && count > 1) rc = open_parts(*out, path, no, count, why);
+    if (!rc) return 0;
+    gguf_close(*out);
+    *out = NULL;
     return rc;
 }
 
@@ -412,6 +511,9 @@ void gguf_close(struct gguf *g)
         mem_free(g->values[i].text);
     }
     mem_free(g->values);
+    for (size_t i = 0; i < g->part_count; i++)
+        gguf_close(g->parts[i]);
+    mem_free(g->parts);
     stored_fini(&g->tensors);
     model_file_close(&g->file);
     mem_free(g->name);

@@ -22,11 +22,13 @@
 
 struct gguf;
 
-/* Maps path. ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (broken), ERR_UNSUPPORTED (an
- * old version, big-endian, one part of a split model), ERR_NOMEM. */
+/* Maps path. Of a split model it is the first part, STEM-00001-of-0000N.gguf;
+ * the others lie beside it, and their tensors are found as if they were in
+ * one file. ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (broken, or another part),
+ * ERR_UNSUPPORTED (an old version, big-endian), ERR_NOMEM. */
 int gguf_open(struct gguf **out, const char *path, struct why *why);
 /* The same over n bytes that stay valid and unchanged until gguf_close; name
- * stands for the path in errors. */
+ * stands for the path in errors. ERR_UNSUPPORTED for a part of a model. */
 int gguf_parse(struct gguf **out, const char *name, const void *bytes, size_t n,
                struct why *why);
 void gguf_close(struct gguf *g); /* NULL is fine */

@@ -28,6 +28,7 @@ struct load {
     bool *used; /* of each tensor: somebody asked for it */
     size_t bound_bytes, done_bytes;
     uint64_t hash;
+    struct model_survey *survey; /* not NULL: nothing is bound, only counted */
     const struct model_options *options; /* while binding */
     struct why *why;                     /* while binding */
 };
@@ -114,6 +115,10 @@ static void note_bound(struct load *l, const struct stored_tensor *t,
     l->hash = hash_bytes(t->shape, sizeof t->shape, l->hash);
     l->hash = hash_bytes(bytes, n, l->hash);
     l->hash = hash_bytes(bytes + size - n, n, l->hash);
+}
+
+static void note_used(struct load *l, const struct stored_tensor *t)
+{
     l->used[t - model_files_at(&l->files, 0)] = true;
 }
 
@@ -219,9 +224,18 @@ static int make_copy(struct load *l, const struct want *w,
                    m->main->file, m->rows * row_bytes, m->main->name);
 }
 
+static void count_bound(struct load *l, enum dtype type, size_t bytes)
+{
+    l->bound_bytes += bytes;
+    if (!l->survey) return;
+    l->survey->types[type].count++;
+    l->survey->types[type].bytes += bytes;
+}
+
 static int load_floats(struct load *l, float **out, const float *values,
                        size_t n)
 {
+    if (l->survey) return 0;
     void *memory;
     int rc = device_alloc(l->dev, &memory, n * sizeof *values, l->why);
     if (rc) return rc;
@@ -252,6 +266,9 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
         w->rows, w->cols, w->expert, l->files.gguf ? w->experts : 0, l->why);
     if (rc) return rc;
     enum dtype type = bound_type(l, w, &m);
+    count_bound(l, type, w->rows * dtype_row_bytes(type, w->cols));
+    note_used(l, m.main);
+    if (l->survey) return 0;
     void *copy = NULL;
     bool as_is = m.form == MATRIX_AS_IS && type == m.type && !misaligned(&m) &&
                  !(l->files.gguf && w->heads);
@@ -271,7 +288,7 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     note_bound(l, m.main, m.bytes,
                m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
     if (m.scales) note_bound(l, m.scales, m.scales->bytes, m.scales->size);
-    l->bound_bytes += w->rows * dtype_row_bytes(type, w->cols);
+    l->hash = hash_bytes(&type, sizeof type, l->hash);
     note_progress(l, m.size);
     return m.partial ? load_hidden_bias(l, &m, bias) : 0;
 }
@@ -304,7 +321,8 @@ static int read_vector(struct load *l, float **out, const struct want *w,
         dtype_decode((enum dtype)t->type, t->bytes + row_place(l, w, i) * size,
                      &values[i], 1);
     note_bound(l, t, t->bytes, t->size);
-    l->bound_bytes += t->size;
+    count_bound(l, (enum dtype)t->type, t->size);
+    note_used(l, t);
     note_progress(l, t->size);
     *out = values;
     return 0;
@@ -567,8 +585,9 @@ static uint64_t hash_config(const struct model_config *c)
     return hash_bytes(reals, sizeof reals, h);
 }
 
-int load_bind(struct load *l, struct model *m,
-              const struct model_options *options, struct why *why)
+/* All of m; binds, or counts where the load surveys. */
+static int load_all(struct load *l, struct model *m,
+                    const struct model_options *options, struct why *why)
 {
     l->dev = m->dev;
     l->config = &m->config;
@@ -584,8 +603,38 @@ int load_bind(struct load *l, struct model *m,
     if (!rc) rc = refuse_unused_biases(l);
     l->options = NULL;
     l->why = NULL;
+    return rc;
+}
+
+int load_bind(struct load *l, struct model *m,
+              const struct model_options *options, struct why *why)
+{
+    int rc = load_all(l, m, options, why);
     if (rc) return rc;
     m->fingerprint = hash_bytes(
         m->rope_freqs, m->config.rope.rotary / 2 * sizeof(float), l->hash);
     return 0;
+}
+
+int load_survey(struct load *l, const struct model_config *config,
+                const struct model_options *options, struct model_survey *out,
+                struct why *why)
+{
+    struct model_options plain = *options;
+    struct model *m = mem_must(1, sizeof *m);
+    plain.progress = NULL;
+    m->config = *config;
+    m->arch = arch_find(config->arch, NULL);
+    m->layers = mem_must(config->layers, sizeof *m->layers);
+    l->survey = out;
+    int rc = load_all(l, m, &plain, why);
+    out->stored_bytes = model_files_bytes(&l->files);
+    out->weight_bytes = l->bound_bytes;
+    out->step_bytes = l->bound_bytes - (config->tied ? 0 : m->embed_bytes);
+    for (uint32_t i = 0; i < config->layers; i++)
+        mem_free(m->layers[i].expert_weights);
+    mem_free(m->layers);
+    mem_free(m->rope_freqs);
+    mem_free(m);
+    return rc;
 }

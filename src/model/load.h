@@ -17,6 +17,12 @@ void load_close(struct load *load); /* NULL is fine */
 
 size_t load_bound_bytes(const struct load *load); /* of what was bound so far */
 
+/* Finds and checks every weight as load_bind does, binds none, and counts in
+ * out what would be bound. */
+int load_survey(struct load *load, const struct model_config *config,
+                const struct model_options *options, struct model_survey *out,
+                struct why *why);
+
 /* Binds every weight of m->config to m->dev: fills embed, head, final_norm,
  * layers, rope and the fingerprint. ERR_FORMAT names the tensor that is
  * missing or has another shape, ERR_UNSUPPORTED one of another type. */

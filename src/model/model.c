@@ -1,6 +1,5 @@
 #include "model/model.h"
 #include "model/arch.h"
-#include "model/files.h"
 #include "model/load.h"
 #include "base/mem.h"
 
@@ -139,11 +138,18 @@ int model_quantize_parse(enum model_quantize *out, const char *text,
                          struct why *why)
 {
     static const char *const names[] = {"none", "w8a8_int8", "int8", "int4"};
+    static const char *const stored[] = {"fp8",         "awq",
+                                         "awq_marlin",  "gptq",
+                                         "gptq_marlin", "compressed-tensors",
+                                         "modelslim"};
+    *out = QUANTIZE_NONE;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(text ? text : "none", names[i])) {
             *out = (enum model_quantize)i;
             return 0;
         }
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
+        if (!strcmp(text, stored[i])) return 0;
     return err_set(why, ERR_INVALID,
                    "quantization \"%.64s\" is not one of w8a8_int8, int8, int4",
                    text);
@@ -170,15 +176,15 @@ uint64_t model_fingerprint(const struct model *model)
     return model->fingerprint;
 }
 
-int model_config_read(struct model_config *out, const char *path,
-                      size_t *weight_bytes, struct why *why)
+int model_survey(struct model_survey *out, const struct model_options *options,
+                 struct why *why)
 {
-    struct model_files files;
-    int rc = model_files_open(&files, out, path, why);
-    if (rc) return rc;
-    if (weight_bytes) *weight_bytes = model_files_bytes(&files);
-    model_files_close(&files);
-    return 0;
+    struct load *load;
+    *out = (struct model_survey){0};
+    int rc = load_open(&load, &out->config, options->path, why);
+    if (!rc) rc = load_survey(load, &out->config, options, out, why);
+    load_close(load);
+    return rc;
 }
 
 /* --- forward ---------------------------------------------------------- */

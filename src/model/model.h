@@ -95,7 +95,8 @@ enum model_quantize {
     QUANTIZE_INT8,      /* int8 in groups */
     QUANTIZE_INT4,      /* int4 in groups */
 };
-/* From "w8a8_int8", "int8", "int4"; NULL or "none": none. ERR_INVALID. */
+/* From "w8a8_int8", "int8", "int4"; none: NULL, "none", and the names of forms
+ * in which files store weights ("awq", ...: seen from them). ERR_INVALID. */
 int model_quantize_parse(enum model_quantize *out, const char *text,
                          struct why *why);
 
@@ -128,11 +129,20 @@ size_t model_step_bytes(const struct model *model);
  * another model (or of another fine-tune of it) is ever taken. */
 uint64_t model_fingerprint(const struct model *model);
 
-/* Reads the configuration and, unless weight_bytes is NULL, how many bytes the
- * tensors of the files have, reading no weight: for memory plans. Errors as
- * model_open's. */
-int model_config_read(struct model_config *out, const char *path,
-                      size_t *weight_bytes, struct why *why);
+/* What model_open would make of the files, from their headers alone (and the
+ * scales of int4 weights): for memory plans and for people. Errors as
+ * model_open's; of options path and quantize count. */
+struct model_survey {
+    struct model_config config;
+    size_t stored_bytes; /* of all tensors in the files      */
+    size_t weight_bytes; /* what model_weight_bytes would be */
+    size_t step_bytes;   /* and model_step_bytes             */
+    struct {
+        size_t count, bytes; /* of weights that would have the type */
+    } types[DTYPE_COUNT];
+};
+int model_survey(struct model_survey *out, const struct model_options *options,
+                 struct why *why);
 
 /* The workers of its device do other work between steps: fn(fn_arg, i, worker)
  * once for each i < count, worker < model_workers, no two calls of one worker

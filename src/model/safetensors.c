@@ -4,9 +4,11 @@
 #include "json/json.h"
 #include "tensor/tensor.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_HEADER ((size_t)100 << 20) /* the reference reader's limit */
 #define MAX_SHARDS 4096
@@ -292,20 +294,41 @@ static int open_index(struct safetensors *s, const char *folder,
     return rc;
 }
 
+/* The file called name or, where there is none, the only one whose name ends
+ * in tail. NULL: no such file, or several. */
+static char *find_one(const char *folder, const char *name, const char *tail)
+{
+    char *usual = join(folder, name), *found = NULL;
+    if (access(usual, F_OK) == 0) return usual;
+    mem_free(usual);
+    DIR *dir = opendir(folder);
+    size_t count = 0, n = strlen(tail);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        size_t len = strlen(e->d_name);
+        if (len <= n || strcmp(e->d_name + len - n, tail) != 0) continue;
+        if (count++ == 0) found = join(folder, e->d_name);
+    }
+    if (dir) closedir(dir);
+    if (count == 1) return found;
+    mem_free(found);
+    return NULL;
+}
+
 int safetensors_open(struct safetensors **out, const char *folder,
                      struct why *why)
 {
     *out = NULL;
     struct safetensors *s = mem_must(1, sizeof *s);
     s->shards = mem_must(MAX_SHARDS, sizeof *s->shards);
-    char *index = join(folder, "model.safetensors.index.json");
-    FILE *f = fopen(index, "rb");
+    char *index = find_one(folder, "model.safetensors.index.json",
+                           ".safetensors.index.json");
     int rc;
-    if (f) {
-        fclose(f);
+    if (index) {
         rc = open_index(s, folder, index, why);
     } else {
-        s->shards[s->shard_count++].path = join(folder, "model.safetensors");
+        char *only = find_one(folder, "model.safetensors", ".safetensors");
+        s->shards[s->shard_count++].path =
+            only ? only : join(folder, "model.safetensors");
         rc = open_shards(s, why);
     }
     mem_free(index);

@@ -61,6 +61,7 @@ static int refuse_overlap(struct stored_table *table, struct why *why)
 
 int stored_index(struct stored_table *table, struct why *why)
 {
+    mem_free(table->by_name);
     table->by_name = mem_try(table->count, sizeof *table->by_name, 0);
     if (!table->by_name)
         return err_set(why, ERR_NOMEM, "an index of %zu tensors", table->count);

@@ -1,4 +1,5 @@
 #include "tests/test.h"
+#include "tests/temp.h"
 #include "tests/model/gguf_build.h"
 #include "base/mem.h"
 #include "model/gguf.h"
@@ -217,7 +218,7 @@ static void lies_are_refused(void **state)
     refuse_built(&b, ERR_FORMAT, "general.alignment", "48");
     sample(&b);
     gguf_build_u32(&b, "split.count", 3);
-    refuse_built(&b, ERR_UNSUPPORTED, "3 parts", "merge");
+    refuse_built(&b, ERR_UNSUPPORTED, "3 parts", "split");
     sample(&b);
     b.key_count = 1ull << 60;
     refuse_built(&b, ERR_FORMAT, "claims", "keys");
@@ -323,7 +324,71 @@ static void failed_allocations_are_errors(void **state)
     buf_fini(&file);
 }
 
+/* Part no (from 0) of count with one tensor, as a file. */
+static void put_part(const char *dir, const char *name, uint32_t no,
+                     uint32_t count, const char *tensor)
+{
+    struct gguf_build b;
+    struct buf file;
+    gguf_build_init(&b);
+    gguf_build_string(&b, "general.architecture", no ? "" : "llama");
+    gguf_build_u32(&b, "split.no", no);
+    gguf_build_u32(&b, "split.count", count);
+    gguf_build_u32(&b, "split.tensors.count", 2);
+    gguf_build_tensor(&b, tensor, 0, 2, two_by_four, values, sizeof values);
+    finish(&b, &file);
+    temp_write(dir, name, file.data, file.len);
+    buf_fini(&file);
+}
+
+static void refuse_parts(const char *dir, const char *name, int code,
+                         const char *word)
+{
+    char path[4096];
+    struct gguf *g;
+    struct why why = {0};
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int rc = gguf_open(&g, path, &why);
+    if (rc != code || !strstr(why.text, word))
+        fail_msg("%s \"%s\" lacks \"%s\"", err_name(rc), why.text, word);
+    assert_null(g);
+}
+
+static void split_models_are_one(void **state)
+{
+    (void)state;
+    static const char one[] = "m-00001-of-00002.gguf";
+    static const char two[] = "m-00002-of-00002.gguf";
+    char *dir = temp_dir(), path[4096];
+    struct gguf *g;
+    struct why why = {0};
+    size_t live = mem_live();
+    put_part(dir, one, 0, 2, "t.a");
+    refuse_parts(dir, one, ERR_NOT_FOUND, two);
+    put_part(dir, two, 1, 2, "t.b");
+    snprintf(path, sizeof path, "%s/%s", dir, one);
+    if (gguf_open(&g, path, &why)) fail_msg("%s", why.text);
+    assert_int_equal(gguf_tensor_count(g), 2);
+    const struct stored_tensor *b = gguf_find(g, "t.b");
+    assert_non_null(b);
+    assert_non_null(strstr(b->file, two));
+    assert_memory_equal(b->bytes, values, sizeof values);
+    gguf_close(g);
+
+    refuse_parts(dir, two, ERR_FORMAT, "give the first");
+    put_part(dir, two, 1, 3, "t.b");
+    refuse_parts(dir, one, ERR_FORMAT, "part 2 of 3");
+    put_part(dir, two, 1, 2, "t.a");
+    refuse_parts(dir, one, ERR_FORMAT, "t.a comes twice");
+    put_part(dir, one, 5, 2, "t.a");
+    refuse_parts(dir, one, ERR_FORMAT, "part 6 of 2");
+    put_part(dir, "other.gguf", 0, 2, "t.a");
+    refuse_parts(dir, "other.gguf", ERR_FORMAT, "whose name ends in");
+    assert_int_equal(mem_live(), live);
+    temp_remove(dir);
+}
+
 TESTS(T(values_come_back), T(wrong_types_name_the_key), T(every_cut_is_refused),
       T(lies_are_refused), T(version_2_reads_alike),
       T(foreign_types_stay_closed), T(files_are_mapped),
-      T(failed_allocations_are_errors))
+      T(failed_allocations_are_errors), T(split_models_are_one))

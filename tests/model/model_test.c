@@ -157,21 +157,24 @@ static void bad_gguf_is_refused(void **state)
     temp_remove(dir);
 }
 
-static void config_reads_without_weights(void **state)
+static void a_survey_counts_what_open_binds(void **state)
 {
     (void)state;
     char *dir = folder("qwen3-bf16", 2);
-    struct model_config c;
+    struct model_survey s;
     struct why why = {0};
     struct rig r;
-    size_t bytes = 0;
-    assert_int_equal(model_config_read(&c, dir, &bytes, &why), 0);
-    assert_string_equal(c.arch, "qwen3");
-    assert_int_equal(c.dtype, DTYPE_BF16);
-    assert_int_equal(c.eos_count, 2);
+    const struct model_options options = {.path = dir};
+    assert_int_equal(model_survey(&s, &options, &why), 0);
+    assert_string_equal(s.config.arch, "qwen3");
+    assert_int_equal(s.config.dtype, DTYPE_BF16);
+    assert_int_equal(s.config.eos_count, 2);
     rig_open(&r, dir, "ref", 16, DTYPE_F32);
-    assert_int_equal(bytes, model_weight_bytes(r.model));
-    assert_memory_equal(c.eos, model_config(r.model)->eos, sizeof c.eos);
+    assert_int_equal(s.weight_bytes, model_weight_bytes(r.model));
+    assert_int_equal(s.step_bytes, model_step_bytes(r.model));
+    assert_int_equal(s.types[DTYPE_BF16].bytes, s.weight_bytes);
+    assert_memory_equal(s.config.eos, model_config(r.model)->eos,
+                        sizeof s.config.eos);
     rig_close(&r);
     temp_remove(dir);
 }
@@ -389,7 +392,7 @@ static void logit_rows_are_chosen(void **state)
 
 TESTS(T(bad_paths_are_refused), T(bad_folders_are_refused),
       T(foreign_types_are_refused), T(bad_gguf_is_refused),
-      T(config_reads_without_weights), T(fingerprints_tell_models_apart),
+      T(a_survey_counts_what_open_binds), T(fingerprints_tell_models_apart),
       T(progress_reaches_the_end), T(open_survives_every_failed_allocation),
       T(bad_batches_are_refused), T(forward_allocates_nothing),
       T(logit_rows_are_chosen))

@@ -17,13 +17,16 @@ struct rig {
     uint32_t vocab, page_tokens;
 };
 
-static inline void rig_open(struct rig *r, const char *path, const char *device,
-                            uint32_t page_tokens, enum dtype kv)
+static inline void rig_open_as(struct rig *r, const char *path,
+                               const char *device, uint32_t page_tokens,
+                               enum dtype kv, enum model_quantize quantize)
 {
     struct why why = {0};
     const struct device_options dev = {.kind = device, .threads = 2};
-    const struct model_options options = {
-        .path = path, .max_tokens = RIG_TOKENS, .max_logits = RIG_TOKENS};
+    const struct model_options options = {.path = path,
+                                          .max_tokens = RIG_TOKENS,
+                                          .max_logits = RIG_TOKENS,
+                                          .quantize = quantize};
     if (device_open(&r->dev, &dev, &why) ||
         model_open(&r->model, r->dev, &options, &why))
         fail_msg("%s", why.text);
@@ -36,6 +39,12 @@ static inline void rig_open(struct rig *r, const char *path, const char *device,
     if (kv_pool_create(&r->pool, &pool, &why)) fail_msg("%s", why.text);
     r->vocab = c->vocab;
     r->page_tokens = page_tokens;
+}
+
+static inline void rig_open(struct rig *r, const char *path, const char *device,
+                            uint32_t page_tokens, enum dtype kv)
+{
+    rig_open_as(r, path, device, page_tokens, kv, QUANTIZE_NONE);
 }
 
 static inline void rig_close(struct rig *r)

@@ -1,0 +1,133 @@
+/* baton quantize's folders give the very logits of quantizing while loading,
+ * and those stay near the float model's. */
+#include "tests/temp.h"
+#include "tests/model/random_model.h"
+#include "tests/model/rig.h"
+#include "model/quantize.h"
+
+#include <math.h>
+#include <sys/stat.h>
+
+enum { TOKENS = 24 };
+
+static float *logits_of(const char *path, enum model_quantize quantize,
+                        uint32_t *vocab)
+{
+    static const uint32_t whole[] = {TOKENS};
+    struct rig r;
+    int32_t ids[TOKENS];
+    rig_open_as(&r, path, "ref", 16, DTYPE_F32, quantize);
+    for (int i = 0; i < TOKENS; i++)
+        ids[i] = (i * 37 + 11) % (int)r.vocab;
+    float *logits = rig_logits(&r, ids, TOKENS, whole, 1);
+    *vocab = r.vocab;
+    rig_close(&r);
+    return logits;
+}
+
+static double distance(const float *a, const float *b, size_t n)
+{
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        all += (double)b[i] * b[i];
+    }
+    return sqrt(sum / all);
+}
+
+static int quantize_folder(const char *in, const char *out,
+                           enum model_quantize kind, struct why *why)
+{
+    const struct quantize_options o = {.in = in, .out = out, .kind = kind};
+    return model_quantize(&o, why);
+}
+
+static void folders_equal_quantizing_on_load(void **state)
+{
+    (void)state;
+    static const struct {
+        enum model_quantize kind;
+        double most; /* of the logits' rms, from the float model */
+    } cases[] = {{QUANTIZE_W8A8_INT8, 0.05},
+                 {QUANTIZE_INT8, 0.05},
+                 {QUANTIZE_INT4, 0.4}};
+    struct random_model *m = random_model_named("llama-256");
+    char *dir = temp_dir(), in[4096], out[4096];
+    uint32_t vocab;
+    snprintf(in, sizeof in, "%s/in", dir);
+    random_model_write_folder(m, in, 2);
+    float *plain = logits_of(in, QUANTIZE_NONE, &vocab);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct why why = {0};
+        snprintf(out, sizeof out, "%s/out%zu", dir, i);
+        if (quantize_folder(in, out, cases[i].kind, &why))
+            fail_msg("%s", why.text);
+        float *want = logits_of(in, cases[i].kind, &vocab);
+        float *got = logits_of(out, QUANTIZE_NONE, &vocab);
+        size_t n = (size_t)TOKENS * vocab;
+        assert_memory_equal(got, want, n * sizeof *got);
+        double far = distance(got, plain, n);
+        printf("kind %d: %.4f of rms from float\n", (int)cases[i].kind, far);
+        assert_true(far > 0 && far <= cases[i].most);
+        mem_free(got), mem_free(want);
+    }
+    mem_free(plain);
+    random_model_free(m);
+    temp_remove(dir);
+}
+
+/* Experts and a tied head, in groups of 32; the rest of the folder is there. */
+static void experts_are_rounded_too(void **state)
+{
+    (void)state;
+    struct random_model *m = random_model_named("qwen3moe-mixed");
+    char *dir = temp_dir(), in[4096], out[4096], file[4200];
+    struct stat st;
+    struct why why = {0};
+    uint32_t vocab;
+    snprintf(in, sizeof in, "%s/in", dir);
+    snprintf(out, sizeof out, "%s/out", dir);
+    random_model_write_folder(m, in, 1);
+    if (quantize_folder(in, out, QUANTIZE_INT4, &why)) fail_msg("%s", why.text);
+    struct model_survey s;
+    const struct model_options options = {.path = out};
+    assert_int_equal(model_survey(&s, &options, &why), 0);
+    assert_int_equal(s.types[DTYPE_INT4_G32].count, 43); /* 16 + 9 + 18 */
+    float *got = logits_of(out, QUANTIZE_NONE, &vocab);
+    for (size_t i = 0; i < (size_t)TOKENS * vocab; i++)
+        assert_true(isfinite(got[i]));
+    mem_free(got);
+    snprintf(file, sizeof file, "%s/tokenizer.json", out);
+    assert_int_equal(stat(file, &st), 0);
+    random_model_free(m);
+    temp_remove(dir);
+}
+
+static void what_cannot_be_rounded_is_refused(void **state)
+{
+    (void)state;
+    struct random_model *m = random_model_named("llama-plain");
+    char *dir = temp_dir(), in[4096], out[4096], gguf[4096];
+    struct why why = {0};
+    snprintf(in, sizeof in, "%s/in", dir);
+    snprintf(out, sizeof out, "%s/out", dir);
+    snprintf(gguf, sizeof gguf, "%s/m.gguf", dir);
+    random_model_write_folder(m, in, 1);
+    random_model_write_gguf(m, gguf, DTYPE_F32, false);
+    assert_int_equal(quantize_folder(gguf, out, QUANTIZE_INT4, &why),
+                     ERR_INVALID);
+    assert_non_null(strstr(why.text, "GGUF"));
+    assert_int_equal(quantize_folder(in, out, QUANTIZE_INT8, &why),
+                     ERR_UNSUPPORTED); /* no 128 columns anywhere */
+    assert_non_null(strstr(why.text, "groups of 128"));
+    assert_int_equal(quantize_folder(in, out, QUANTIZE_INT4, &why), 0);
+    assert_int_equal(quantize_folder(in, out, QUANTIZE_INT4, &why), ERR_EXISTS);
+    assert_int_equal(quantize_folder(out, in, QUANTIZE_INT4, &why),
+                     ERR_INVALID);
+    assert_non_null(strstr(why.text, "quantized already"));
+    random_model_free(m);
+    temp_remove(dir);
+}
+
+TESTS(T(folders_equal_quantizing_on_load), T(experts_are_rounded_too),
+      T(what_cannot_be_rounded_is_refused))
