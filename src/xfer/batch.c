@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "xfer/fabric.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -265,8 +266,10 @@ size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag)
 static const struct xfer_way *way_of(struct xfer_link *link,
                                      const struct xfer_op *op)
 {
+    struct fabric *f = link->x->fabric;
     const struct xfer_way *ways[] = {&xfer_way_self, &xfer_way_memfd,
-                                     &xfer_way_cma, link->frames};
+                                     &xfer_way_cma, f ? f->ops->way : NULL,
+                                     link->frames};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         if (ways[i] && ways[i]->find(link, op)) return ways[i];
     return NULL;
@@ -281,7 +284,9 @@ static void stream_queue(struct xfer_link *link, struct batch *b,
     s->way = way;
     s->ops = ops;
     s->count = count;
-    s->list = way->copy ? &link->copy_queue : &link->frame_queue;
+    s->list = way->copy             ? &link->copy_queue
+              : way == link->frames ? &link->frame_queue
+                                    : &link->fabric_queue;
     TAILQ_INSERT_TAIL(s->list, s, next);
 }
 
@@ -357,6 +362,7 @@ static void link_kick(struct xfer_link *link)
 {
     struct stream *s = TAILQ_FIRST(&link->frame_queue);
     if (s) s->way->kick(link);
+    if (!TAILQ_EMPTY(&link->fabric_queue)) fabric_kick(link);
     if (TAILQ_EMPTY(&link->copy_queue)) return;
     if (!link->in_copy_list) {
         link->in_copy_list = true;

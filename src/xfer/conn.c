@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "xfer/fabric.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -142,7 +143,7 @@ void conn_fail(struct conn *c, int rc, const char *fmt, ...)
         c->link->direct = NULL;
         snprintf(c->link->direct_text, sizeof c->link->direct_text, "%.150s",
                  text);
-        link_up(c->link); /* without a same-host way */
+        link_go_on(c->link);
     } else if (c->link) {
         link_fail(c->link, rc, text);
     }
@@ -175,10 +176,7 @@ bool conn_destroy(struct conn *c)
                             ? c->link->peer->why.text
                             : "connection closed");
     direct_end(c);
-    if (c->in && --c->in->conns == 0) {
-        TAILQ_REMOVE(&x->inlinks, c->in, next);
-        mem_free(c->in);
-    }
+    if (c->in) inlink_drop(x, c->in);
     int fd = c->fd;
     if (c->link) {
         if (c->kind == WIRE_DIRECT && c->open && c->link->direct_fd < 0) {
@@ -219,7 +217,10 @@ void conn_attended(struct conn *c, unsigned attention)
     if (attention & ATTEND_PUMP && c->open) {
         if (conn_is_lane(c)) frames_pump(c);
         if (c->kind == WIRE_DIRECT) direct_attended(c);
-        if (c->kind == WIRE_CONTROL && !c->inbound) notes_pump(c);
+        if (c->kind == WIRE_CONTROL && !c->inbound) {
+            notes_pump(c);
+            link_places_reap(c);
+        }
     }
 }
 
@@ -266,8 +267,7 @@ static int control_in(struct conn *c, const struct wire_header *h,
         return 0;
     }
     if (h->type == WIRE_DONE && !c->inbound) return note_done_in(c, h, why);
-    return err_set(why, ERR_FORMAT, "frame of type %u on a control connection",
-                   h->type);
+    return fabric_in(c, h, body, why);
 }
 
 static int dispatch(struct conn *c, const struct wire_header *h,

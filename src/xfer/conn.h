@@ -181,6 +181,9 @@ int direct_opened(struct conn *c, struct why *why);
 int direct_in(struct conn *c, const struct wire_header *h, const uint8_t *body,
               struct why *why);
 void direct_attended(struct conn *c); /* registrations changed */
+/* Initiator: a region is dropped; says so once nobody uses it any more. */
+void link_place_dropped(struct conn *c, uint64_t id);
+void link_places_reap(struct conn *c);
 void direct_revoke(struct conn *c);
 bool direct_quiet(const struct conn *c);
 void direct_end(struct conn *c); /* under the lock */

@@ -26,6 +26,9 @@
 
 struct conn;
 struct batch;
+struct fabric;
+struct fabric_end;
+struct fabric_mem;
 
 /* Around what io threads do to registered memory for peers. It is ordered by
  * messages between applications, which the thread sanitizer cannot see. */
@@ -99,7 +102,8 @@ struct xfer_place {
     struct xfer_link *link;
     uint64_t id, base, bytes, key;
     unsigned access;
-    char *map; /* the region in our address space, or NULL */
+    char *map;        /* the region in our address space, or NULL */
+    void *key_handle; /* by which the fabric reaches it, or NULL */
     unsigned users;
     bool dropped; /* the peer wants it unmapped */
 };
@@ -112,6 +116,7 @@ struct xfer_mem {
     uint64_t id, key;
     unsigned access;
     int fd; /* memfd of xfer_alloc, else -1 */
+    struct fabric_mem *fabric;
     bool closing;
     unsigned users;     /* batches that use it locally, transfers now on it */
     unsigned announced; /* peers that may map it or copy to it            */
@@ -120,6 +125,8 @@ struct xfer_mem {
 
 /* All under the lock. The registration that holds [addr, addr + span). */
 struct xfer_mem *mem_at(struct xfer *x, uint64_t addr, uint64_t span);
+/* The one that a batch holds at addr; it may be closing. */
+struct xfer_mem *mem_held_at(struct xfer *x, uint64_t addr);
 void mem_user_drop(struct xfer_mem *mem);
 void mem_free_all(struct xfer *x);
 
@@ -273,7 +280,9 @@ struct xfer_link {
     uint64_t id;
     struct xfer_epoch epoch;
     const struct xfer_way *frames; /* xfer_way_tcp or xfer_way_unix */
-    struct stream_list copy_queue, frame_queue;
+    struct stream_list copy_queue, frame_queue, fabric_queue;
+    struct fabric_end *end; /* fabric.c */
+    bool offered, offer_due, fabric_up;
     struct batch_list notes, notes_sent;
     unsigned notes_in_flight;
     struct conn *control, *direct, *lanes[LANES_MAX];
@@ -315,8 +324,9 @@ struct inlink {
     uint64_t id, heard_ms;
     uint32_t heartbeat_ms;
     char name[WIRE_NAME_MAX + 1];
-    unsigned conns;
+    unsigned conns; /* and one for the end */
     bool down;
+    struct fabric_end *end; /* fabric.c */
 };
 TAILQ_HEAD(inlink_list, inlink);
 
@@ -325,7 +335,10 @@ void link_fail(struct xfer_link *link, int rc, const char *text);
 void link_drop(struct xfer_link *link);
 void link_up(struct xfer_link *link);
 void peer_dial_now(struct xfer_peer *peer); /* it is down */
+/* There is no same-host way: on with the fabric, or what is left. */
+void link_go_on(struct xfer_link *link);
 void inlink_fail(struct xfer *x, struct inlink *in);
+void inlink_drop(struct xfer *x, struct inlink *in); /* one of its conns */
 /* On io 0, without the lock: dials, timers, what is over. Returns when it
  * wants to be called next (clock_ms), UINT64_MAX: never. */
 uint64_t peers_housekeep(struct xfer *x, uint64_t now);
@@ -358,6 +371,7 @@ struct xfer_place *link_place(struct xfer_link *link, const struct xfer_op *op);
 void link_place_hold(struct xfer_place *place);
 void link_place_drop(struct xfer_place *place);
 void link_direct_close(struct xfer_link *link); /* nobody uses it any more */
+int link_place_add(struct xfer_link *link, struct xfer_place *place);
 
 /* ---- engine (xfer.c) ---- */
 
@@ -397,7 +411,8 @@ struct xfer {
     size_t mem_count, mem_cap;
     uint64_t mem_ids, batch_serials, chunk_ids;
     struct batch_list done;
-    size_t batch_count; /* unfinished */
+    size_t batch_count;    /* unfinished */
+    struct fabric *fabric; /* or NULL */
     struct note_list notes;
     size_t note_count;
     struct xfer_chunk *free_chunks;

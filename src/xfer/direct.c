@@ -62,7 +62,9 @@ void link_place_hold(struct xfer_place *place)
 void link_place_drop(struct xfer_place *place)
 {
     if (--place->users || !place->dropped) return;
-    if (place->link->direct) conn_attend(place->link->direct, ATTEND_PUMP);
+    struct xfer_link *link = place->link;
+    struct conn *c = link->direct ? link->direct : link->control;
+    if (c && !link->dead) conn_attend(c, ATTEND_PUMP);
 }
 
 static void place_free(struct xfer_place *place)
@@ -231,7 +233,7 @@ static int fence_in(struct conn *c, const struct wire_header *h,
     return 0;
 }
 
-static int place_add(struct xfer_link *link, struct xfer_place *place)
+int link_place_add(struct xfer_link *link, struct xfer_place *place)
 {
     if (link->place_count == link->place_cap) {
         size_t cap = link->place_cap ? link->place_cap * 2 : 16;
@@ -271,7 +273,7 @@ static int region_in(struct conn *c, const struct wire_header *h,
                                                      : PROT_READ;
         if (map) place->map = sealed_map(fd, h->bytes, prot);
         pthread_mutex_lock(&c->x->lock);
-        rc = place_add(link, place);
+        rc = link_place_add(link, place);
         pthread_mutex_unlock(&c->x->lock);
         if (rc) place_free(place);
     }
@@ -280,7 +282,7 @@ static int region_in(struct conn *c, const struct wire_header *h,
 }
 
 /* Lets go of dropped places that nobody uses any more, and says so. */
-static void places_reap(struct conn *c)
+void link_places_reap(struct conn *c)
 {
     struct xfer_link *link = c->link;
     pthread_mutex_lock(&c->x->lock);
@@ -297,14 +299,14 @@ static void places_reap(struct conn *c)
     pthread_mutex_unlock(&c->x->lock);
 }
 
-static void drop_in(struct conn *c, uint64_t id)
+void link_place_dropped(struct conn *c, uint64_t id)
 {
     struct xfer_link *link = c->link;
     pthread_mutex_lock(&c->x->lock);
     for (size_t i = 0; i < link->place_count; i++)
         if (link->places[i]->id == id) link->places[i]->dropped = true;
     pthread_mutex_unlock(&c->x->lock);
-    places_reap(c);
+    link_places_reap(c);
 }
 
 /* ---- frames at the target ---- */
@@ -344,7 +346,7 @@ void direct_attended(struct conn *c)
     struct xfer *x = c->x;
     struct announce *a;
     if (!c->inbound) {
-        places_reap(c);
+        link_places_reap(c);
         return;
     }
     pthread_mutex_lock(&x->lock);
@@ -426,7 +428,7 @@ int direct_in(struct conn *c, const struct wire_header *h, const uint8_t *body,
     if (!c->inbound && h->type == WIRE_REGION)
         return region_in(c, h, body, why);
     if (!c->inbound && h->type == WIRE_DROP) {
-        drop_in(c, h->id);
+        link_place_dropped(c, h->id);
         return 0;
     }
     if (!c->inbound && h->type == WIRE_REGIONS && c->link->fence) {

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "xfer/fabric.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,11 @@ struct xfer_mem *mem_at(struct xfer *x, uint64_t addr, uint64_t span)
     if (!mem || mem->closing) return NULL;
     uint64_t offset = addr - (uintptr_t)mem->base;
     return offset < mem->bytes && span <= mem->bytes - offset ? mem : NULL;
+}
+
+struct xfer_mem *mem_held_at(struct xfer *x, uint64_t addr)
+{
+    return mem_below(x, addr);
 }
 
 /* Puts mem into the table; its id orders registrations in time. */
@@ -73,6 +79,7 @@ static void table_remove(struct xfer *x, const struct xfer_mem *mem)
 
 static void mem_release(struct xfer_mem *mem)
 {
+    fabric_mem_close(mem->x, mem);
     if (mem->fd >= 0) {
         if (mem->base) munmap(mem->base, mem->bytes);
         close(mem->fd);
@@ -101,9 +108,11 @@ static int mem_add(struct xfer *x, struct xfer_mem *mem, unsigned access,
                                      .key = mem->key,
                                      .access = mem->access,
                                      .map = mem->base};
+    int rc = fabric_mem_open(x, mem, why);
+    if (rc) return rc;
     pthread_mutex_lock(&x->lock);
-    int rc = x->stopping ? err_set(why, ERR_CANCELED, "engine is closing")
-                         : table_add(x, mem, why);
+    rc = x->stopping ? err_set(why, ERR_CANCELED, "engine is closing")
+                     : table_add(x, mem, why);
     if (!rc) mems_tell(x);
     pthread_mutex_unlock(&x->lock);
     return rc;

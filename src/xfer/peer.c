@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "xfer/fabric.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -95,6 +96,7 @@ static struct xfer_link *link_create(struct xfer_peer *peer)
     link->direct_fd = link->pidfd = link->pid = link->ask_fd = -1;
     TAILQ_INIT(&link->copy_queue);
     TAILQ_INIT(&link->frame_queue);
+    TAILQ_INIT(&link->fabric_queue);
     TAILQ_INIT(&link->notes);
     TAILQ_INIT(&link->notes_sent);
     TAILQ_INSERT_TAIL(&x->links, link, next);
@@ -154,6 +156,7 @@ void link_fail(struct xfer_link *link, int rc, const char *text)
     TAILQ_FOREACH(c, &x->conns, next)
     if (c->link == link) conn_attend(c, ATTEND_KILL);
     if (link->ask_fd >= 0) shutdown(link->ask_fd, SHUT_RDWR);
+    fabric_end_later(link->end);
     link->direct = NULL;
     peer->link = NULL;
     if (link->up) {
@@ -186,12 +189,30 @@ void link_up(struct xfer_link *link)
     xfer_chores(x);
 }
 
+void link_go_on(struct xfer_link *link)
+{
+    if (link->x->fabric && !link->offered) {
+        link->offered = link->offer_due = true;
+        xfer_chores(link->x);
+    } else {
+        link_up(link);
+    }
+}
+
 void inlink_fail(struct xfer *x, struct inlink *in)
 {
     struct conn *c;
     in->down = true;
+    fabric_end_later(in->end);
     TAILQ_FOREACH(c, &x->conns, next)
     if (c->in == in) conn_attend(c, ATTEND_KILL);
+}
+
+void inlink_drop(struct xfer *x, struct inlink *in)
+{
+    if (--in->conns) return;
+    TAILQ_REMOVE(&x->inlinks, in, next);
+    mem_free(in);
 }
 
 /* ---- dialling ---- */
@@ -265,7 +286,7 @@ static void link_direct_try(struct xfer_link *link)
     if (!(x->opt.via & XFER_VIA_HOST)) {
         snprintf(link->direct_text, sizeof link->direct_text,
                  "same-host ways are switched off");
-        link_up(link);
+        link_go_on(link);
         return;
     }
     addr_unix(&link->epoch, &addr);
@@ -276,8 +297,21 @@ static void link_direct_try(struct xfer_link *link)
     if (!link->dead) link->direct = c;
     if (!c) {
         snprintf(link->direct_text, sizeof link->direct_text, "another host");
-        link_up(link);
+        link_go_on(link);
     }
+    link_drop(link);
+}
+
+/* Under the lock, which it gives up for a while. */
+static void link_offer(struct xfer_link *link)
+{
+    struct xfer *x = link->x;
+    link->offer_due = false;
+    link->refs++;
+    pthread_mutex_unlock(&x->lock);
+    bool offered = fabric_offer(link->control);
+    pthread_mutex_lock(&x->lock);
+    if (!offered) link_up(link);
     link_drop(link);
 }
 
@@ -329,6 +363,7 @@ static void link_turn(struct xfer_link *link, uint64_t now, bool slept,
         link->up_by_ms = now + UP_MS;
     }
     if (!link->direct_tried) link_direct_try(link);
+    if (link->offer_due && !link->dead) link_offer(link);
     if (link->dead || link->self) return;
     if (link->lanes_wanted && !link->lanes_opening) link_lanes_open(link);
     if (link->dead) return;
@@ -425,8 +460,9 @@ static void conns_turn(struct xfer *x, uint64_t now, uint64_t *next)
                       dialled ? "connection" : "handshake");
         } else if (!c->dead && c->hs) {
             earlier(next, c->hs->deadline_ms);
-        } else if (!c->dead && told && c->kind == WIRE_DIRECT && c->inbound) {
-            direct_attended(c);
+        } else if (!c->dead && told && c->inbound) {
+            if (c->kind == WIRE_DIRECT) direct_attended(c);
+            if (c->kind == WIRE_CONTROL) fabric_attended(c);
         }
     }
     mem_free(mine);
@@ -611,6 +647,9 @@ static void explain_up(const struct xfer_link *link, char *buf, size_t n)
                  mapped, told, link->cma ? "by cma" : rest);
     else if (link->cma)
         snprintf(buf, n, "cma, same host (%u regions)", told);
+    else if (link->fabric_up)
+        snprintf(buf, n, "%s, %s (%u regions)", link->x->fabric->ops->way->name,
+                 link->x->fabric->text, told);
     else if (link->direct)
         snprintf(buf, n, "unix, %u lanes, same host (cma not permitted)",
                  lanes);

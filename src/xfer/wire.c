@@ -25,10 +25,13 @@ size_t wire_body_bytes(const struct wire_header *h)
     case WIRE_WELCOME:
     case WIRE_PROOF:
     case WIRE_READY:
+    case WIRE_OFFER:
+    case WIRE_ACCEPT:
     case WIRE_NOTE: return h->bytes;
     case WIRE_WRITE:
     case WIRE_READ: return (size_t)h->count * WIRE_DESC;
     case WIRE_REGION: return WIRE_REGION_BODY;
+    case WIRE_KEYS: return WIRE_REGION_BODY + (size_t)h->count;
     default: return 0;
     }
 }
@@ -61,6 +64,12 @@ static int header_check(const struct wire_header *h, struct why *why)
                h->bytes <= WIRE_PAYLOAD_MAX;
         break;
     case WIRE_NOTE: good = h->bytes <= XFER_NOTE_MAX; break;
+    case WIRE_OFFER:
+    case WIRE_ACCEPT: good = h->bytes <= WIRE_FABRIC_MAX; break;
+    case WIRE_KEYS:
+        good = h->bytes >= 1 && h->aux <= UINT64_MAX - h->bytes &&
+               h->count <= WIRE_FABRIC_MAX;
+        break;
     case WIRE_DATA: good = h->bytes >= 1 && h->bytes <= WIRE_PAYLOAD_MAX; break;
     case WIRE_REGION:
         good = h->bytes >= 1 && h->aux <= UINT64_MAX - h->bytes;
@@ -223,5 +232,38 @@ int wire_region_decode(struct wire_region *r, const struct wire_header *h,
     if (r->access & ~(uint32_t)(XFER_REMOTE_READ | XFER_REMOTE_WRITE) ||
         wire_get(in + 12, 4) || h->bytes > SIZE_MAX >> 1)
         return err_set(why, ERR_FORMAT, "region is malformed");
+    return 0;
+}
+
+enum { RDMA_BYTES = 40 };
+
+size_t wire_rdma_encode(const struct wire_rdma *a, uint8_t *out)
+{
+    wire_put(out, a->qp_num, 4);
+    wire_put(out + 4, a->psn, 4);
+    wire_put(out + 8, a->flush_key, 4);
+    wire_put(out + 12, a->lid, 2);
+    out[14] = a->mtu;
+    out[15] = a->ethernet;
+    wire_put(out + 16, a->flush_addr, 8);
+    memcpy(out + 24, a->gid, sizeof a->gid);
+    return RDMA_BYTES;
+}
+
+int wire_rdma_decode(struct wire_rdma *a, const uint8_t *in, size_t n,
+                     struct why *why)
+{
+    if (n != RDMA_BYTES || in[14] < 1 || in[14] > 5 || in[15] > 1)
+        return err_set(why, ERR_FORMAT, "RDMA address is malformed");
+    a->qp_num = (uint32_t)wire_get(in, 4);
+    a->psn = (uint32_t)wire_get(in + 4, 4);
+    a->flush_key = (uint32_t)wire_get(in + 8, 4);
+    a->lid = (uint16_t)wire_get(in + 12, 2);
+    a->mtu = in[14];
+    a->ethernet = in[15];
+    a->flush_addr = wire_get(in + 16, 8);
+    memcpy(a->gid, in + 24, sizeof a->gid);
+    if (a->qp_num >> 24 || a->psn >> 24)
+        return err_set(why, ERR_FORMAT, "RDMA address is malformed");
     return 0;
 }

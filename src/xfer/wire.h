@@ -17,6 +17,7 @@ enum {
     WIRE_HEADER = 32,
     WIRE_DESC = 32,
     WIRE_REGION_BODY = 16,
+    WIRE_FABRIC_MAX = 400, /* address or key of a fabric */
     WIRE_MAC = 32,
     WIRE_NONCE = 32,
     WIRE_WELCOME_BODY = 64,
@@ -46,6 +47,9 @@ enum wire_type {
     WIRE_REGIONS,
     WIRE_DROP,
     WIRE_GONE,
+    WIRE_OFFER = 24,
+    WIRE_ACCEPT,
+    WIRE_KEYS,
 };
 enum { WIRE_HAS_FD = 1 }; /* flags */
 
@@ -103,6 +107,20 @@ struct wire_region {
 void wire_region_encode(const struct wire_region *r, uint8_t *out);
 int wire_region_decode(struct wire_region *r, const struct wire_header *h,
                        const uint8_t *in, struct why *why);
+
+/* Where one end of an RDMA connection is reached: queue pair, first packet
+ * number, path, and eight bytes that may be read. */
+struct wire_rdma {
+    uint32_t qp_num, psn, flush_key;
+    uint16_t lid;
+    uint8_t mtu; /* 1 .. 5: 256 << (mtu - 1) bytes */
+    bool ethernet;
+    uint64_t flush_addr;
+    uint8_t gid[16];
+};
+size_t wire_rdma_encode(const struct wire_rdma *a, uint8_t *out);
+int wire_rdma_decode(struct wire_rdma *a, const uint8_t *in, size_t n,
+                     struct why *why);
 
 /* Little-endian numbers at any address. */
 void wire_put(uint8_t *out, uint64_t value, size_t bytes);

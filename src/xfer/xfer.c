@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "xfer/fabric.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -54,7 +55,8 @@ static int options_fill(struct xfer *x, const struct xfer_options *from,
     o->notes_max = or_default(o->notes_max, 1024);
     if (!o->host) o->host = "127.0.0.1";
     if (o->lanes > LANES_MAX || o->workers > WORKERS_MAX ||
-        o->via & ~(unsigned)XFER_VIA_ALL || o->heartbeat_ms > 3600000)
+        o->via & ~(unsigned)(XFER_VIA_ALL | XFER_VIA_RDMA) ||
+        o->heartbeat_ms > 3600000)
         return err_set(why, ERR_INVALID,
                        "lanes %u, workers %u, via 0x%x or heartbeat %u ms is "
                        "out of range",
@@ -142,6 +144,7 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
     if (!rc) x->note_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (!rc && (x->done_fd < 0 || x->note_fd < 0))
         rc = err_sys(why, ERR_IO, errno, "eventfd");
+    if (!rc) rc = fabric_open(x, why);
     if (!rc) rc = io_start(x, why);
     if (!rc) rc = workers_start(x, why);
     if (rc)
@@ -156,7 +159,7 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
 static bool all_over(const struct xfer *x)
 {
     return TAILQ_EMPTY(&x->conns) && TAILQ_EMPTY(&x->links) &&
-           x->batch_count == 0;
+           TAILQ_EMPTY(&x->inlinks) && x->batch_count == 0;
 }
 
 void xfer_stop(struct xfer *x)
@@ -202,6 +205,7 @@ void xfer_close(struct xfer *x)
     notes_free(x);
     peers_free_all(x);
     mem_free_all(x);
+    fabric_close(x);
     for (struct xfer_chunk *chunk; (chunk = x->free_chunks);) {
         x->free_chunks = chunk->next;
         mem_free(chunk);
@@ -246,7 +250,7 @@ void xfer_stats_get(struct xfer *x, struct xfer_stats *out)
 const char *xfer_way_name(size_t way)
 {
     static const struct xfer_way *const ways[XFER_WAYS] = {
-        &xfer_way_self, &xfer_way_memfd, &xfer_way_cma, &xfer_way_unix,
-        &xfer_way_tcp};
+        &xfer_way_self, &xfer_way_memfd, &xfer_way_cma,
+        &xfer_way_unix, &xfer_way_tcp,   &xfer_way_rdma};
     return way < XFER_WAYS ? ways[way]->name : "?";
 }

@@ -16,7 +16,8 @@
  *
  * The way is chosen per remote region: same process: memcpy; same host and
  * user: copy into a mapping of the target's memfd (memory of xfer_alloc), else
- * process_vm_writev, else a unix socket; otherwise TCP lanes. docs/wire.md has
+ * process_vm_writev, else a unix socket; otherwise RDMA where both sides have
+ * it switched on, else TCP lanes. docs/wire.md has
  * the frames, xfer/transport.h the contract between the ways.
  *
  * Threads: every function may be called from any thread; the library runs its
@@ -49,18 +50,22 @@ enum {
     XFER_VIA_UNIX = 8,  /* same host: frames over a unix socket         */
     XFER_VIA_TCP = 16,  /* frames over TCP                              */
     XFER_VIA_ALL = 31,
+    XFER_VIA_RDMA = 32, /* another host: libibverbs, where asked for; rdma.c */
 };
 
 /* Zero everywhere means the default. Strings are copied. */
 struct xfer_options {
-    const char *host;      /* address to bind, numeric or a name; 127.0.0.1.
+    const char *host;        /* address to bind, numeric or a name; 127.0.0.1.
                             * A wildcard needs advertise                    */
-    const char *advertise; /* host in our name; default: host               */
-    uint16_t port;         /* 0: any free one                               */
-    const char *token;     /* shared secret; both sides need the same       */
-    bool insecure;         /* without a token, accept other machines too    */
-    unsigned via;          /* XFER_VIA_ mask that peers and we use; all     */
-    unsigned lanes;        /* TCP connections a peer, and threads for them;
+    const char *advertise;   /* host in our name; default: host               */
+    uint16_t port;           /* 0: any free one                               */
+    const char *token;       /* shared secret; both sides need the same       */
+    bool insecure;           /* without a token, accept other machines too    */
+    unsigned via;            /* XFER_VIA_ mask that peers and we use; ALL. With
+                            * RDMA both sides need it; else they use the rest */
+    const char *rdma_device; /* "name", "name:port" or "name:port:gid index";
+                              * the first with an active port             */
+    unsigned lanes;          /* TCP connections a peer, and threads for them;
                             * 1..16, default min(4, cores / 2)              */
     unsigned workers;      /* threads that copy; 1..16, default min(2, cores) */
     unsigned heartbeat_ms; /* between pings, 600; three missed: peer is dead */
@@ -270,7 +275,7 @@ int xfer_note_fd(const struct xfer *x);
 
 /* ---- numbers --------------------------------------------------------- */
 
-enum { XFER_WAYS = 5 }; /* self memfd cma unix tcp, in this order */
+enum { XFER_WAYS = 6 }; /* self memfd cma unix tcp rdma, in this order */
 
 /* Counters since open, taken at one moment. */
 struct xfer_stats {
@@ -289,7 +294,7 @@ struct xfer_stats {
     size_t peers, mems, batches_open;
 };
 void xfer_stats_get(struct xfer *x, struct xfer_stats *out);
-const char *xfer_way_name(size_t way); /* "self" ... "tcp" */
+const char *xfer_way_name(size_t way); /* "self" ... "rdma" */
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -31,6 +31,7 @@ static void look_at(const struct wire_header *h, const uint8_t *body)
     struct wire_hello hello;
     struct wire_welcome welcome;
     struct wire_region region;
+    struct wire_rdma rdma;
     uint8_t again[WIRE_HANDSHAKE_MAX];
     switch (h->type) {
     case WIRE_HELLO:
@@ -41,7 +42,14 @@ static void look_at(const struct wire_header *h, const uint8_t *body)
     case WIRE_WELCOME:
         wire_welcome_decode(&welcome, body, h->bytes, &why);
         break;
+    case WIRE_KEYS:
     case WIRE_REGION: wire_region_decode(&region, h, body, &why); break;
+    case WIRE_OFFER:
+    case WIRE_ACCEPT:
+        if (wire_rdma_decode(&rdma, body, h->bytes, &why)) break;
+        must(wire_rdma_encode(&rdma, again) == h->bytes);
+        must(memcmp(again, body, h->bytes) == 0);
+        break;
     case WIRE_WRITE:
     case WIRE_READ: look_at_descs(h, body); break;
     default: break;

@@ -19,6 +19,7 @@ static const struct way ways[] = {
     {"unix", XFER_VIA_UNIX, 2, "unix"},
     {"tcp", XFER_VIA_TCP, 1, "tcp, 1 lane"},
     {"lanes", XFER_VIA_TCP, 3, "tcp, 3 lanes"},
+    {"rdma", XFER_VIA_RDMA | XFER_VIA_TCP, 1, "rdma, standin0 port 1"},
     {"all", XFER_VIA_ALL, 0, "memfd mapping"},
 };
 
@@ -82,7 +83,8 @@ static void pair_start(struct pair *p, const struct way *way)
         p->t.own = (uintptr_t)xfer_mem_base(p->self_own);
         p->t.own_key = xfer_mem_key(p->self_own);
     } else {
-        target_start(&p->t, XFER_VIA_ALL, 0, way->lanes, "secret");
+        target_start(&p->t, XFER_VIA_ALL | (way->via & XFER_VIA_RDMA), 0,
+                     way->lanes, "secret");
     }
     assert_int_equal(xfer_peer_open(p->x, p->t.name, &p->peer, &why), 0);
     int rc = xfer_peer_wait(p->peer, 10000, &why);

@@ -26,7 +26,7 @@ static void start_beating(struct fixture *f, unsigned via, unsigned beat_ms)
     assert_int_equal(xfer_open(&f->x, &opt, &why), 0);
     assert_int_equal(xfer_alloc(f->x, TARGET_BYTES, 0, &f->mem, &why), 0);
     memset(xfer_mem_base(f->mem), 0x33, TARGET_BYTES);
-    target_start(&f->t, XFER_VIA_ALL, 0, 1, "");
+    target_start(&f->t, XFER_VIA_ALL | XFER_VIA_RDMA, 0, 1, "");
     assert_int_equal(xfer_peer_open(f->x, f->t.name, &f->peer, &why), 0);
     if (xfer_peer_wait(f->peer, MS, &why)) fail_msg("%s", why.text);
 }
@@ -123,7 +123,7 @@ static void probes_find_out(void **state)
 }
 
 static const unsigned vias[] = {XFER_VIA_ALL, XFER_VIA_CMA | XFER_VIA_TCP,
-                                XFER_VIA_UNIX, XFER_VIA_TCP};
+                                XFER_VIA_UNIX, XFER_VIA_TCP, XFER_VIA_RDMA};
 
 static void killed_peer_fails_what_is_open(void **state)
 {
@@ -196,7 +196,8 @@ static void restarted_peer_works_at_once(void **state)
         assert_true(xfer_peer_epoch(f.peer, &first));
         snprintf(name, sizeof name, "%s", f.t.name);
         target_end(&f.t, SIGKILL);
-        target_start(&f.t, XFER_VIA_ALL, atoi(strrchr(name, ':') + 1), 1, "");
+        target_start(&f.t, XFER_VIA_ALL | XFER_VIA_RDMA,
+                     atoi(strrchr(name, ':') + 1), 1, "");
         assert_string_equal(f.t.name, name);
         wait_other_epoch(&f, &first);
         op = whole(&f);
@@ -285,7 +286,8 @@ static void peer_that_starts_later(void **state)
     struct xfer_op op = whole(&f);
     assert_int_equal(xfer_transfer(f.peer, &op, 1, MS, &why), ERR_PEER);
     assert_non_null(strstr(why.text, "Connection refused"));
-    target_start(&f.t, XFER_VIA_ALL, atoi(strrchr(name, ':') + 1), 1, "");
+    target_start(&f.t, XFER_VIA_ALL | XFER_VIA_RDMA,
+                 atoi(strrchr(name, ':') + 1), 1, "");
     op = whole(&f);
     if (xfer_transfer(f.peer, &op, 1, MS, &why)) fail_msg("%s", why.text);
     stop(&f);
