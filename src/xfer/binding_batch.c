@@ -32,14 +32,6 @@ static int ops_make(enum xfer_kind kind, size_t n, const uint64_t *local,
     return 0;
 }
 
-static int done_why(const char *peer, const struct xfer_done *done,
-                    struct why *why)
-{
-    if (!done->rc) return 0;
-    return err_set(why, done->rc, "%s: %s", peer,
-                   done->text[0] ? done->text : err_text(done->rc));
-}
-
 int parcel_wait(struct xfer_binding *b, const struct parcel *p, int timeout_ms,
                 struct why *why)
 {
@@ -49,7 +41,7 @@ int parcel_wait(struct xfer_binding *b, const struct parcel *p, int timeout_ms,
         timeout_ms = ms > INT32_MAX ? INT32_MAX : (int)ms;
     }
     if (xfer_wait(b->x, p->tag, timeout_ms, &done) != ERR_TIMEOUT)
-        return done_why(p->k->name, &done, why);
+        return done.rc ? err_set(why, done.rc, "%s", done.text) : 0;
     xfer_cancel(b->x, p->tag);
     xfer_wait(b->x, p->tag, -1, &done);
     if (!done.rc) return 0; /* just in time */

@@ -94,6 +94,16 @@ struct parcel {
 int parcel_wait(struct xfer_binding *b, const struct parcel *p, int timeout_ms,
                 struct why *why);
 
+/* What a note of a peer says; pointers into it. */
+enum note_kind { NOTE_WORD, NOTE_QUESTION, NOTE_ANSWER, NOTE_KINDS };
+struct note_view {
+    enum note_kind kind;
+    const char *name, *msg; /* not closed by a 0 */
+    size_t name_bytes, msg_bytes;
+    uint64_t id, addr;
+};
+int note_decode(struct note_view *out, const uint8_t *data, size_t bytes,
+                struct why *why);
 /* The bytes of a note; ERR_RANGE: too long. */
 int note_encode(const struct xfer_binding_note *note, uint8_t *out,
                 size_t *bytes, struct why *why);

@@ -17,7 +17,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { KIND_WORD, KIND_QUESTION, KIND_ANSWER };
 enum { WORD_FIXED = 3, WORDS_MAX = 65536, ANSWER_MS = 1000 };
 
 int note_encode(const struct xfer_binding_note *note, uint8_t *out,
@@ -29,7 +28,7 @@ int note_encode(const struct xfer_binding_note *note, uint8_t *out,
     if (n + m > XFER_NOTE_MAX - WORD_FIXED)
         return err_set(why, ERR_RANGE, "note of %zu bytes, at most %d", n + m,
                        XFER_NOTE_MAX - WORD_FIXED);
-    out[0] = KIND_WORD;
+    out[0] = NOTE_WORD;
     wire_put(out + 1, n, 2);
     memcpy(out + WORD_FIXED, name, n);
     memcpy(out + WORD_FIXED + n, msg, m);
@@ -37,19 +36,34 @@ int note_encode(const struct xfer_binding_note *note, uint8_t *out,
     return 0;
 }
 
+int note_decode(struct note_view *out, const uint8_t *data, size_t bytes,
+                struct why *why)
+{
+    *out = (struct note_view){.kind = bytes ? data[0] : NOTE_KINDS};
+    if (out->kind == NOTE_WORD && bytes >= WORD_FIXED) {
+        out->name = (const char *)data + WORD_FIXED;
+        out->name_bytes = wire_get(data + 1, 2);
+        out->msg = out->name + out->name_bytes;
+        out->msg_bytes = bytes - WORD_FIXED - out->name_bytes;
+        if (out->name_bytes <= bytes - WORD_FIXED) return 0;
+    } else if ((out->kind == NOTE_QUESTION && bytes == 9) ||
+               (out->kind == NOTE_ANSWER && bytes == 17)) {
+        out->id = wire_get(data + 1, 8);
+        if (out->kind == NOTE_ANSWER) out->addr = wire_get(data + 9, 8);
+        return 0;
+    }
+    return err_set(why, ERR_FORMAT, "not a note of a binding");
+}
+
 /* ---- what comes in ---- */
 
-static void word_keep(struct xfer_binding *b, const uint8_t *data, size_t bytes)
+static void word_keep(struct xfer_binding *b, const struct note_view *v)
 {
-    if (bytes < WORD_FIXED) return;
-    size_t n = wire_get(data + 1, 2);
-    if (n > bytes - WORD_FIXED) return;
-    size_t m = bytes - WORD_FIXED - n;
-    struct word *w = mem_must(1, sizeof *w + n + m + 2);
-    w->name_bytes = n;
-    w->bytes = n + m + 2;
-    memcpy(w->text, data + WORD_FIXED, n);
-    memcpy(w->text + n + 1, data + WORD_FIXED + n, m);
+    struct word *w = mem_must(1, sizeof *w + v->name_bytes + v->msg_bytes + 2);
+    w->name_bytes = v->name_bytes;
+    w->bytes = v->name_bytes + v->msg_bytes + 2;
+    memcpy(w->text, v->name, v->name_bytes);
+    memcpy(w->text + v->name_bytes + 1, v->msg, v->msg_bytes);
     pthread_mutex_lock(&b->lock);
     TAILQ_INSERT_TAIL(&b->words, w, next);
     b->word_count++;
@@ -71,23 +85,23 @@ static int say(struct xfer_binding *b, const char *name, const uint8_t *bytes,
 }
 
 static void question_answer(struct xfer_binding *b, const char *from,
-                            const uint8_t *data)
+                            uint64_t id)
 {
-    uint8_t answer[17] = {KIND_ANSWER};
+    uint8_t answer[17] = {NOTE_ANSWER};
     struct why why = {0};
-    memcpy(answer + 1, data + 1, 8);
+    wire_put(answer + 1, id, 8);
     pthread_mutex_lock(&b->lock);
     wire_put(answer + 9, region_first(b), 8);
     pthread_mutex_unlock(&b->lock);
     say(b, from, answer, sizeof answer, ANSWER_MS, &why);
 }
 
-static void answer_take(struct xfer_binding *b, const uint8_t *data)
+static void answer_take(struct xfer_binding *b, const struct note_view *v)
 {
     pthread_mutex_lock(&b->lock);
-    struct question *q = map_remove(&b->questions, wire_get(data + 1, 8));
+    struct question *q = map_remove(&b->questions, v->id);
     if (q) {
-        q->addr = wire_get(data + 9, 8);
+        q->addr = v->addr;
         q->answered = true;
         pthread_cond_broadcast(&b->heard);
     }
@@ -96,13 +110,11 @@ static void answer_take(struct xfer_binding *b, const uint8_t *data)
 
 static void note_in(struct xfer_binding *b, const struct xfer_note *note)
 {
-    if (!note->bytes) return;
-    if (note->data[0] == KIND_WORD)
-        word_keep(b, note->data, note->bytes);
-    else if (note->data[0] == KIND_QUESTION && note->bytes == 9)
-        question_answer(b, note->from, note->data);
-    else if (note->data[0] == KIND_ANSWER && note->bytes == 17)
-        answer_take(b, note->data);
+    struct note_view v;
+    if (note_decode(&v, note->data, note->bytes, NULL)) return;
+    if (v.kind == NOTE_WORD) word_keep(b, &v);
+    if (v.kind == NOTE_QUESTION) question_answer(b, note->from, v.id);
+    if (v.kind == NOTE_ANSWER) answer_take(b, &v);
 }
 
 /* Words are full: further notes stay in the engine, whose senders are told
@@ -195,7 +207,7 @@ static int ask(struct xfer_binding *b, const char *peer, int timeout_ms,
 {
     uint64_t id = atomic_fetch_add(&b->ids, 1);
     uint64_t deadline = deadline_after(timeout_ms);
-    uint8_t bytes[9] = {KIND_QUESTION};
+    uint8_t bytes[9] = {NOTE_QUESTION};
     bool on_time = true;
     wire_put(bytes + 1, id, 8);
     pthread_mutex_lock(&b->lock);

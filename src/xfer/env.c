@@ -41,8 +41,8 @@ static int take_via(struct xfer_settings *s, const char *name, const char *text,
             way++;
         if (way == XFER_WAYS)
             return err_set(why, ERR_INVALID,
-                           "%s is \"%.60s\", not a list of self, memfd, cma, "
-                           "unix, tcp",
+                           "%s is \"%.60s\", not a list of ways, as self, "
+                           "memfd, cma, unix, tcp",
                            name, text);
         s->xfer.via |= 1u << way;
         at += n;
