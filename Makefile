@@ -8,7 +8,7 @@
 #   make wheel       Python packages, x86-64 and aarch64: build/wheel/*.whl
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make bench       engine benchmark on the quickstart model
-#   make interop     SGLang's own routers, from PyPI, in front of our servers
+#   make interop     SGLang's own routers and transfer classes, from PyPI, on ours
 #   make format      clang-format in place
 MODE ?= release
 MODES := release asan tsan
@@ -68,6 +68,7 @@ bench: all
 
 interop: all
 	@python3 tools/interop/stock_router.py
+	@python3 tools/interop/stock_connectors.py
 
 clean:
 	rm -rf build
