@@ -7,6 +7,7 @@
 #   make check       layers, headers alone, format
 #   make wheel       Python packages, x86-64 and aarch64: build/wheel/*.whl
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
+#   make golden      write tests/golden/ again (3 GB of Python packages, once)
 #   make bench       engine benchmark on the quickstart model
 #   make interop     SGLang's own routers and transfer classes, from PyPI, on ours
 #   make format      clang-format in place
@@ -63,6 +64,10 @@ fuzz: deps-test
 	@build/fuzz/tests/$(T) -max_total_time=$(S) -timeout=10 \
 		build/fuzz/corpus/$(T) tests/fuzz/corpus/$(T)
 
+# Every vector of tests/golden/ from nothing, with packages from PyPI.
+golden: deps
+	@tools/golden/all
+
 bench: all
 	@tools/quickstart --bench
 
@@ -73,4 +78,4 @@ interop: all
 clean:
 	rm -rf build
 
-.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz bench interop clean
+.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop clean

@@ -7,6 +7,7 @@
 #include "model/load.h"
 #include "model/config.h"
 #include "model/matrix.h"
+#include "model/spread.h"
 #include "base/map.h"
 #include "base/mem.h"
 
@@ -189,39 +190,47 @@ static bool misaligned(const struct matrix *m)
     return (uintptr_t)m->bytes % (m->type == DTYPE_F32 ? 4 : 2) != 0;
 }
 
-/* The rows of m in order, as rows of type. */
-static void convert(const struct load *l, const struct want *w,
-                    const struct matrix *m, enum dtype type, uint8_t *out,
-                    uint8_t *row, float *values)
+/* The rows of a matrix in order, as rows of type. */
+struct convert {
+    const struct load *load;
+    const struct want *w;
+    const struct matrix *m;
+    enum dtype type;
+    uint8_t *out;
+};
+
+static void convert_rows(void *arg, size_t first, size_t end)
 {
-    for (size_t r = 0; r < m->rows; r++) {
-        if (type == m->type) {
-            matrix_rows(m, row_place(l, w, r), 1, out);
+    const struct convert *c = arg;
+    const struct matrix *m = c->m;
+    const size_t row_bytes = dtype_row_bytes(c->type, m->cols);
+    uint8_t *row = mem_must(dtype_row_bytes(m->type, m->cols), 1);
+    float *values = mem_must(m->cols, sizeof *values);
+    for (size_t r = first; r < end; r++) {
+        uint8_t *out = c->out + r * row_bytes;
+        if (c->type == m->type) {
+            matrix_rows(m, row_place(c->load, c->w, r), 1, out);
         } else {
-            matrix_rows(m, row_place(l, w, r), 1, row);
+            matrix_rows(m, row_place(c->load, c->w, r), 1, row);
             dtype_decode(m->type, row, values, m->cols);
-            dtype_encode(type, values, out, m->cols);
+            dtype_encode(c->type, values, out, m->cols);
         }
-        out += dtype_row_bytes(type, m->cols);
     }
+    mem_free(row);
+    mem_free(values);
 }
 
 static int make_copy(struct load *l, const struct want *w,
                      const struct matrix *m, enum dtype type, void **copy)
 {
     size_t row_bytes = dtype_row_bytes(type, m->cols);
-    if (!row_bytes)
-        return err_set(l->why, ERR_UNSUPPORTED, "%s: tensor %s: %u columns",
-                       m->main->file, m->main->name, m->cols);
     *copy = mem_try(m->rows, row_bytes, 64);
-    uint8_t *row = mem_must(dtype_row_bytes(m->type, m->cols), 1);
-    float *values = mem_must(m->cols, sizeof *values);
-    if (*copy) convert(l, w, m, type, *copy, row, values);
-    mem_free(row);
-    mem_free(values);
-    if (*copy) return 0;
-    return err_set(l->why, ERR_NOMEM, "%s: %zu bytes for a copy of %s",
-                   m->main->file, m->rows * row_bytes, m->main->name);
+    if (!*copy)
+        return err_set(l->why, ERR_NOMEM, "%s: %zu bytes for a copy of %s",
+                       m->main->file, m->rows * row_bytes, m->main->name);
+    struct convert c = {l, w, m, type, *copy};
+    spread_rows(m->rows, device_threads(l->dev), convert_rows, &c);
+    return 0;
 }
 
 static void count_bound(struct load *l, enum dtype type, size_t bytes)

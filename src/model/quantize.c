@@ -3,6 +3,7 @@
  * header; the second writes. One matrix at a time is in memory. */
 #include "model/quantize.h"
 #include "model/files.h"
+#include "model/spread.h"
 #include "base/mem.h"
 #include "json/json.h"
 
@@ -187,25 +188,40 @@ static void split_row(const struct job *job, const struct piece *p, size_t row,
     }
 }
 
-static void round_matrix(const struct job *job, const struct piece *p,
-                         uint8_t *const parts[PARTS])
+struct rounding {
+    const struct job *job;
+    const struct piece *p;
+    uint8_t **parts;
+};
+
+static void round_rows(void *arg, size_t first, size_t end)
 {
-    const struct stored_tensor *t = p->from;
-    const size_t rows = t->shape[0], cols = t->shape[1];
+    const struct rounding *r = arg;
+    const enum dtype type = r->job->type;
+    const struct stored_tensor *t = r->p->from;
+    const size_t cols = t->shape[1];
     const size_t stored = dtype_row_bytes((enum dtype)t->type, cols);
     float *values = mem_must(cols, sizeof *values);
-    uint8_t *row = mem_must(dtype_row_bytes(job->type, cols), 1);
-    for (size_t r = 0; r < rows; r++) {
-        dtype_decode((enum dtype)t->type, t->bytes + r * stored, values, cols);
-        dtype_encode(job->type, values, row, cols);
-        split_row(job, p, r, row, parts);
-    }
-    if (job->type != DTYPE_INT8) {
-        const int64_t shape[2] = {(int64_t)rows, (int64_t)cols};
-        memcpy(parts[2], shape, sizeof shape);
+    uint8_t *row = mem_must(dtype_row_bytes(type, cols), 1);
+    for (size_t i = first; i < end; i++) {
+        dtype_decode((enum dtype)t->type, t->bytes + i * stored, values, cols);
+        dtype_encode(type, values, row, cols);
+        split_row(r->job, r->p, i, row, r->parts);
     }
     mem_free(row);
     mem_free(values);
+}
+
+static void round_matrix(const struct job *job, const struct piece *p,
+                         uint8_t *parts[PARTS])
+{
+    const uint64_t *shape = p->from->shape;
+    struct rounding r = {job, p, parts};
+    spread_rows(shape[0], 0, round_rows, &r);
+    if (job->type != DTYPE_INT8) {
+        const int64_t both[2] = {(int64_t)shape[0], (int64_t)shape[1]};
+        memcpy(parts[2], both, sizeof both);
+    }
 }
 
 static int write_piece(struct job *job, const struct piece *p, FILE *f)
