@@ -171,6 +171,16 @@ ALWAYS void k_turn(enum dtype type, const char *const at[L], size_t e, size_t d,
     vf_transpose(m);
 }
 
+/* Where the tokens of a segment lie; NULL: nobody sees it. */
+ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
+                    struct span span, const char **at /* [SEGMENT] */)
+{
+    size_t end = round_up(span.to, V_STEP);
+    for (size_t t = span.from / V_STEP * V_STEP; t < end; t++)
+        at[t] =
+            t < span.from || t >= span.to ? NULL : token_row(a, base, t0 + t);
+}
+
 /* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */
 ALWAYS void k_load(enum dtype type, const struct attend *a, size_t t0,
                    struct span span)
@@ -178,16 +188,14 @@ ALWAYS void k_load(enum dtype type, const struct attend *a, size_t t0,
     const bool pairs = PAIRS(type);
     size_t d = a->kv->head_dim, words = k_words(pairs, d), head = head_at(a, 0);
     size_t bytes = d * element_bytes(type), end = round_up(span.to, BLOCK);
+    const char *row[SEGMENT + L] = {NULL}, *at[L];
+    rows_of(a, a->kv->k, t0, span, row);
     for (size_t t = span.from / BLOCK * BLOCK; t < end; t += L) {
-        const char *at[L];
-        for (size_t i = 0; i < L; i++) {
-            at[i] = nothing;
-            if (t + i >= span.from && t + i < span.to)
-                at[i] = token_row(a, a->kv->k, t0 + t + i) + head;
-            if (t + i + L >= span.to) continue;
-            const char *next = token_row(a, a->kv->k, t0 + t + i + L) + head;
-            for (size_t b = 0; b < bytes; b += 64)
-                __builtin_prefetch(next + b);
+        for (size_t i = t; i < t + L; i++) {
+            at[i - t] = row[i] ? row[i] + head : nothing;
+            if (row[i + L])
+                for (size_t b = 0; b < bytes; b += 64)
+                    __builtin_prefetch(row[i + L] + head + b);
         }
         float *to = a->scratch->k + t / BLOCK * BLOCK * words + t % BLOCK;
         for (size_t w = 0; w < words; w += L) {
@@ -224,14 +232,14 @@ ALWAYS void v_load(enum dtype type, const struct attend *a, size_t t0,
     const size_t step = pairs ? 2 : 1;
     size_t d = a->kv->head_dim, wide = v_words(pairs, d), head = head_at(a, 0);
     size_t bytes = d * element_bytes(type);
+    const char *row[SEGMENT + L] = {NULL};
+    rows_of(a, a->kv->v, t0, span, row);
     for (size_t t = span.from / step * step; t < span.to; t += step) {
-        const char *x = nothing, *y = nothing;
-        if (t >= span.from) x = token_row(a, a->kv->v, t0 + t) + head;
-        if (pairs && t + 1 < span.to)
-            y = token_row(a, a->kv->v, t0 + t + 1) + head;
-        for (size_t n = t + L; n < t + L + step && n < span.to; n++)
-            for (size_t b = 0; b < bytes; b += 64)
-                __builtin_prefetch(token_row(a, a->kv->v, t0 + n) + head + b);
+        const char *x = row[t] ? row[t] + head : nothing, *y = nothing;
+        if (pairs && row[t + 1]) y = row[t + 1] + head;
+        for (size_t n = t + L; n < t + L + step; n++)
+            for (size_t b = 0; row[n] && b < bytes; b += 64)
+                __builtin_prefetch(row[n] + head + b);
         float *to = a->scratch->v + t / step * wide;
         for (size_t c = 0; c < wide; c += step * L) {
             vf v[2];
@@ -385,8 +393,8 @@ static void row_softmax(const struct attend *a, size_t r, struct span span)
         }
 #if VEC_BF16
         if (pairs) {
-            bf16_of_normal(out + 2 * t, weight);
-            if (!scaled) e = vf_of_bf16(out + 2 * t);
+            vf rounded = bf16_of_normal(out + 2 * t, weight);
+            if (!scaled) e = rounded;
         } else
 #endif
             vf_store(p + t, weight);
@@ -643,16 +651,6 @@ ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v, size_t d,
     case 2: PV_VECTORS(2, 2 * PV_VECS) PV_VECTORS(2, 2) break;
     default: PV_VECTORS(1, 2 * PV_VECS) PV_VECTORS(1, 2)
     }
-}
-
-/* Where the tokens of a segment lie; NULL: nobody sees it. */
-ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
-                    struct span span, const char *at[SEGMENT])
-{
-    size_t end = round_up(span.to, V_STEP);
-    for (size_t t = span.from / V_STEP * V_STEP; t < end; t++)
-        at[t] =
-            t < span.from || t >= span.to ? NULL : token_row(a, base, t0 + t);
 }
 
 /* n of those rows at one head. */

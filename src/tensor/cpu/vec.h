@@ -503,11 +503,12 @@ ALWAYS void bf16_in_order(float *x, size_t n)
     }
 }
 
-/* To nearest even; what is no normal number becomes 0. */
-ALWAYS void bf16_of_normal(void *p, vf v)
+/* To nearest even; what is no normal number becomes 0. Returns what p has. */
+ALWAYS vf bf16_of_normal(void *p, vf v)
 {
-    __m256bh h = _mm512_cvtneps_pbh(v);
-    memcpy(p, &h, sizeof h);
+    __m256i h = (__m256i)_mm512_cvtneps_pbh(v);
+    _mm256_storeu_si256(p, h);
+    return (vf)((vi)_mm512_cvtepu16_epi32(h) << 16);
 }
 
 #endif
