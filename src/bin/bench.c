@@ -31,7 +31,7 @@ static const struct opt options[] = {
     {"device", OPT_CHOICE, AT(device), "auto", .choices = "auto|cpu|ref",
      .help = "where to compute"},
     {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices = "best|generic|avx2|avx512|avx512bf16",
+     .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16",
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
      .choices = "auto|f32|f16|bf16|int8", .help = "KV cache"},

@@ -24,8 +24,6 @@ struct load {
     size_t weight_count, weight_cap;
     void **vectors; /* device memory */
     size_t vector_count, vector_cap;
-    void **copies; /* host memory that weights borrow */
-    size_t copy_count, copy_cap;
     bool *used; /* of each tensor: somebody asked for it */
     size_t bound_bytes, done_bytes;
     uint64_t hash;
@@ -54,11 +52,8 @@ void load_close(struct load *l)
         weight_destroy(l->weights[i]);
     for (size_t i = 0; i < l->vector_count; i++)
         device_free(l->dev, l->vectors[i]);
-    for (size_t i = 0; i < l->copy_count; i++)
-        mem_free(l->copies[i]);
     mem_free(l->weights);
     mem_free(l->vectors);
-    mem_free(l->copies);
     model_files_close(&l->files);
     mem_free(l->used);
     mem_free(l);
@@ -285,15 +280,9 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     if (!rc)
         rc = weight_create(out, l->dev, type, w->rows, w->cols,
                            copy ? copy : m.bytes, l->why);
-    if (rc) {
-        mem_free(copy);
-        return rc;
-    }
+    mem_free(copy); /* the device has its own */
+    if (rc) return rc;
     keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
-    if (copy && layer != NO_LAYER && weight_release(*out))
-        mem_free(copy);
-    else if (copy)
-        keep(&l->copies, &l->copy_count, &l->copy_cap, copy);
     note_bound(l, m.main, m.bytes,
                m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
     if (m.scales) note_bound(l, m.scales, m.scales->bytes, m.scales->size);

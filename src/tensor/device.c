@@ -116,12 +116,6 @@ void weight_destroy(struct weight *w)
     if (w) w->dev->ops->weight_destroy(w);
 }
 
-bool weight_release(struct weight *w)
-{
-    if (w->dev->ops->copies_weights) w->bytes = NULL;
-    return w->bytes == NULL;
-}
-
 size_t weight_rows(const struct weight *w)
 {
     return w->rows;
@@ -135,7 +129,6 @@ size_t weight_cols(const struct weight *w)
 void op_embed(struct device *dev, float *out, const struct weight *table,
               const int32_t *ids, size_t tokens)
 {
-    assert(table->bytes);
     for (size_t t = 0; t < tokens; t++)
         assert(ids[t] >= 0 && (size_t)ids[t] < table->rows);
     if (tokens) dev->ops->embed(dev, out, table, ids, tokens);

@@ -55,16 +55,13 @@ void device_share(struct device *dev, void (*fn)(void *, size_t i, int worker),
 int device_reserve(struct device *dev, size_t rows, size_t cols,
                    struct why *why);
 
-/* A matrix [rows, cols] made ready for op_linear and op_embed. bytes are
- * borrowed until weight_destroy (they are usually a mapped file); a device
- * may keep its own repacked copy instead. ERR_UNSUPPORTED, ERR_NOMEM. */
+/* A matrix [rows, cols] made ready for op_linear and op_embed. bytes are read
+ * during the call only (they are usually a mapped file): the device keeps a
+ * copy as its kernels want it. ERR_UNSUPPORTED, ERR_NOMEM. */
 struct weight;
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
                   size_t rows, size_t cols, const void *bytes, struct why *why);
 void weight_destroy(struct weight *w);
-/* Nobody will op_embed from w: true when its bytes are not read any more (the
- * device has its own copy), so that the caller may give them back. */
-bool weight_release(struct weight *w);
 size_t weight_rows(const struct weight *w);
 size_t weight_cols(const struct weight *w);
 

@@ -19,7 +19,8 @@ struct weight {
     struct device *dev;
     enum dtype type;
     size_t rows, cols;
-    const void *bytes; /* borrowed: [rows] of dtype_row_bytes(type, cols) */
+    const void *bytes; /* [rows] of dtype_row_bytes(type, cols); the caller's,
+                          who may take them away after weight_create */
 };
 
 struct device_ops {
@@ -39,7 +40,6 @@ struct device_ops {
     int (*weight_create)(struct weight **out, const struct weight *plain,
                          struct why *why);
     void (*weight_destroy)(struct weight *w);
-    bool copies_weights; /* reads bytes for op_embed alone */
 
     void (*embed)(struct device *dev, float *out, const struct weight *table,
                   const int32_t *ids, size_t tokens);

@@ -102,6 +102,14 @@ void quant_unpack(struct quant32 *out, enum dtype type, const void *row,
     }
 }
 
+void quant_floats(const struct quant32 *b, float out[QUANT_COLS])
+{
+    float d = f16_to_f32(b->d), min = f16_to_f32(b->dmin) * b->min;
+    float scale[2] = {d * b->scale[0], d * b->scale[1]};
+    for (int c = 0; c < QUANT_COLS; c++)
+        out[c] = scale[c / 16] * b->q[c] - min;
+}
+
 size_t quant_group(enum dtype type, size_t cols)
 {
     if (type == DTYPE_INT8) return cols;

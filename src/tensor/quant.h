@@ -43,7 +43,10 @@ size_t quant_group(enum dtype type, size_t cols);
 void quant_unpack(struct quant32 *out, enum dtype type, const void *row,
                   size_t index);
 
-/* The same of a row of one of ours; returns d. */
+/* What they mean. */
+void quant_floats(const struct quant32 *b, float out[QUANT_COLS]);
+
+/* The integers of those columns of a row of one of ours; returns d. */
 float quant_ints(int8_t q[QUANT_COLS], enum dtype type, const void *row,
                  size_t index);
 

@@ -109,11 +109,7 @@ static void blocks_decode(enum dtype type, const void *bytes, float *out,
     for (size_t i = 0; i < n / QUANT_COLS; i++) {
         struct quant32 b;
         quant_unpack(&b, type, bytes, i);
-        float d = f16_to_f32(b.d);
-        float scale[2] = {d * b.scale[0], d * b.scale[1]};
-        float min = f16_to_f32(b.dmin) * b.min;
-        for (int c = 0; c < QUANT_COLS; c++)
-            out[i * QUANT_COLS + c] = scale[c / 16] * b.q[c] - min;
+        quant_floats(&b, out + i * QUANT_COLS);
     }
 }
 

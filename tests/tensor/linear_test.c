@@ -74,7 +74,7 @@ static void products_are_close_to_ref(void **state)
         struct device *cpu = open_cpu(isas[i], 2);
         if (!cpu) continue;
         uint64_t seed = 1;
-        for (enum dtype type = 0; type < DTYPE_INT8; type++)
+        for (enum dtype type = 0; type < DTYPE_COUNT; type++)
             for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
                 if (dtype_row_bytes(type, shapes[s].cols))
                     compare(cpu, ref, type, shapes[s].rows, shapes[s].cols,
@@ -127,7 +127,7 @@ static void rows_have_the_same_bits_in_any_batch(void **state)
         if (!cpu) continue;
         struct device *other = open_cpu(isas[i], 3);
         uint64_t seed = 2;
-        for (enum dtype type = 0; type < DTYPE_INT8; type++) {
+        for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
             same_bits(cpu, other, type, 150, 768, 40, &seed);
             same_bits(cpu, other, type, 21, 1280, 17, &seed);
             if (type <= DTYPE_BF16)
@@ -188,7 +188,7 @@ static void no_number_stays_in_its_row(void **state)
     for (int i = 0; i < ISAS; i++) {
         struct device *cpu = open_cpu(isas[i], 2);
         if (!cpu) continue;
-        for (enum dtype type = 0; type < DTYPE_INT8; type++) {
+        for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
             void *bytes = random_matrix(type, ROWS_, COLS, &seed);
             float *x = random_floats(TOKENS * COLS, &seed);
             float *clean = floats(TOKENS * ROWS_),

@@ -141,7 +141,7 @@ static void rows_copied(struct device *cpu, struct device *ref)
 {
     uint64_t seed = 14;
     struct why why = {0};
-    for (enum dtype type = 0; type < DTYPE_INT8; type++) {
+    for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
         enum { VOCAB = 50, COLS = 512, TOKENS = 90 };
         void *bytes = random_matrix(type, VOCAB, COLS, &seed);
         struct weight *w, *r;

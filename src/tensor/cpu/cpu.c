@@ -3,7 +3,6 @@
 #include "tensor/cpu/cpu.h"
 
 #include "base/mem.h"
-#include "tensor/quant.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -34,6 +33,18 @@ static bool has_avx2(void)
            has_f16c();
 }
 
+/* CPUID leaf 7.1, EAX: names that old compilers do not know. */
+static bool has_leaf71(unsigned bit)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> bit & 1;
+}
+
+static bool has_avxvnni(void)
+{
+    return has_avx2() && has_leaf71(4);
+}
+
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") &&
@@ -45,7 +56,7 @@ static bool has_avx512(void)
 
 static bool has_avx512bf16(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+    return has_avx512() && has_leaf71(5);
 }
 #endif
 
@@ -57,6 +68,7 @@ static const struct isa {
 #if defined(__x86_64__)
     {"avx512bf16", &kernels_avx512bf16, has_avx512bf16},
     {"avx512", &kernels_avx512, has_avx512},
+    {"avxvnni", &kernels_avxvnni, has_avxvnni},
     {"avx2", &kernels_avx2, has_avx2},
 #endif
     {"generic", &kernels_generic, has_any},
@@ -76,14 +88,14 @@ const struct kernels *kernels_choose(const char *limit)
 
 static void rooms_free(struct cpu *cpu)
 {
-    host_free(cpu->runs);
-    host_free(cpu->floats);
+    host_free(cpu->words);
+    host_free(cpu->marks);
     host_free(cpu->rope.cs);
     host_free(cpu->rope.positions);
     host_free(cpu->plans);
     cpu->plans = NULL;
-    cpu->runs = NULL;
-    cpu->floats = NULL;
+    cpu->words = NULL;
+    cpu->marks = NULL;
     cpu->rope.cs = NULL;
     cpu->rope.positions = NULL;
     cpu->rope.tokens = cpu->rows = cpu->cols = 0;
@@ -113,12 +125,16 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
 {
     struct cpu *cpu = (struct cpu *)dev;
     rooms_free(cpu);
-    cpu->runs = host_array(rows, (cols + RUN - 1) / RUN, sizeof *cpu->runs);
-    cpu->floats = host_array(rows, cols, sizeof *cpu->floats);
+    /* Whole slabs: of one column a word, and of four with a mark a run. */
+    size_t words = (cols + SLAB_STEPS - 1) / SLAB_STEPS * SLAB_STEPS;
+    size_t marks =
+        (cols / 4 + SLAB_STEPS) / SLAB_STEPS * (4 * SLAB_STEPS / RUN);
+    cpu->words = host_array(rows, words, sizeof *cpu->words);
+    cpu->marks = host_array(rows, marks, sizeof *cpu->marks);
     cpu->rope.cs = host_array(rows, OP_HEAD_DIM_MAX, sizeof *cpu->rope.cs);
     cpu->rope.positions = host_array(rows, 1, sizeof *cpu->rope.positions);
     cpu->plans = host_array(rows, sizeof *cpu->plans, 1);
-    if (!cpu->runs || !cpu->floats || !cpu->rope.cs || !cpu->rope.positions ||
+    if (!cpu->words || !cpu->marks || !cpu->rope.cs || !cpu->rope.positions ||
         !cpu->plans) {
         rooms_free(cpu);
         return err_set(why, ERR_NOMEM, "activations of %zu rows of %zu", rows,
@@ -158,9 +174,6 @@ static int cpu_weight_create(struct weight **out, const struct weight *plain,
                              struct why *why)
 {
     struct cpu *cpu = (struct cpu *)plain->dev;
-    if (dtype_is_own(plain->type))
-        return err_set(why, ERR_UNSUPPORTED, "cpu: a matrix in %s",
-                       dtype_name(plain->type));
     struct cpu_weight *w = mem_must(1, sizeof *w);
     w->plain = *plain;
     w->panel_bytes = panel_bytes(plain->type, plain->cols);
@@ -173,6 +186,7 @@ static int cpu_weight_create(struct weight **out, const struct weight *plain,
     }
     pool_run(cpu->pool, weight_pack, w,
              (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
+    w->plain.bytes = NULL;
     *out = &w->plain;
     return 0;
 }
@@ -214,14 +228,14 @@ static void embed_rows(void *arg, size_t chunk, int worker)
     (void)worker;
     struct job *job = arg;
     const int32_t *ids = job->index;
-    size_t bytes = dtype_row_bytes(job->w->type, job->cols);
+    const struct cpu_weight *w = (const struct cpu_weight *)job->w;
     for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++)
-        dtype_decode(job->w->type,
-                     (const char *)job->w->bytes + (size_t)ids[t] * bytes,
-                     job->out + t * job->cols, job->cols);
+        panel_decode(w->plain.type, job->cols,
+                     (const char *)w->panels +
+                         (size_t)ids[t] / ROWS * w->panel_bytes,
+                     ids[t] % ROWS, job->out + t * job->cols);
 }
 
-/* From the original bytes: a few rows of a mapped file, not all of it. */
 static void cpu_embed(struct device *dev, float *out,
                       const struct weight *table, const int32_t *ids,
                       size_t tokens)
@@ -385,7 +399,6 @@ static const struct device_ops cpu_ops = {
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
-    .copies_weights = true,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .linear = cpu_linear,
@@ -407,10 +420,11 @@ int device_cpu_open(struct device **out, const struct device_options *options,
 {
     const struct kernels *kernels = kernels_choose(options->isa);
     if (!kernels)
-        return err_set(why, ERR_INVALID,
-                       "cpu: isa \"%s\" is not one of generic, avx2, avx512, "
-                       "avx512bf16",
-                       options->isa);
+        return err_set(
+            why, ERR_INVALID,
+            "cpu: isa \"%s\" is not one of generic, avx2, avxvnni, avx512, "
+            "avx512bf16",
+            options->isa);
     struct cpu *cpu = mem_must(1, sizeof *cpu);
     cpu->device.ops = &cpu_ops;
     cpu->kernels = kernels;

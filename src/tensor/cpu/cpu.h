@@ -31,8 +31,8 @@ struct cpu {
     /* Of device_reserve: the largest call, and room for its activations as
      * the kernels want them (rounded, or regrouped). */
     size_t rows, cols;
-    struct xrun *runs; /* [rows][cols / 32] */
-    float *floats;     /* [rows][cols]      */
+    uint32_t *words;    /* [rows][cols, whole slabs]      */
+    struct mark *marks; /* [rows][cols / 32, whole slabs] */
 
     /* Cosines and sines of the last op_rope, since all layers and heads of a
      * step ask for the same ones. */
@@ -59,7 +59,8 @@ static inline void *cpu_scratch(const struct cpu *cpu, int worker)
 }
 
 /* The best that the processor has and that is not above limit ("generic",
- * "avx2", "avx512"; NULL: no limit). NULL: no such limit. */
+ * "avx2", "avxvnni", "avx512", "avx512bf16"; NULL: no limit). NULL: no such
+ * limit. */
 const struct kernels *kernels_choose(const char *limit);
 
 enum { SCRATCH_ALIGN = 4096 };

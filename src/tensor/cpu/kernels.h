@@ -2,17 +2,22 @@
  * instruction set, and the layouts that they share.
  *
  * Weights live in panels of 16 rows, one after another, each with all its
- * columns, so that a vector of weights is 16 rows at the same columns: one
- * broadcast activation serves 16 outputs and nothing is summed across lanes.
- * Rows past the matrix's last are zeros. A panel is
+ * columns. A panel is mostly steps: 64 bytes that hold, for each of 16 rows,
+ * 4 bytes of neighbouring columns (4 of int8, 2 of bf16, 1 of f32). A step
+ * meets 4 bytes of activations, broadcast, in one instruction for 16 outputs;
+ * nothing is summed across lanes. Rows past the matrix's last are zeros.
  *
- *   F32        [cols][16] f32          F16     [cols][16] f16
- *   BF16       [cols rounded up to 2 / 2][16][2] bf16
- *   blocks     [cols / 32 / runs] of { head; [runs] of run }, see the table:
+ *   F32, F16   [cols][16]             BF16   [cols / 2, rounded up][16][2]
+ *   INT8       [cols / 4][16][4] q + 128, then d[16] f32
+ *   INT8_G128, the same q, then [cols / 128 or 32][16] d f16
+ *   Q8_0
+ *   Q4_0       [cols / 32][4][16][4] bytes of two nibbles q + 8,
+ *              then [cols / 32][16] d f16
+ *   INT4_GN    the same with q, then [cols / N][16] d f16,
+ *              then [cols / N][16] z u8
+ *   others     [cols / 32 / runs] of { head; [runs] of run }, see the table:
  *
  *              runs  head                    run of 32 columns
- *     Q8_0       1   d[16] f16               512 bytes q + 128
- *     Q4_0       1   d[16] f16               256 nibbles q + 8
  *     Q4_1       1   d[16], m[16] f16        256 nibbles q
  *     Q4_K       8   d[16], dmin[16] f16     256 nibbles q, scale[16], min[16]
  *     Q5_K       8   d[16], dmin[16] f16     256 nibbles, 64 fifth bits, the
@@ -20,12 +25,11 @@
  *     Q6_K       8   d[16] f16               256 nibbles, 128 upper bits of
  *                                            q + 32, scale[2][16]
  *
- * Bytes q are [8 groups][16 rows][4 columns], group j being columns 4j ..
- * 4j + 3. A nibble byte has group j (0..3) in its low half and j + 4 in the
- * high one. Bit j of a fifth-bits byte [16][4] belongs to group j; bits 2i of
- * upper-bits byte v [2][16][4] belong to group 4 * v + i.
- *
- * Activations for block formats are rounded once into struct xrun. */
+ * Bytes of 32 columns are [8 groups][16 rows][4 columns], group j being
+ * columns 4j .. 4j + 3. A nibble byte has group j (0..3) in its low half and
+ * j + 4 in the high one. Bit j of a fifth-bits byte [16][4] belongs to group
+ * j; bits 2i of upper-bits byte v [2][16][4] belong to group 4 * v + i. A
+ * panel's bytes are rounded up to 64. */
 #ifndef BATON_TENSOR_CPU_KERNELS_H
 #define BATON_TENSOR_CPU_KERNELS_H
 
@@ -33,31 +37,23 @@
 
 enum {
     ROWS = 16,    /* of a panel */
-    RUN = 32,     /* columns that share a scale */
+    RUN = 32,     /* columns of GGUF's scales */
+    STEP = 64,    /* bytes: 4 for each row */
     SEGMENT = 256 /* tokens of KV that are reduced on their own */
-};
-
-/* One run of one row of activations: a cache line. Weights are stored as
- * unsigned q + offset; a kernel starts its integer sum at -offset * sum q. */
-struct xrun {
-    int8_t q[RUN];
-    float s, s_sum; /* scale; s * sum of q */
-    int32_t zero[2];
-    int32_t less8, less128; /* -8 and -128 times the sum of q */
-    int32_t less32[2];      /* -32 times the sums of q[0..15], q[16..31] */
-};
-
-/* A run of a panel, unpacked for use by many tokens: w = d q + e, or (Q6_K)
- * w = d q in columns 0..15 and e q in columns 16..31. */
-struct wrun {
-    uint8_t q[8][ROWS][4];
-    float d[ROWS], e[ROWS];
 };
 
 /* A panel's bytes; cols as weight_create takes them. */
 size_t panel_bytes(enum dtype type, size_t cols);
 /* Packs rows first .. first + 15 of w (fewer at its end). */
 void panel_pack(const struct weight *w, size_t first, void *panel);
+/* Row row (0..15) of a panel as dtype_decode gives it. */
+void panel_decode(enum dtype type, size_t cols, const void *panel, int row,
+                  float *out);
+
+/* Where a panel's scales (d) and zero points (z) begin, for the types that
+ * have them behind the steps. */
+size_t panel_scales(enum dtype type, size_t cols);
+size_t panel_zeros(enum dtype type, size_t cols);
 
 /* Counts and bytes of the table above. */
 struct panel_format {
@@ -66,8 +62,6 @@ struct panel_format {
 static inline struct panel_format panel_format(enum dtype type)
 {
     switch (type) {
-    case DTYPE_Q8_0: return (struct panel_format){1, 32, 512};
-    case DTYPE_Q4_0: return (struct panel_format){1, 32, 256};
     case DTYPE_Q4_1: return (struct panel_format){1, 64, 256};
     case DTYPE_Q4_K: return (struct panel_format){8, 64, 256 + 32};
     case DTYPE_Q5_K: return (struct panel_format){8, 64, 256 + 64 + 32};
@@ -75,18 +69,95 @@ static inline struct panel_format panel_format(enum dtype type)
     }
 }
 
-/* Sums of up to PANELS_MAX panels times a group of tokens. */
-enum { PANELS_MAX = 8, TOKENS_MAX = 12 };
+/* What fits the first level cache beside what else a tile needs, when two
+ * threads share a core. */
+enum { SLAB_STEPS = 64 };
 
+/* Activations are made ready once for all products that take them in the same
+ * way, in groups of a few tokens that one tile multiplies at a time:
+ *
+ *   words [SLAB_STEPS][tokens] of 4 bytes, as a step of weights asks for
+ *   marks [columns of a slab / acts.group, at least 1][tokens] of integers
+ *
+ * of one slab of columns. From slab to slab it is words_stride bytes and
+ * marks_stride marks further: what a slab's tiles need one after another lies
+ * in one piece. */
+struct mark {
+    float s, s_sum;    /* scale; s * sum                  */
+    int32_t sum, half; /* of q; of q in the first columns */
+};
+enum { HALF = 16 }; /* those "first columns" */
+
+/* How a type takes them. */
+enum acts_kind { ACTS_F32, ACTS_BF16, ACTS_INT8 };
+struct acts {
+    enum acts_kind kind;
+    size_t group; /* INT8: columns that share a scale */
+};
+struct acts_room {
+    void *words;
+    struct mark *marks;
+    size_t words_stride, marks_stride;
+};
+struct acts acts_of(enum dtype type, size_t cols);
+
+/* Weights in the form that tiles multiply, a slab of columns of one panel:
+ * steps of signed integers + 128 as unsigned bytes, of bf16 or of floats;
+ * d [groups][16]: f32 where a group is 16 columns or has minima, or is a
+ * whole row; otherwise f16. */
+enum form {
+    FORM_F32,
+    FORM_BF16, /* only where kernels.bf16 */
+    FORM_ROW,  /* int8, one scale for all columns */
+    FORM_128,  /* int8, groups of so many columns */
+    FORM_64,
+    FORM_32,
+    FORM_16,
+    FORM_MIN, /* groups of 32, w = d q + e */
+    FORM_COUNT
+};
+struct slab {
+    const uint8_t *steps;
+    const void *d;
+    const float *e; /* FORM_MIN */
+};
+
+struct slab_room {
+    uint8_t steps[SLAB_STEPS][STEP];
+    float d[4 * SLAB_STEPS / HALF][ROWS], e[4 * SLAB_STEPS / RUN][ROWS];
+};
+
+/* Most panels and tokens of a tile. */
+enum { PANELS_MAX = 4, TOKENS_MAX = 6 };
+
+/* One slab of a few panels times a group of tokens. */
 struct tile {
+    struct slab w[PANELS_MAX];
+    size_t steps;
+    size_t tokens;
+    const void *words; /* at the slab's first step */
+    const struct mark *marks;
+    /* Where sums are kept from slab to slab, [panels][tokens][16]; first: they
+     * start at 0; last: results go to out, or stay here where it is NULL. */
+    float *sums;
+    bool first, last;
+    float *out[PANELS_MAX]; /* result t at t * stride */
+    size_t stride;
+    const float *bias[PANELS_MAX]; /* [16] or NULL */
+    bool add;
+};
+
+/* A few panels, all columns, times 1, 2 or 4 tokens. */
+struct stream {
     enum dtype type;
-    const void *panels; /* the first; panel i lies i * panel_stride behind */
-    size_t panel_stride;
+    const char *panels; /* the first; panel i lies i * panel_bytes behind */
+    size_t panel_bytes;
     size_t panel_count;
     size_t cols;
-    const void *x; /* blocks: struct xrun [cols / 32][tokens]
-                      others: float [cols][tokens] */
-    float *sums;   /* [panel_count][tokens][16] */
+    size_t tokens;
+    const void *words;
+    const struct mark *marks;
+    float *sums; /* [panel_count][tokens][16] */
 };
 
 /* Attention of some rows of a sequence. Rows are numbered token by token,
@@ -135,46 +206,32 @@ struct attend_scratch {
     struct span span[ATTEND_ROWS]; /* tokens of a segment that it sees */
 };
 
-/* Where the sums of a panel and a group of tokens come from and go to, while
- * slabs of columns are added one after another. */
-struct tile_sums {
-    float *sums; /* [tokens][16] between slabs */
-    bool first;  /* the first slab: sums start at 0 */
-    /* NULL but for the last slab of a whole panel: then result t goes to
-     * out + t * stride, with bias (if not NULL) and what is there (if add). */
-    float *out;
-    size_t stride;
-    const float *bias; /* [16] */
-    bool add;
-};
-
 struct kernels {
     const char *name;
-    /* Group sizes of tokens that kernels come in, largest first, 0-ended. */
-    const uint8_t *block_groups, *float_groups;
-    size_t fused_tokens; /* use fused for so many */
+    bool bf16; /* multiplies pairs of bf16 */
+    /* Panels of a tile, and the group sizes of tokens that tiles come in,
+     * largest first, 0-ended. */
+    size_t tile_panels;
+    const uint8_t *tile_tokens;
 
-    /* x [tokens][cols] -> one group for tile.x. */
-    void (*group_runs)(struct xrun *out, const float *x, size_t tokens,
-                       size_t cols);
-    void (*group_floats)(float *out, const float *x, size_t tokens,
-                         size_t cols);
+    /* Rows of x made ready: tokens of them, one group. */
+    void (*acts_floats)(const struct acts_room *to, const float *x,
+                        size_t tokens, size_t cols, bool round_bf16);
+    void (*acts_bf16)(const struct acts_room *to, const float *x, size_t tokens,
+                      size_t cols); /* only where bf16 */
+    void (*acts_int8)(const struct acts_room *to, const float *x, size_t tokens,
+                      size_t cols, size_t group);
 
-    /* sums = panels . x, straight from the packed panels (tokens 1, 2, 4). */
-    void (*fused)(const struct tile *tile, size_t tokens);
+    /* Few tokens: straight from the panels. */
+    void (*stream)(const struct stream *s);
 
-    /* The same bits in three steps for many tokens: unpack columns
-     * [first, first + cols) of one or two panels, then add those columns. */
-    void (*unpack_blocks)(enum dtype type, const void *panel, size_t first,
-                          size_t cols, struct wrun *out);
-    void (*unpack_floats)(enum dtype type, const void *panel, size_t first,
-                          size_t cols, float *out /* [cols][16] */);
-    void (*tile_blocks)(enum dtype type, const struct wrun *const w[2],
-                        size_t panels, size_t runs, const struct xrun *x,
-                        size_t tokens, const struct tile_sums sums[2]);
-    void (*tile_floats)(const float *const w[2], size_t panels, size_t cols,
-                        const float *x, size_t tokens,
-                        const struct tile_sums sums[2]);
+    /* Many tokens, the same bits: columns [first, first + cols) of a panel
+     * (at most SLAB_STEPS steps) become a slab, which is in room where it is
+     * not in the panel itself; then tile by tile. */
+    void (*unpack)(enum dtype type, size_t all_cols, const void *panel,
+                   size_t first, size_t cols, struct slab_room *room,
+                   struct slab *out);
+    void (*tile)(enum form form, const struct tile *tile);
 
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);
@@ -197,7 +254,11 @@ struct kernels {
     int floats_round, dots_round;
 };
 
-extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512,
-    kernels_avx512bf16;
+/* The form of a type's slabs, and the columns of one of their steps. */
+enum form kernels_form(const struct kernels *k, enum dtype type);
+size_t form_columns(enum form form);
+
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avxvnni,
+    kernels_avx512, kernels_avx512bf16;
 
 #endif

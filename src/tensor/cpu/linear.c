@@ -1,33 +1,29 @@
 /* op_linear: who computes what. Rows of the weights are cut into chunks of
  * whole panels, which the workers take one by one; a chunk is computed for
- * all tokens, so that weights are read from memory once.
+ * all tokens (or a large block of them), so that weights are read from memory
+ * once.
  *
- * Few tokens (a decode step): each chunk goes through the fused kernels,
- * which unpack weights in registers while they stream by. Many tokens: a
- * slab of columns of a chunk is unpacked into the worker's scratch (first
- * level cache) and multiplied with one group of tokens after another. */
+ * Few tokens (a decode step): each chunk streams by. Many tokens: a slab of
+ * columns of a few panels, which fits the first level cache, is multiplied
+ * with one group of tokens after another. */
 #include "tensor/cpu/cpu.h"
-
-#include "tensor/quant.h"
 
 #include <assert.h>
 #include <string.h>
 
 enum {
-    SLAB_RUNS = 16,   /* columns of a slab: blocks 512 ..                */
-    SLAB_COLS = 256,  /* .. floats 256                                   */
-    CHUNK_PANELS = 4, /* of a chunk of many tokens                       */
+    CHUNK_PANELS = PANELS_MAX,
+    STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
+    FEW_TOKENS = 8,
     PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
     BLOCK_TOKENS = 504,
+    LEAST_TOKENS = 48,
 };
 
 struct scratch {
-    union {
-        struct wrun runs[CHUNK_PANELS][SLAB_RUNS];
-        float floats[CHUNK_PANELS][SLAB_COLS * ROWS];
-    } slab;
-    float sums[CHUNK_PANELS][BLOCK_TOKENS][ROWS];
+    struct slab_room room[CHUNK_PANELS];
+    float sums[BLOCK_TOKENS][CHUNK_PANELS][ROWS];
 };
 
 size_t linear_scratch_bytes(void)
@@ -35,49 +31,53 @@ size_t linear_scratch_bytes(void)
     return sizeof(struct scratch);
 }
 
+/* All products of a list that take their activations alike. */
 struct job {
     struct cpu *cpu;
     const float *x;
-    const void *floats; /* grouped activations of float weights */
-    size_t tokens, cols;
+    struct acts acts;
+    size_t tokens, cols, slabs;
     const struct linear *list;
     size_t count;
-    bool few; /* few tokens: fused kernels */
-    size_t chunk_panels;
+    bool few;
+    size_t chunk_panels, block_tokens;
 };
 
 /* --- groups of tokens -------------------------------------------------- */
 
 /* How many of the tokens left are the next group. */
-static size_t group_tokens(const struct job *job, bool block, size_t left)
+static size_t group_tokens(const struct job *job, size_t left)
 {
     static const uint8_t few[] = {4, 2, 1};
-    const struct kernels *k = job->cpu->kernels;
-    const uint8_t *sizes = job->few ? few
-                           : block  ? k->block_groups
-                                    : k->float_groups;
+    const uint8_t *sizes = job->few ? few : job->cpu->kernels->tile_tokens;
     while (*sizes > left)
         sizes++;
     return *sizes;
 }
 
-enum { PREPARE_TOKENS = 24 }; /* a chunk of preparation: whole groups */
-
-static void prepare_runs(void *arg, size_t chunk, int worker)
+/* Marks of a token in a slab of columns. */
+static size_t slab_marks(const struct job *job)
 {
-    (void)worker;
-    struct job *job = arg;
-    const struct kernels *k = job->cpu->kernels;
-    size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
-    if (end > job->tokens) end = job->tokens;
-    for (; t < end; t += n) {
-        n = group_tokens(job, true, job->tokens - t);
-        k->group_runs(job->cpu->runs + t * (job->cols / RUN),
-                      job->x + t * job->cols, n, job->cols);
-    }
+    size_t group = job->acts.kind == ACTS_INT8 ? job->acts.group : 0;
+    return group == 0 ? 0 : group >= job->cols ? 1 : 4 * SLAB_STEPS / group;
 }
 
-static void prepare_floats(void *arg, size_t chunk, int worker)
+/* The group of n tokens at t. Many tokens: all of a slab lie together, [slabs]
+ * [tokens]. Few: all slabs of a group do, since it streams through them. */
+static struct acts_room room_at(const struct job *job, size_t t, size_t n)
+{
+    struct cpu *cpu = job->cpu;
+    size_t marks = slab_marks(job), word_bytes = SLAB_STEPS * 4;
+    size_t each = job->few ? job->slabs : 1,
+           together = job->few ? n : job->tokens;
+    return (struct acts_room){(char *)cpu->words + t * each * word_bytes,
+                              cpu->marks + t * each * marks,
+                              together * word_bytes, together * marks};
+}
+
+enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: whole groups */
+
+static void prepare(void *arg, size_t chunk, int worker)
 {
     (void)worker;
     struct job *job = arg;
@@ -85,9 +85,15 @@ static void prepare_floats(void *arg, size_t chunk, int worker)
     size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
-        n = group_tokens(job, false, job->tokens - t);
-        k->group_floats(job->cpu->floats + t * job->cols,
-                        job->x + t * job->cols, n, job->cols);
+        n = group_tokens(job, job->tokens - t);
+        struct acts_room to = room_at(job, t, n);
+        const float *x = job->x + t * job->cols;
+        if (job->acts.kind == ACTS_INT8)
+            k->acts_int8(&to, x, n, job->cols, job->acts.group);
+        else if (job->acts.kind == ACTS_BF16 && k->bf16)
+            k->acts_bf16(&to, x, n, job->cols);
+        else
+            k->acts_floats(&to, x, n, job->cols, job->acts.kind == ACTS_BF16);
     }
 }
 
@@ -111,33 +117,33 @@ static void result_store(const struct linear *l, size_t panel, size_t token,
     memcpy(out, y, n * sizeof *y);
 }
 
-/* --- few tokens -------------------------------------------------------- */
-
-static const void *group_at(const struct job *job, bool block, size_t t)
+static const char *panel_at(const struct linear *l, size_t panel)
 {
-    if (block) return job->cpu->runs + t * (job->cols / RUN);
-    return (const float *)job->floats + t * job->cols;
+    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
+    return (const char *)w->panels + panel * w->panel_bytes;
 }
 
-static void chunk_fused(const struct job *job, const struct linear *l,
-                        size_t first, size_t panels)
+/* --- few tokens -------------------------------------------------------- */
+
+static void chunk_stream(const struct job *job, const struct linear *l,
+                         size_t first, size_t panels)
 {
-    const struct kernels *k = job->cpu->kernels;
-    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
-    bool block = dtype_is_block(w->plain.type);
-    float sums[PANELS_MAX * 4 * ROWS];
+    float sums[STREAM_CHUNK * 4 * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
-        n = group_tokens(job, block, job->tokens - t);
-        struct tile tile = {
-            .type = w->plain.type,
-            .panels = (const char *)w->panels + first * w->panel_bytes,
-            .panel_stride = w->panel_bytes,
+        n = group_tokens(job, job->tokens - t);
+        struct acts_room x = room_at(job, t, n);
+        struct stream s = {
+            .type = l->w->type,
+            .panels = panel_at(l, first),
+            .panel_bytes = ((const struct cpu_weight *)l->w)->panel_bytes,
             .panel_count = panels,
             .cols = job->cols,
-            .x = group_at(job, block, t),
+            .tokens = n,
+            .words = x.words,
+            .marks = x.marks,
             .sums = sums,
         };
-        k->fused(&tile, n);
+        job->cpu->kernels->stream(&s);
         for (size_t p = 0; p < panels; p++)
             for (size_t i = 0; i < n; i++)
                 result_store(l, first + p, t + i, sums + (p * n + i) * ROWS);
@@ -152,140 +158,124 @@ struct chunk {
     const struct linear *l;
     struct scratch *s;
     size_t first, panels, t0, t1;
+    enum form form;
+    struct slab slabs[CHUNK_PANELS]; /* columns [from, to) */
+    size_t from, to;
 };
-
-static const char *panel_at(const struct chunk *c, size_t p)
-{
-    const struct cpu_weight *w = (const struct cpu_weight *)c->l->w;
-    return (const char *)w->panels + (c->first + p) * w->panel_bytes;
-}
 
 /* Whether panel p has all its rows: then its results are stored at once. */
 static bool is_whole(const struct chunk *c, size_t p)
 {
-    return (c->first + p + 1) * ROWS <= c->l->w->rows;
+    return p < c->panels && (c->first + p + 1) * ROWS <= c->l->w->rows;
 }
 
-/* The sums of panel p for the group at token t, in columns [from, to). */
-static struct tile_sums sums_at(const struct chunk *c, size_t p, size_t t,
-                                size_t from, size_t to)
+/* A tile's sums: those of its panels lie together. */
+static float *sums_at(const struct chunk *c, size_t p, size_t t, size_t n)
 {
-    size_t row = (c->first + p) * ROWS, rows = c->l->w->rows;
-    struct tile_sums sums = {.sums = c->s->sums[p][t - c->t0],
-                             .first = from == 0};
-    if (to == c->job->cols && is_whole(c, p)) {
-        sums.out = c->l->out + t * rows + row;
-        sums.stride = rows;
-        sums.bias = c->l->bias ? c->l->bias + row : NULL;
-        sums.add = c->l->add;
+    return c->s->sums[t - c->t0][0] + p * n * ROWS;
+}
+
+/* The weights of panels p .. of a tile, and where their results go. Panels
+ * past the chunk's last repeat it, for nothing. */
+static void tile_weights(struct tile *tile, const struct chunk *c, size_t p)
+{
+    for (size_t i = 0; i < c->job->cpu->kernels->tile_panels; i++) {
+        size_t panel = p + i < c->panels ? p + i : c->panels - 1;
+        tile->w[i] = c->slabs[panel];
+        tile->bias[i] = c->l->bias && is_whole(c, p + i)
+                            ? c->l->bias + (c->first + p + i) * ROWS
+                            : NULL;
     }
-    return sums;
+    tile->steps =
+        (c->to - c->from + form_columns(c->form) - 1) / form_columns(c->form);
+    tile->stride = c->l->w->rows;
+    tile->add = c->l->add;
+    tile->first = c->from == 0;
+    tile->last = c->to == c->job->cols;
 }
 
 /* With few tokens the next slab's way from memory takes longer than this
  * slab's arithmetic, so it is asked for piece by piece meanwhile: piece i of
  * n of the next columns of each panel. */
-static void slab_prefetch(const struct chunk *c, size_t to, size_t i, size_t n)
+static void slab_prefetch(const struct chunk *c, size_t i, size_t n)
 {
     size_t bytes = ((const struct cpu_weight *)c->l->w)->panel_bytes;
-    size_t left = c->job->cols - to;
-    if (left > SLAB_RUNS * RUN) left = SLAB_RUNS * RUN;
-    size_t begin = bytes * to / c->job->cols;
+    size_t left = c->job->cols - c->to;
+    if (left > c->to - c->from) left = c->to - c->from;
+    size_t begin = bytes * c->to / c->job->cols;
     size_t size = bytes * left / c->job->cols;
     for (size_t p = 0; p < c->panels; p++) {
-        const char *next = panel_at(c, p) + begin;
+        const char *next = panel_at(c->l, c->first + p) + begin;
         for (size_t at = size * i / n; at < size * (i + 1) / n; at += 64)
             __builtin_prefetch(next + at, 0, 2);
     }
 }
 
-/* Columns [from, to) of up to two panels, p and p + 1, all groups. */
-static void slab_blocks(const struct chunk *c, size_t p, size_t panels,
-                        size_t from, size_t to)
+/* One slab of the panels of a tile, all groups of tokens. */
+static void slab_tiles(const struct chunk *c, size_t p)
 {
-    const struct kernels *k = c->job->cpu->kernels;
+    const struct job *job = c->job;
+    const struct kernels *k = job->cpu->kernels;
+    size_t slab = c->from / form_columns(c->form) / SLAB_STEPS;
     size_t tokens = c->t1 - c->t0;
-    const struct wrun *w[2] = {c->s->slab.runs[p],
-                               c->s->slab.runs[p + panels - 1]};
+    struct tile tile;
+    tile_weights(&tile, c, p);
     for (size_t t = c->t0, n; t < c->t1; t += n) {
-        n = group_tokens(c->job, true, c->job->tokens - t);
-        struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
-                                    sums_at(c, p + panels - 1, t, from, to)};
-        const struct xrun *x = group_at(c->job, true, t);
-        if (tokens <= PREFETCH_TOKENS) {
-            size_t part = p / 2 * tokens + t - c->t0;
-            size_t parts = (c->panels + 1) / 2 * tokens;
-            for (size_t i = part; i < part + n; i++)
-                slab_prefetch(c, to, i, parts);
-        }
-        k->tile_blocks(c->l->w->type, w, panels, (to - from) / RUN,
-                       x + from / RUN * n, n, sums);
+        n = group_tokens(job, job->tokens - t);
+        tile.tokens = n;
+        struct acts_room x = room_at(job, t, n);
+        tile.words = (const char *)x.words + slab * x.words_stride;
+        tile.marks = x.marks;
+        if (c->form != FORM_ROW) tile.marks += slab * x.marks_stride;
+        tile.sums = sums_at(c, p, t, n);
+        for (size_t i = 0; i < k->tile_panels; i++)
+            tile.out[i] = is_whole(c, p + i) ? c->l->out + t * tile.stride +
+                                                   (c->first + p + i) * ROWS
+                                             : NULL;
+        if (tokens <= PREFETCH_TOKENS)
+            slab_prefetch(c, (p * tokens + (t - c->t0)) / n,
+                          c->panels * tokens / n);
+        k->tile(c->form, &tile);
     }
 }
 
-static void slab_floats(const struct chunk *c, const float *const w[2],
-                        size_t p, size_t panels, size_t from, size_t to)
+static void chunk_tiles(struct chunk *c)
 {
     const struct kernels *k = c->job->cpu->kernels;
-    for (size_t t = c->t0, n; t < c->t1; t += n) {
-        n = group_tokens(c->job, false, c->job->tokens - t);
-        struct tile_sums sums[2] = {sums_at(c, p, t, from, to),
-                                    sums_at(c, p + panels - 1, t, from, to)};
-        const float *x = group_at(c->job, false, t);
-        k->tile_floats(w, panels, to - from, x + from * n, n, sums);
-    }
-}
-
-static void chunk_blocks(const struct chunk *c)
-{
-    const struct kernels *k = c->job->cpu->kernels;
-    for (size_t from = 0, to; from < c->job->cols; from = to) {
-        to = from + SLAB_RUNS * RUN;
-        if (to > c->job->cols) to = c->job->cols;
+    size_t cols = SLAB_STEPS * form_columns(c->form);
+    for (c->from = 0; c->from < c->job->cols; c->from = c->to) {
+        c->to = c->from + cols;
+        if (c->to > c->job->cols) c->to = c->job->cols;
         for (size_t p = 0; p < c->panels; p++)
-            k->unpack_blocks(c->l->w->type, panel_at(c, p), from, to - from,
-                             c->s->slab.runs[p]);
-        for (size_t p = 0; p < c->panels; p += 2)
-            slab_blocks(c, p, c->panels - p > 1 ? 2 : 1, from, to);
-    }
-}
-
-static void chunk_floats(const struct chunk *c)
-{
-    const struct kernels *k = c->job->cpu->kernels;
-    for (size_t from = 0, to; from < c->job->cols; from = to) {
-        to = from + SLAB_COLS;
-        if (to > c->job->cols) to = c->job->cols;
-        const float *slab[CHUNK_PANELS + 1];
-        for (size_t p = 0; p < c->panels; p++) {
-            const char *panel = panel_at(c, p);
-            slab[p] = c->s->slab.floats[p];
-            if (c->l->w->type == DTYPE_F32)
-                slab[p] = (const float *)(const void *)panel + from * ROWS;
-            else
-                k->unpack_floats(c->l->w->type, panel, from, to - from,
-                                 c->s->slab.floats[p]);
-        }
-        slab[c->panels] = slab[c->panels - 1];
-        for (size_t p = 0; p < c->panels; p += 2)
-            slab_floats(c, slab + p, p, c->panels - p > 1 ? 2 : 1, from, to);
+            k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p),
+                      c->from, c->to - c->from, &c->s->room[p], &c->slabs[p]);
+        for (size_t p = 0; p < c->panels; p += k->tile_panels)
+            slab_tiles(c, p);
     }
 }
 
 static void chunk_many(const struct job *job, const struct linear *l,
-                       struct scratch *s, size_t first, size_t panels)
+                       struct scratch *s, size_t first, size_t panels,
+                       size_t t0)
 {
-    struct chunk c = {job, l, s, first, panels, 0, 0};
-    for (; c.t0 < job->tokens; c.t0 = c.t1) {
-        c.t1 = job->tokens - c.t0 < BLOCK_TOKENS ? job->tokens
-                                                 : c.t0 + BLOCK_TOKENS;
-        if (dtype_is_block(l->w->type))
-            chunk_blocks(&c);
-        else
-            chunk_floats(&c);
-        size_t p = panels - 1; /* only a matrix's last panel has fewer rows */
-        for (size_t t = c.t0; !is_whole(&c, p) && t < c.t1; t++)
-            result_store(l, first + p, t, s->sums[p][t - c.t0]);
+    struct chunk c = {.job = job,
+                      .l = l,
+                      .s = s,
+                      .first = first,
+                      .panels = panels,
+                      .t0 = t0,
+                      .t1 = t0 + job->block_tokens,
+                      .form = kernels_form(job->cpu->kernels, l->w->type)};
+    if (c.t1 > job->tokens) c.t1 = job->tokens;
+    chunk_tiles(&c);
+    size_t p = panels - 1; /* only a matrix's last panel has fewer rows */
+    if (is_whole(&c, p)) return;
+    size_t in_tile = p % job->cpu->kernels->tile_panels;
+    for (size_t t = c.t0, n; t < c.t1; t += n) {
+        n = group_tokens(job, job->tokens - t);
+        const float *sums = sums_at(&c, p - in_tile, t, n);
+        for (size_t i = 0; i < n; i++)
+            result_store(l, first + p, t + i, sums + (in_tile * n + i) * ROWS);
     }
 }
 
@@ -296,8 +286,16 @@ static size_t panel_count(const struct linear *l)
     return ((const struct cpu_weight *)l->w)->panel_count;
 }
 
+static bool takes(const struct job *job, const struct linear *l)
+{
+    struct acts acts = acts_of(l->w->type, job->cols);
+    return acts.kind == job->acts.kind && acts.group == job->acts.group;
+}
+
+/* Chunks of one product and one block of tokens. */
 static size_t chunk_count(const struct job *job, const struct linear *l)
 {
+    if (!takes(job, l)) return 0;
     return (panel_count(l) + job->chunk_panels - 1) / job->chunk_panels;
 }
 
@@ -305,15 +303,59 @@ static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
     const struct linear *l = job->list;
+    size_t blocks = (job->tokens + job->block_tokens - 1) / job->block_tokens;
+    size_t block = chunk % blocks;
+    chunk /= blocks;
     for (size_t n; chunk >= (n = chunk_count(job, l)); l++)
         chunk -= n;
     size_t first = chunk * job->chunk_panels;
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
     if (job->few)
-        chunk_fused(job, l, first, panels);
+        chunk_stream(job, l, first, panels);
     else
-        chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels);
+        chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels,
+                   block * job->block_tokens);
+}
+
+/* Chunks of panels and blocks of tokens: large ones read less, but a few for
+ * each worker keep them all busy to the end. */
+static void job_cut(struct job *job, size_t panels)
+{
+    size_t wanted = (size_t)job->cpu->device.threads * 4;
+    job->chunk_panels = job->few ? STREAM_CHUNK : CHUNK_PANELS;
+    while (job->few && job->chunk_panels > 2 &&
+           panels / job->chunk_panels < wanted)
+        job->chunk_panels /= 2;
+    size_t chunks = panels / job->chunk_panels + 1;
+    job->block_tokens = job->few ? job->tokens : BLOCK_TOKENS;
+    while (!job->few && job->block_tokens / 2 > LEAST_TOKENS &&
+           (job->tokens + job->block_tokens - 1) / job->block_tokens * chunks <
+               wanted)
+        job->block_tokens =
+            job->block_tokens / 2 / PREPARE_TOKENS * PREPARE_TOKENS;
+}
+
+static void job_run(struct job *job)
+{
+    struct cpu *cpu = job->cpu;
+    size_t panels = 0, chunks = 0;
+    for (size_t i = 0; i < job->count; i++)
+        if (takes(job, &job->list[i])) panels += panel_count(&job->list[i]);
+    size_t columns = job->acts.kind == ACTS_INT8   ? 4
+                     : job->acts.kind == ACTS_BF16 ? cpu->kernels->bf16 ? 2 : 1
+                                                   : 1;
+    size_t steps = (job->cols + columns - 1) / columns;
+    job->slabs = (steps + SLAB_STEPS - 1) / SLAB_STEPS;
+    pool_run(cpu->pool, prepare, job,
+             (job->tokens + PREPARE_TOKENS - 1) / PREPARE_TOKENS);
+
+    job_cut(job, panels);
+    for (size_t i = 0; i < job->count; i++)
+        chunks += chunk_count(job, &job->list[i]);
+    pool_run(cpu->pool, chunk_run, job,
+             chunks *
+                 ((job->tokens + job->block_tokens - 1) / job->block_tokens));
 }
 
 void cpu_linear(struct device *dev, const float *x, size_t tokens,
@@ -322,34 +364,17 @@ void cpu_linear(struct device *dev, const float *x, size_t tokens,
     struct cpu *cpu = (struct cpu *)dev;
     struct job job = {.cpu = cpu,
                       .x = x,
-                      .floats = cpu->floats,
                       .tokens = tokens,
                       .cols = list->w->cols,
                       .list = list,
                       .count = count,
-                      .few = tokens <= cpu->kernels->fused_tokens};
+                      .few = tokens <= FEW_TOKENS};
     assert(tokens <= cpu->rows && job.cols <= cpu->cols); /* device_reserve */
-
-    bool blocks = false, floats = false;
-    size_t panels = 0, chunks = 0;
     for (size_t i = 0; i < count; i++) {
-        *(dtype_is_block(list[i].w->type) ? &blocks : &floats) = true;
-        panels += panel_count(&list[i]);
+        size_t before = 0;
+        job.acts = acts_of(list[i].w->type, job.cols);
+        while (before < i && !takes(&job, &list[before]))
+            before++;
+        if (before == i) job_run(&job); /* the first of its kind: all of it */
     }
-    size_t prepare = (tokens + PREPARE_TOKENS - 1) / PREPARE_TOKENS;
-    if (blocks) pool_run(cpu->pool, prepare_runs, &job, prepare);
-    if (floats && tokens == 1)
-        job.floats = x;
-    else if (floats)
-        pool_run(cpu->pool, prepare_floats, &job, prepare);
-
-    /* Large chunks are many streams and few takes; a few for each worker
-     * keep them all busy to the end. */
-    job.chunk_panels = job.few ? PANELS_MAX : CHUNK_PANELS;
-    size_t share = panels / ((size_t)dev->threads * 4);
-    while (job.chunk_panels > 2 && job.chunk_panels > share)
-        job.chunk_panels /= 2;
-    for (size_t i = 0; i < count; i++)
-        chunks += chunk_count(&job, &list[i]);
-    pool_run(cpu->pool, chunk_run, &job, chunks);
 }

@@ -1,4 +1,5 @@
-/* Packing: any row format of tensor.h into the panels of kernels.h. */
+/* Packing: any row format of tensor.h into the panels of kernels.h, and rows
+ * of panels back to floats. */
 #include "tensor/cpu/kernels.h"
 
 #include "tensor/device_ops.h"
@@ -6,13 +7,44 @@
 
 #include <string.h>
 
-size_t panel_bytes(enum dtype type, size_t cols)
+/* Steps of 4-bit, of 8-bit integers, with their scales behind them. */
+static bool is_nibbles(enum dtype type)
+{
+    return type == DTYPE_Q4_0 || type >= DTYPE_INT4_G32;
+}
+
+static bool is_bytes(enum dtype type)
+{
+    return type == DTYPE_Q8_0 || type == DTYPE_INT8 || type == DTYPE_INT8_G128;
+}
+
+size_t panel_scales(enum dtype type, size_t cols)
+{
+    return cols / (is_nibbles(type) ? 8 : 4) * STEP;
+}
+
+size_t panel_zeros(enum dtype type, size_t cols)
+{
+    size_t groups = cols / quant_group(type, cols);
+    return panel_scales(type, cols) +
+           groups * ROWS * (type == DTYPE_INT8 ? sizeof(float) : 2);
+}
+
+static size_t packed_bytes(enum dtype type, size_t cols)
 {
     if (type == DTYPE_F32) return cols * ROWS * 4;
     if (type == DTYPE_F16) return cols * ROWS * 2;
-    if (type == DTYPE_BF16) return (cols + 1) / 2 * ROWS * 4;
+    if (type == DTYPE_BF16) return (cols + 1) / 2 * STEP;
+    if (is_bytes(type) || type == DTYPE_Q4_0) return panel_zeros(type, cols);
+    if (is_nibbles(type))
+        return panel_zeros(type, cols) + cols / quant_group(type, cols) * ROWS;
     struct panel_format f = panel_format(type);
     return cols / RUN / (size_t)f.runs * (size_t)(f.head + f.runs * f.run);
+}
+
+size_t panel_bytes(enum dtype type, size_t cols)
+{
+    return (packed_bytes(type, cols) + STEP - 1) / STEP * STEP;
 }
 
 static void put16(uint8_t *p, uint16_t value)
@@ -59,27 +91,66 @@ static void run_pack(enum dtype type, const struct quant32 *b, bool first,
     }
 }
 
-/* Q4_0, Q4_1 and Q8_0 need no unpacking: a row's bytes are those of a panel
- * already (nibbles of columns i and i + 16 share a byte), but for the sign of
- * Q8_0. Here the block of one row goes to its places. */
-static void plain_pack(enum dtype type, const uint8_t *block, uint8_t *head,
-                       uint8_t *run, size_t row)
+/* What the rows of a type look like, 32 columns at a time: the bytes of run
+ * index of a row, and of its group's scale and zero point. */
+struct run_at {
+    const uint8_t *q, *d, *z;
+};
+
+static struct run_at run_of(enum dtype type, const uint8_t *row, size_t index)
 {
-    size_t scales = type == DTYPE_Q4_1 ? 2 : 1;
-    for (size_t i = 0; i < scales; i++)
-        memcpy(head + 32 * i + 2 * row, block + 2 * i, 2);
-    const uint8_t *q = block + 2 * scales;
-    uint32_t flip = type == DTYPE_Q8_0 ? 0x80808080 : 0;
-    for (size_t j = 0; j < (type == DTYPE_Q8_0 ? 8 : 4); j++) {
-        uint32_t four;
-        memcpy(&four, q + 4 * j, 4);
-        four ^= flip;
-        memcpy(run + 64 * j + 4 * row, &four, 4);
+    if (type == DTYPE_INT8)
+        return (struct run_at){row + 4 + index * RUN, row, NULL};
+    size_t runs = dtype_block_elems(type) / RUN;
+    const uint8_t *block = row + index / runs * dtype_block_bytes(type);
+    size_t head = type >= DTYPE_INT4_G32 ? 3 : 2;
+    size_t bytes = is_nibbles(type) ? RUN / 2 : RUN;
+    return (struct run_at){block + head + index % runs * bytes, block,
+                           block + 2};
+}
+
+/* Nibbles stand in a row as in a panel, bytes but for the sign. */
+static void steps_pack(const struct weight *w, size_t first, size_t rows,
+                       uint8_t *panel)
+{
+    bool nibbles = is_nibbles(w->type);
+    uint32_t flip = nibbles ? 0 : 0x80808080;
+    size_t steps = nibbles ? 4 : 8, group = quant_group(w->type, w->cols) / RUN;
+    size_t row_bytes = dtype_row_bytes(w->type, w->cols);
+    size_t d_bytes = w->type == DTYPE_INT8 ? sizeof(float) : 2;
+    uint8_t *scales = panel + panel_scales(w->type, w->cols);
+    uint8_t *zeros = panel + panel_zeros(w->type, w->cols);
+    for (size_t i = 0; i < w->cols / RUN; i++) {
+        for (size_t r = 0; r < rows; r++) {
+            const uint8_t *row =
+                (const uint8_t *)w->bytes + (first + r) * row_bytes;
+            struct run_at run = run_of(w->type, row, i);
+            for (size_t j = 0; j < steps; j++) {
+                uint32_t four;
+                memcpy(&four, run.q + 4 * j, 4);
+                four ^= flip;
+                memcpy(panel + (i * steps + j) * STEP + 4 * r, &four, 4);
+            }
+            if (i % group) continue;
+            size_t at = i / group * ROWS + r;
+            memcpy(scales + at * d_bytes, run.d, d_bytes);
+            if (w->type >= DTYPE_INT4_G32) zeros[at] = *run.z;
+        }
     }
 }
 
-static void blocks_pack(const struct weight *w, size_t first, size_t rows,
-                        uint8_t *panel)
+/* Q4_1 as run_pack does the K formats. */
+static void q4_1_pack(const uint8_t *block, uint8_t *head, uint8_t *run,
+                      size_t row)
+{
+    memcpy(head + 2 * row, block, 2);
+    memcpy(head + 32 + 2 * row, block + 2, 2);
+    for (size_t j = 0; j < 4; j++)
+        memcpy(run + STEP * j + 4 * row, block + 4 + 4 * j, 4);
+}
+
+static void runs_pack(const struct weight *w, size_t first, size_t rows,
+                      uint8_t *panel)
 {
     struct panel_format f = panel_format(w->type);
     size_t runs = (size_t)f.runs, block = (size_t)(f.head + f.runs * f.run);
@@ -90,9 +161,8 @@ static void blocks_pack(const struct weight *w, size_t first, size_t rows,
         for (size_t r = 0; r < rows; r++) {
             const uint8_t *row =
                 (const uint8_t *)w->bytes + (first + r) * row_bytes;
-            if (w->type <= DTYPE_Q4_1) {
-                plain_pack(w->type, row + i * dtype_block_bytes(w->type), head,
-                           run, r);
+            if (w->type == DTYPE_Q4_1) {
+                q4_1_pack(row + i * dtype_block_bytes(w->type), head, run, r);
                 continue;
             }
             struct quant32 b;
@@ -135,8 +205,159 @@ static void floats_pack(const struct weight *w, size_t first, size_t rows,
 void panel_pack(const struct weight *w, size_t first, void *panel)
 {
     size_t rows = w->rows - first < ROWS ? w->rows - first : ROWS;
-    if (dtype_is_block(w->type))
-        blocks_pack(w, first, rows, panel);
-    else
+    if (!dtype_is_block(w->type))
         floats_pack(w, first, rows, panel, w->type == DTYPE_F16 ? 2 : 4);
+    else if (is_bytes(w->type) || is_nibbles(w->type))
+        steps_pack(w, first, rows, panel);
+    else
+        runs_pack(w, first, rows, panel);
+}
+
+/* --- and back: one row --------------------------------------------------- */
+
+static uint16_t get16(const uint8_t *p)
+{
+    uint16_t value;
+    memcpy(&value, p, 2);
+    return value;
+}
+
+static void floats_row(enum dtype type, size_t cols, const uint8_t *panel,
+                       int row, float *out)
+{
+    for (size_t c = 0; c < cols; c++) {
+        size_t at = c * ROWS + (size_t)row;
+        if (type == DTYPE_BF16) at = (c / 2 * ROWS + (size_t)row) * 2 + c % 2;
+        if (type == DTYPE_F32)
+            memcpy(out + c, panel + at * 4, 4);
+        else if (type == DTYPE_F16)
+            out[c] = f16_to_f32(get16(panel + at * 2));
+        else
+            out[c] = bf16_to_f32(get16(panel + at * 2));
+    }
+}
+
+/* Integers of the 32 columns whose steps begin at run. */
+static void nibbles_row(int8_t q[RUN], const uint8_t *run, int zero)
+{
+    for (int c = 0; c < 16; c++) {
+        uint8_t two = run[c / 4 * STEP + c % 4];
+        q[c] = (int8_t)((two & 15) - zero);
+        q[c + 16] = (int8_t)((two >> 4) - zero);
+    }
+}
+
+static void steps_row(enum dtype type, size_t cols, const uint8_t *panel,
+                      int row, float *out)
+{
+    const uint8_t *scales = panel + panel_scales(type, cols);
+    const uint8_t *zeros = panel + panel_zeros(type, cols);
+    size_t group = quant_group(type, cols);
+    for (size_t c = 0; c < cols; c += RUN) {
+        size_t at = c / group * ROWS + (size_t)row;
+        int8_t q[RUN];
+        if (is_nibbles(type))
+            nibbles_row(q, panel + c / 8 * STEP + 4 * row,
+                        type == DTYPE_Q4_0 ? 8 : zeros[at]);
+        else
+            for (size_t i = 0; i < RUN; i++)
+                q[i] = (int8_t)(panel[(c + i) / 4 * STEP + (size_t)row * 4 +
+                                      i % 4] -
+                                128);
+        float d;
+        if (type == DTYPE_INT8)
+            memcpy(&d, scales + at * 4, 4);
+        else
+            d = f16_to_f32(get16(scales + at * 2));
+        for (size_t i = 0; i < RUN; i++)
+            out[c + i] = d * q[i];
+    }
+}
+
+/* What run_pack and q4_1_pack did, undone. */
+static void run_unpack(struct quant32 *b, enum dtype type, const uint8_t *head,
+                       const uint8_t *run, int row)
+{
+    const uint8_t *rest = run + 256 + row, *high = run + 256 + 4 * row;
+    *b = (struct quant32){.d = get16(head + 2 * row), .scale = {1, 1}};
+    nibbles_row(b->q, run + 4 * row, 0);
+    if (type != DTYPE_Q6_K) b->dmin = get16(head + 32 + 2 * row);
+    if (type == DTYPE_Q4_1) {
+        b->dmin ^= 0x8000;
+        b->min = 1;
+        return;
+    }
+    if (type == DTYPE_Q6_K) {
+        for (int c = 0; c < RUN; c++) {
+            int two = high[c / 16 * STEP + c % 4] >> (c / 4 % 4 * 2) & 3;
+            b->q[c] = (int8_t)(b->q[c] + two * 16 - 32);
+        }
+        b->scale[0] = (int8_t)rest[128];
+        b->scale[1] = (int8_t)rest[144];
+        return;
+    }
+    if (type == DTYPE_Q5_K) {
+        for (int c = 0; c < RUN; c++)
+            b->q[c] = (int8_t)(b->q[c] + (high[c % 4] >> (c / 4) & 1) * 16);
+        rest += 64;
+    }
+    b->scale[0] = b->scale[1] = (int8_t)rest[0];
+    b->min = rest[16];
+}
+
+static void runs_row(enum dtype type, size_t cols, const uint8_t *panel,
+                     int row, float *out)
+{
+    struct panel_format f = panel_format(type);
+    size_t runs = (size_t)f.runs, block = (size_t)(f.head + f.runs * f.run);
+    for (size_t i = 0; i < cols / RUN; i++) {
+        const uint8_t *head = panel + i / runs * block;
+        struct quant32 b;
+        run_unpack(&b, type, head, head + f.head + (int)(i % runs) * f.run,
+                   row);
+        quant_floats(&b, out + i * RUN);
+    }
+}
+
+void panel_decode(enum dtype type, size_t cols, const void *panel, int row,
+                  float *out)
+{
+    if (!dtype_is_block(type))
+        floats_row(type, cols, panel, row, out);
+    else if (is_bytes(type) || is_nibbles(type))
+        steps_row(type, cols, panel, row, out);
+    else
+        runs_row(type, cols, panel, row, out);
+}
+
+/* --- forms ---------------------------------------------------------------- */
+
+enum form kernels_form(const struct kernels *k, enum dtype type)
+{
+    switch (type) {
+    case DTYPE_F32:
+    case DTYPE_F16: return FORM_F32;
+    case DTYPE_BF16: return k->bf16 ? FORM_BF16 : FORM_F32;
+    case DTYPE_INT8: return FORM_ROW;
+    case DTYPE_INT8_G128:
+    case DTYPE_INT4_G128: return FORM_128;
+    case DTYPE_INT4_G64: return FORM_64;
+    case DTYPE_Q8_0:
+    case DTYPE_Q4_0:
+    case DTYPE_INT4_G32: return FORM_32;
+    case DTYPE_Q6_K: return FORM_16;
+    default: return FORM_MIN;
+    }
+}
+
+size_t form_columns(enum form form)
+{
+    return form == FORM_F32 ? 1 : form == FORM_BF16 ? 2 : 4;
+}
+
+struct acts acts_of(enum dtype type, size_t cols)
+{
+    if (type == DTYPE_BF16) return (struct acts){ACTS_BF16, 0};
+    if (!dtype_is_block(type)) return (struct acts){ACTS_F32, 0};
+    return (struct acts){ACTS_INT8, quant_group(type, cols)};
 }

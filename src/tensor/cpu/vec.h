@@ -1,8 +1,8 @@
 /* tensor/cpu/vec.h - the few vector operations that the kernels are made of.
  *
  * One instruction set per file that includes this, chosen by its compiler
- * flags: AVX-512 (with VNNI), AVX2 (with FMA, F16C), or GNU C vectors that
- * any compiler lowers to what it has. L lanes of 32 bits; ordinary operators
+ * flags: AVX-512 (with VNNI, perhaps BF16), AVX2 (with FMA, F16C, perhaps
+ * AVX-VNNI), or GNU C vectors that any compiler lowers to what it has. L lanes of 32 bits; ordinary operators
  * work on vf and vi. The generic set has no fused multiply-add, and no file
  * here may contract a * b + c by itself (-ffp-contract=off): equal
  * operations in equal order is what makes equal rows give equal bits. */
@@ -33,6 +33,15 @@ enum { L = 4 };
 #else
 #define VEC_BF16 0
 #endif
+
+#if VEC_AVX2 && defined(__AVXVNNI__)
+#define VEC_VNNI 1 /* vpdpbusd in 256 bits */
+#else
+#define VEC_VNNI 0
+#endif
+
+/* vi_dot takes bytes q + 128 for signed ones where "wide" is asked for. */
+#define VEC_WIDE_IS_SIGNED (VEC_AVX2 && !VEC_VNNI)
 
 #if VEC_AVX512 || VEC_AVX2
 #include <immintrin.h>
@@ -267,9 +276,17 @@ ALWAYS void f16_of_vf(void *p, vf v)
     _mm_storeu_si128(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+#if VEC_VNNI
+ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
+{
+    (void)wide;
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(bytes), "x"(x));
+    return acc;
+}
+#else
 /* As above; pairs of products pass through 16 bits. wide: bytes are signed
  * ones plus 128, whose pairs could overflow, so the sign moves to x (and the
- * 128 is gone: OFFSET_WIDE in kernels.h). */
+ * 128 is gone: VEC_WIDE_IS_SIGNED). */
 ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
 {
     __m256i w = (__m256i)bytes, s = (__m256i)x;
@@ -281,6 +298,7 @@ ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
     __m256i pairs = _mm256_maddubs_epi16(w, s);
     return acc + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+#endif
 
 #else
 
@@ -440,6 +458,15 @@ ALWAYS void bf16_of_vf(void *p, vf v)
     rounded = (nan & (bits >> 16 | 0x40)) | (~nan & rounded);
     half_vec h = __builtin_convertvector(rounded, half_vec);
     memcpy(p, &h, sizeof h);
+}
+
+/* The nearest bf16, even at ties, as a float. */
+ALWAYS vf vf_round_bf16(vf v)
+{
+    vu bits = (vu)v;
+    vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    vu nan = (vu)((bits & 0x7fffffff) > 0x7f800000);
+    return (vf)((nan & (bits | 0x400000)) | (~nan & rounded));
 }
 
 /* e^x within 2 units in the last place; 0 for what is below all floats,

@@ -24,14 +24,19 @@ static int ref_reserve(struct device *dev, size_t rows, size_t cols,
 static int ref_weight_create(struct weight **out, const struct weight *plain,
                              struct why *why)
 {
-    (void)why;
+    size_t bytes = plain->rows * dtype_row_bytes(plain->type, plain->cols);
+    void *copy = host_alloc(bytes);
+    if (!copy) return err_set(why, ERR_NOMEM, "a matrix of %zu bytes", bytes);
+    memcpy(copy, plain->bytes, bytes);
     *out = mem_must(1, sizeof **out);
     **out = *plain;
+    (*out)->bytes = copy;
     return 0;
 }
 
 static void ref_weight_destroy(struct weight *w)
 {
+    host_free((void *)(uintptr_t)w->bytes);
     mem_free(w);
 }
 
@@ -117,7 +122,9 @@ static double row_dot(const struct weight *w, size_t row, const float *x)
         float value;
         dtype_decode(w->type, bytes + c * dtype_block_bytes(w->type), &value,
                      1);
-        sum += (double)value * x[c];
+        float xc =
+            w->type == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(x[c])) : x[c];
+        sum += (double)value * xc;
     }
     return sum;
 }

@@ -1,0 +1,3 @@
+#include "tensor/cpu/kernels_body.h"
+
+const struct kernels kernels_avxvnni = KERNELS("avxvnni");
