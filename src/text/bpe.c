@@ -99,14 +99,19 @@ static bool ends_with_space(const char *s, size_t n)
     return n >= SPACE_BYTES && !memcmp(s + n - SPACE_BYTES, SPACE, SPACE_BYTES);
 }
 
-void bpe_add_pair(struct bpe *b, int32_t left, int32_t right, int32_t into,
-                  uint32_t rank)
+static bool joins_at_space(const struct bpe *b, int32_t left, int32_t right)
 {
     size_t l_len, r_len;
     const char *l = lexicon_bytes(b->l, left, &l_len);
     const char *r = lexicon_bytes(b->l, right, &r_len);
-    if (starts_with_space(r, r_len) && !ends_with_space(l, l_len))
-        b->crosses_space = true;
+    return starts_with_space(r, r_len) && !ends_with_space(l, l_len);
+}
+
+void bpe_add_pair(struct bpe *b, int32_t left, int32_t right, int32_t into,
+                  uint32_t rank)
+{
+    if (lexicon_kind(b->l) == LEXICON_TEXT && !b->crosses_space)
+        b->crosses_space = joins_at_space(b, left, right);
     *pair_slot(b, pair_of(left, right)) =
         (struct pair_slot){pair_of(left, right), rank, (uint32_t)into};
     b->merge_count++;

@@ -17,17 +17,23 @@ static bool fail(struct jread *r)
     return false;
 }
 
-char jread_peek(struct jread *r)
+static inline char peek(struct jread *r)
 {
+    if (r->at < r->end && (unsigned char)*r->at > ' ' && !r->bad) return *r->at;
     while (r->at < r->end && (*r->at == ' ' || *r->at == '\n' ||
                               *r->at == '\r' || *r->at == '\t'))
         r->at++;
     return r->at < r->end && !r->bad ? *r->at : 0;
 }
 
-static bool take(struct jread *r, char c)
+char jread_peek(struct jread *r)
 {
-    if (jread_peek(r) != c || !c) return fail(r);
+    return peek(r);
+}
+
+static inline bool take(struct jread *r, char c)
+{
+    if (peek(r) != c || !c) return fail(r);
     r->at++;
     return true;
 }
@@ -42,14 +48,14 @@ bool jread_open(struct jread *r, char c)
 bool jread_more(struct jread *r, char c, bool *first)
 {
     char close = c == '{' ? '}' : ']';
-    if (jread_peek(r) == close) {
+    if (peek(r) == close) {
         r->at++;
         r->depth--;
         return false;
     }
     if (!*first && !take(r, ',')) return false;
     *first = false;
-    return jread_peek(r) ? true : fail(r);
+    return peek(r) ? true : fail(r);
 }
 
 bool jread_key(struct jread *r, struct buf *scratch, struct jslice *out)
@@ -103,11 +109,32 @@ static bool escape(struct jread *r, struct buf *scratch)
     return true;
 }
 
-static void plain(struct jread *r)
+#define EACH(byte) ((byte)*UINT64_C(0x0101010101010101))
+
+/* Whether one of eight bytes is below 0x20, a quote or a backslash. (A byte
+ * above such a one may be reported too; the first one is right.) */
+static inline uint64_t ends_plain(uint64_t w)
 {
-    while (r->at < r->end && *r->at != '"' && *r->at != '\\' &&
-           (unsigned char)*r->at >= 0x20)
-        r->at++;
+    uint64_t quote = w ^ EACH(0x22), slash = w ^ EACH(0x5c);
+    uint64_t found = ((w - EACH(0x20)) & ~w) | ((quote - EACH(1)) & ~quote) |
+                     ((slash - EACH(1)) & ~slash);
+    return found & EACH(0x80);
+}
+
+static inline void plain(struct jread *r)
+{
+    const char *at = r->at;
+    for (uint64_t w; r->end - at >= 8; at += 8) {
+        memcpy(&w, at, 8);
+        uint64_t found = ends_plain(w);
+        if (!found) continue;
+        r->at = at + __builtin_ctzll(found) / 8; /* little-endian */
+        return;
+    }
+    while (at < r->end && *at != '"' && *at != '\\' &&
+           (unsigned char)*at >= 0x20)
+        at++;
+    r->at = at;
 }
 
 bool jread_string(struct jread *r, struct buf *scratch, struct jslice *out)
@@ -227,7 +254,7 @@ bool jread_skip(struct jread *r, struct jslice *out)
     const char *from = r->at;
     int depth = 0;
     do {
-        char c = jread_peek(r);
+        char c = peek(r);
         if (!c) return fail(r);
         if (c == '"') {
             if (!skip_string(r)) return false;

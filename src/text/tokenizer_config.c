@@ -53,11 +53,11 @@ int tokenizer_config_read(struct tokenizer *t, const char *text, size_t n,
                           struct why *why)
 {
     struct tokenizer_member m[C_COUNT] = {
-        [C_BOS] = {"bos_token", {0}},
-        [C_EOS] = {"eos_token", {0}},
-        [C_ADD_BOS] = {"add_bos_token", {0}},
-        [C_ADD_EOS] = {"add_eos_token", {0}},
-        [C_TEMPLATE] = {"chat_template", {0}},
+        [C_BOS] = {.name = "bos_token"},
+        [C_EOS] = {.name = "eos_token"},
+        [C_ADD_BOS] = {.name = "add_bos_token"},
+        [C_ADD_EOS] = {.name = "add_eos_token"},
+        [C_TEMPLATE] = {.name = "chat_template"},
     };
     json_t *tree[C_COUNT] = {0};
     struct why inner = {0};

@@ -71,10 +71,13 @@ int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
                         bool normalized, struct why *why);
 int tokenizer_finish(struct tokenizer *t, struct why *why);
 
-/* A member of a JSON object, as a slice of its text; data NULL: absent. */
+/* A member of a JSON object, as a slice of its text; data NULL: absent. inner:
+ * members of its own that are wanted, where it is an object; others refused. */
 struct tokenizer_member {
     const char *name;
     struct jslice value;
+    struct tokenizer_member *inner;
+    size_t inner_count;
 };
 /* what names the object, of which other members are refused; NULL: they are
  * passed over. */

@@ -13,37 +13,50 @@ static int bad_json(const struct jread *r, const char *json, struct why *why)
     return err_set(why, ERR_FORMAT, "not JSON at byte %zu", at);
 }
 
-int tokenizer_members(const char *json, size_t n,
-                      struct tokenizer_member *members, size_t count,
-                      const char *what, struct why *why)
+/* The object that comes next. Its members of interest are skipped once here;
+ * one that is an object itself may be read on the way. */
+static int read_members(struct jread *r, struct tokenizer_member *members,
+                        size_t count, const char *what, struct why *why)
 {
-    struct jread r;
     struct buf scratch;
     struct jslice key, value;
     bool first = true;
     int rc = 0;
-    jread_init(&r, json, n);
     buf_init(&scratch, TOKENIZER_MAX_FILE);
-    jread_open(&r, '{');
-    while (!rc && !r.bad && jread_more(&r, '{', &first)) {
-        if (!jread_key(&r, &scratch, &key)) break;
+    jread_open(r, '{');
+    while (!rc && !r->bad && jread_more(r, '{', &first)) {
+        if (!jread_key(r, &scratch, &key)) break;
         struct tokenizer_member *m = members, *end = members + count;
         while (m < end && (strlen(m->name) != key.len ||
                            memcmp(m->name, key.data, key.len)))
             m++;
+        jread_peek(r); /* past blanks */
+        const char *from = r->at;
         if (m == end && !what)
-            jread_skip(&r, &value);
+            jread_skip(r, &value);
         else if (m == end)
             rc = err_set(why, ERR_UNSUPPORTED, "%s with \"%.*s\"", what,
                          (int)(key.len < 64 ? key.len : 64), key.data);
         else if (m->value.data)
             rc = err_set(why, ERR_FORMAT, "two members \"%s\"", m->name);
-        else if (jread_skip(&r, &value))
+        else if (m->inner && jread_peek(r) == '{') {
+            rc = read_members(r, m->inner, m->inner_count, m->name, why);
+            m->value = (struct jslice){from, (size_t)(r->at - from)};
+        } else if (jread_skip(r, &value))
             m->value = value;
     }
-    if (!rc && !jread_end(&r)) rc = bad_json(&r, json, why);
     buf_fini(&scratch);
     return rc;
+}
+
+int tokenizer_members(const char *json, size_t n,
+                      struct tokenizer_member *members, size_t count,
+                      const char *what, struct why *why)
+{
+    struct jread r;
+    jread_init(&r, json, n);
+    int rc = read_members(&r, members, count, what, why);
+    return !rc && !jread_end(&r) ? bad_json(&r, json, why) : rc;
 }
 
 int tokenizer_member_tree(json_t **out, const struct tokenizer_member *m,
@@ -196,18 +209,18 @@ static int read_vocab(const struct tokenizer_member *m, struct vocab_sink *sink,
                          : read_ids(&m[M_VOCAB].value, sink, why);
 }
 
-static int count_merges(const struct jslice *json, size_t *count,
-                        struct why *why)
+/* No fewer than there are: each has its quotes ("a b") or its bracket. */
+static size_t most_merges(const struct jslice *json)
 {
     struct jread r;
-    struct jslice element;
     bool first = true;
-    *count = 0;
+    size_t count = 0;
     jread_init(&r, json->data, json->len);
-    jread_open(&r, '[');
-    while (!r.bad && jread_more(&r, '[', &first) && jread_skip(&r, &element))
-        ++*count;
-    return jread_end(&r) ? 0 : bad_json(&r, json->data, why);
+    if (!jread_open(&r, '[') || !jread_more(&r, '[', &first)) return 0;
+    char mark = jread_peek(&r) == '"' ? '"' : '[';
+    for (size_t i = 0; i < json->len; i++)
+        count += json->data[i] == mark;
+    return mark == '"' ? count / 2 : count;
 }
 
 /* "a b" as older files have it, ["a", "b"] as newer ones. */
@@ -277,9 +290,8 @@ static int unknown_token(struct tokenizer *t, const struct tokenizer_member *m,
 static int build_bpe(struct tokenizer *t, const struct tokenizer_member *m,
                      struct why *why)
 {
-    size_t merges = 0;
-    int rc = count_merges(&m[M_MERGES].value, &merges, why);
-    if (!rc) rc = bpe_create(&t->bpe, t->lexicon, merges, why);
+    size_t merges = most_merges(&m[M_MERGES].value);
+    int rc = bpe_create(&t->bpe, t->lexicon, merges, why);
     if (rc) return rc;
     bpe_set_ignore_merges(t->bpe, is_true(&m[M_IGNORE]));
     bpe_set_byte_fallback(t->bpe, is_true(&m[M_FALLBACK]));
@@ -337,26 +349,11 @@ static int fill(struct tokenizer *t, const struct tokenizer_member *m,
 }
 
 static int read_model(struct tokenizer *t, enum lexicon_kind kind,
-                      const struct tokenizer_member *model, const json_t *added,
+                      const struct tokenizer_member *m, const json_t *added,
                       struct why *why)
 {
-    struct tokenizer_member m[M_COUNT] = {
-        [M_TYPE] = {"type", {0}},
-        [M_DROPOUT] = {"dropout", {0}},
-        [M_UNK] = {"unk_token", {0}},
-        [M_PREFIX] = {"continuing_subword_prefix", {0}},
-        [M_SUFFIX] = {"end_of_word_suffix", {0}},
-        [M_FUSE] = {"fuse_unk", {0}},
-        [M_FALLBACK] = {"byte_fallback", {0}},
-        [M_IGNORE] = {"ignore_merges", {0}},
-        [M_VOCAB] = {"vocab", {0}},
-        [M_MERGES] = {"merges", {0}},
-        [M_UNK_ID] = {"unk_id", {0}},
-    };
     struct vocab_sink sink = {0};
-    int rc = tokenizer_members(model->value.data, model->value.len, m, M_COUNT,
-                               "model", why);
-    if (!rc) rc = check_model(m, kind, why);
+    int rc = check_model(m, kind, why);
     if (!rc) rc = read_vocab(m, &sink, why);
     if (rc) return rc;
     size_t bytes = m[M_VOCAB].value.len + 1;
@@ -413,12 +410,14 @@ static int read_sections(struct tokenizer *t, const struct tokenizer_member *m,
 {
     enum lexicon_kind kind = LEXICON_TEXT;
     if (!m[T_MODEL].value.data) return err_set(why, ERR_FORMAT, "no model");
+    if (*m[T_MODEL].value.data != '{')
+        return err_set(why, ERR_FORMAT, "model is no object");
     normal_create(&t->normal);
     pretok_create(&t->pretok);
     int rc = tokenizer_read_normalizer(t, tree[T_NORMALIZER], why);
     if (!rc) rc = tokenizer_read_pre_tokenizer(t, tree[T_PRE], &kind, why);
     if (!rc) rc = tokenizer_read_decoder(t, tree[T_DECODER], kind, why);
-    if (!rc) rc = read_model(t, kind, &m[T_MODEL], tree[T_ADDED], why);
+    if (!rc) rc = read_model(t, kind, m[T_MODEL].inner, tree[T_ADDED], why);
     if (!rc) rc = read_added(t, tree[T_ADDED], why);
     if (!rc) rc = tokenizer_read_post_processor(t, tree[T_POST], why);
     return rc ? rc : tokenizer_finish(t, why);
@@ -427,16 +426,29 @@ static int read_sections(struct tokenizer *t, const struct tokenizer_member *m,
 int tokenizer_json_read(struct tokenizer *t, const char *json, size_t n,
                         struct why *why)
 {
+    struct tokenizer_member model[M_COUNT] = {
+        [M_TYPE] = {.name = "type"},
+        [M_DROPOUT] = {.name = "dropout"},
+        [M_UNK] = {.name = "unk_token"},
+        [M_PREFIX] = {.name = "continuing_subword_prefix"},
+        [M_SUFFIX] = {.name = "end_of_word_suffix"},
+        [M_FUSE] = {.name = "fuse_unk"},
+        [M_FALLBACK] = {.name = "byte_fallback"},
+        [M_IGNORE] = {.name = "ignore_merges"},
+        [M_VOCAB] = {.name = "vocab"},
+        [M_MERGES] = {.name = "merges"},
+        [M_UNK_ID] = {.name = "unk_id"},
+    };
     struct tokenizer_member m[T_COUNT] = {
-        [T_VERSION] = {"version", {0}},
-        [T_TRUNCATION] = {"truncation", {0}},
-        [T_PADDING] = {"padding", {0}},
-        [T_ADDED] = {"added_tokens", {0}},
-        [T_NORMALIZER] = {"normalizer", {0}},
-        [T_PRE] = {"pre_tokenizer", {0}},
-        [T_POST] = {"post_processor", {0}},
-        [T_DECODER] = {"decoder", {0}},
-        [T_MODEL] = {"model", {0}},
+        [T_VERSION] = {.name = "version"},
+        [T_TRUNCATION] = {.name = "truncation"},
+        [T_PADDING] = {.name = "padding"},
+        [T_ADDED] = {.name = "added_tokens"},
+        [T_NORMALIZER] = {.name = "normalizer"},
+        [T_PRE] = {.name = "pre_tokenizer"},
+        [T_POST] = {.name = "post_processor"},
+        [T_DECODER] = {.name = "decoder"},
+        [T_MODEL] = {.name = "model", .inner = model, .inner_count = M_COUNT},
     };
     json_t *tree[T_COUNT] = {0};
     int rc = tokenizer_members(json, n, m, T_COUNT, "tokenizer.json", why);

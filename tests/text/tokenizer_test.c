@@ -149,6 +149,67 @@ static void long_pieces_merge_as_short_ones(void **state)
     tokenizer_destroy(t);
 }
 
+/* Encodes part over and over up to about n bytes; returns the steps a byte. */
+static double work_per_byte(const struct tokenizer *t, const char *part,
+                            size_t n)
+{
+    struct buf text;
+    struct token_list list = {0};
+    buf_init(&text, 2 * n);
+    while (text.len < n)
+        buf_puts(&text, part);
+    assert_int_equal(tokenizer_encode(t, text.data, text.len, 0, &list), 0);
+    double work = (double)list.work / (double)text.len;
+    buf_fini(&text);
+    token_list_fini(&list);
+    return work;
+}
+
+/* Counted, not timed: thirty-two times the text may take a few more steps a byte
+ * for the heap's depth, no more. */
+static void expect_no_quadratic_text(const struct tokenizer *t)
+{
+    static const char *const parts[] = {
+        "a",      " ",         "\n",           "1",
+        "ab",     "\u4e2d",    "\u4e2d\u6587", "\u0301",
+        "aab",    "abcabcaab", "\U0001f600",   "'",
+        "\u2581", "e\u0301",   "the"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        double few = work_per_byte(t, parts[i], 1 << 12);
+        double many = work_per_byte(t, parts[i], 1 << 17);
+        if (many > 2 * few + 12)
+            fail_msg("\"%s\": %.1f steps a byte grew to %.1f", parts[i], few,
+                     many);
+    }
+}
+
+static void work_grows_with_the_text_alone(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"tiny_qwen", "tiny_deepseek",
+                                        "tiny_spm", "tiny_joined",
+                                        "tiny_unigram_bytes"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[200];
+        struct tokenizer *t = NULL;
+        snprintf(path, sizeof path, "tests/golden/tokenizer/%s.json", files[i]);
+        assert_int_equal(tokenizer_open(&t, path, NULL, NULL), 0);
+        expect_no_quadratic_text(t);
+        tokenizer_destroy(t);
+    }
+    /* Merges in the worst order: each brings one that should have been first. */
+    struct vocab v;
+    vocab_init(&v);
+    vocab_merge(&v, "aa", "b");
+    vocab_merge(&v, "aab", "aab");
+    vocab_merge(&v, "b", "a");
+    vocab_merge(&v, "c", "aa");
+    vocab_merge(&v, "a", "a");
+    struct tokenizer *t = vocab_create(&v);
+    expect_no_quadratic_text(t);
+    tokenizer_destroy(t);
+}
+
 static void refusals_name_what_is_wrong(void **state)
 {
     (void)state;
@@ -220,5 +281,5 @@ TESTS(T(the_best_merge_goes_first_and_leftmost),
       T(added_tokens_are_cut_out_first),
       T(broken_utf8_counts_as_the_replacement_character),
       T(repeated_words_merge_alike), T(long_pieces_merge_as_short_ones),
-      T(refusals_name_what_is_wrong),
+      T(work_grows_with_the_text_alone), T(refusals_name_what_is_wrong),
       T(making_survives_every_failed_allocation))
