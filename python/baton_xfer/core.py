@@ -36,12 +36,14 @@ class Engine:
 
     def __init__(self, name="127.0.0.1", world=_lib.BATON):
         self._handle = c_void_p()
-        why = Why()
-        _check(lib.xfer_binding_open(byref(self._handle), world, name.encode(),
+        why, handle = Why(), c_void_p()
+        _check(lib.xfer_binding_open(byref(handle), world, name.encode(),
                                      byref(why)), why)
+        self._handle = handle
 
     def close(self):
-        lib.xfer_binding_close(self._handle)
+        handle, self._handle = self._handle, c_void_p()
+        lib.xfer_binding_close(handle)
 
     def __enter__(self):
         return self
@@ -50,8 +52,7 @@ class Engine:
         self.close()
 
     def __del__(self):
-        if getattr(self, "_handle", None):
-            lib.xfer_binding_close(self._handle)
+        self.close()
 
     @property
     def handle(self):

@@ -97,7 +97,8 @@ class MooncakeCalls(Base):
             return self._try(lambda: _refuse("initialized before"))
         if protocol not in ("", "tcp"):
             _explain_once(f"protocol {protocol!r} is a hint: the engine takes "
-                          "the best way that there is, for host memory")
+                          "the best way to each peer, and RDMA only where "
+                          "BATON_TRANSFER_VIA has it")
         return self._try(self._open_mooncake, local_hostname, metadata_server)
 
     def _open_mooncake(self, local_hostname, metadata_server):

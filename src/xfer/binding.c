@@ -23,7 +23,7 @@ static bool is_open(const struct xfer_binding *b)
 {
     const struct xfer_binding *other;
     TAILQ_FOREACH(other, &all, next)
-    if (other == b) return !other->closing;
+    if (other == b) return !other->closing && other->pid == getpid();
     return false;
 }
 
@@ -154,6 +154,7 @@ int xfer_binding_open(struct xfer_binding **out, enum xfer_world world,
     struct xfer_binding *b = mem_must(1, sizeof *b);
     pthread_mutex_init(&b->lock, NULL);
     atomic_init(&b->ids, 1);
+    b->pid = getpid();
     int rc = binding_start(b, world, name, why);
     if (!rc) rc = listener_start(b, why);
     if (rc) {

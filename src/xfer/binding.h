@@ -7,8 +7,8 @@
  * processes are "host:port", or any word under which one of them announced
  * itself in the config store that both joined.
  *
- * Threads: any, also close: a binding that was closed is ERR_INVALID to every
- * call, never a crash. Calls that wait say so. Errors: 0 or a negative ERR_
+ * Threads: any, also close: a binding that was closed, or that a child got by
+ * fork(), is ERR_INVALID to every call, never a crash. Calls that wait say so. Errors: 0 or a negative ERR_
  * code; why may be NULL. */
 #ifndef BATON_XFER_BINDING_H
 #define BATON_XFER_BINDING_H

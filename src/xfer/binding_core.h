@@ -52,6 +52,7 @@ struct xfer_binding {
     TAILQ_ENTRY(xfer_binding) next; /* in the list of all */
     unsigned calls;                 /* ... with its lock  */
     bool closing;
+    pid_t pid; /* a child after fork() has none of its threads */
 
     struct xfer *x;
     struct xfer_settings settings;

@@ -41,13 +41,21 @@ static int take_via(struct xfer_settings *s, const char *name, const char *text,
             way++;
         if (way == XFER_WAYS)
             return err_set(why, ERR_INVALID,
-                           "%s is \"%.60s\", not a list of ways, as self, "
-                           "memfd, cma, unix, tcp",
+                           "%s is \"%.60s\", not a list of self, memfd, cma, "
+                           "unix, tcp, rdma",
                            name, text);
         s->xfer.via |= 1u << way;
         at += n;
         at += *at == ',';
     }
+    return 0;
+}
+
+static int take_rdma_device(struct xfer_settings *s, const char *name,
+                            const char *text, struct why *why)
+{
+    (void)name, (void)why;
+    s->xfer.rdma_device = text;
     return 0;
 }
 
@@ -131,6 +139,7 @@ struct row {
 static const struct row rows[] = {
     {"BATON_TRANSFER_TOKEN", BATON, take_token, NULL},
     {"BATON_TRANSFER_VIA", BATON, take_via, NULL},
+    {"BATON_RDMA_DEVICE", BATON, take_rdma_device, NULL},
     {"ASCEND_MF_LOG_LEVEL SHMEM_LOG_LEVEL", MEMFABRIC, take_log_level, NULL},
     {"MC_LOG_LEVEL", MOONCAKE, take_log_level, NULL},
     {"MC_TCP_BIND_ADDRESS", MOONCAKE, take_bind, NULL},
@@ -142,11 +151,13 @@ static const struct row rows[] = {
     {"MC_TRANSFER_TIMEOUT", MOONCAKE, take_timeout, NULL},
 
     {"MC_FORCE_TCP", MOONCAKE, NULL,
-     "there is no RDMA to avoid; BATON_TRANSFER_VIA=tcp also turns the ways "
-     "of one host off"},
+     "RDMA is used only where BATON_TRANSFER_VIA has it; a value of tcp also "
+     "turns the ways of one host off"},
     {"MC_USE_IPV6", MOONCAKE, NULL, "[v6]:port works without it"},
     {"MC_FORCE_HCA MC_FORCE_MNNVL MC_INTRANODE_NVLINK MC_USE_NVLINK_IPC",
-     MOONCAKE, NULL, "this build has no transport for GPU memory or RDMA"},
+     MOONCAKE, NULL,
+     "this build has no transport for GPU memory, and RDMA only where "
+     "BATON_TRANSFER_VIA has it"},
     {"MC_USE_TENT MC_USE_TEV1", MOONCAKE, NULL, "there is one engine here"},
     {"MC_RDMA_BIND_ADDRESS MC_NUM_QP_PER_EP MC_MAX_WR MC_MAX_SGE MC_MAX_INLINE "
      "MC_MTU MC_GID_INDEX MC_AUTO_GID_MAX_RETRIES MC_IB_PORT MC_IB_TC MC_IB_SL "
@@ -156,7 +167,8 @@ static const struct row rows[] = {
      "MC_MLX5_QP_LAG_PORT_BALANCE MC_PATH_ROUNDROBIN MC_TE_FILTERS "
      "MC_ENABLE_DEST_DEVICE_AFFINITY MC_ENABLE_HCA_PEER_AFFINITY "
      "MC_NIC_PEER_AFFINITY MC_CUSTOM_TOPO_JSON MC_RDMA_RAIL_PAUSE_SECONDS",
-     MOONCAKE, NULL, "it tunes Mooncake's RDMA transport"},
+     MOONCAKE, NULL,
+     "it tunes Mooncake's RDMA; BATON_RDMA_DEVICE chooses device, port, GID"},
     {"MC_SLICE_SIZE MC_FRAGMENT_RATIO MC_TCP_SLICE_SIZE MC_TCP_PROTO "
      "MC_TCP_ENABLE_CONNECTION_POOL MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER "
      "MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER MC_TCP_ADMISSION_TIMEOUT_MS",
@@ -189,7 +201,8 @@ static const struct row rows[] = {
     {"ASCEND_MF_TRANSFER_PROTOCOL MEMFABRIC_HYBRID_EXTEND_LIB_PATH "
      "ASCEND_MF_NIC",
      MEMFABRIC, NULL,
-     "this build moves host memory, over shared memory or TCP"},
+     "this build moves host memory, over shared memory, TCP, or RDMA where "
+     "BATON_TRANSFER_VIA has it"},
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0], NAMES_MAX = 192 };

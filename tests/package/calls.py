@@ -239,6 +239,17 @@ class SglangMooncake(unittest.TestCase):
         self.assertGreater(self.engine.get_engine_ptr(), 0)
         self.assertIn("capsule object", repr(self.engine.get_engine()))
 
+    def test_a_forked_child_ends(self):
+        """It has the engine's memory, and none of its threads."""
+        child = os.fork()
+        if child == 0:
+            rc = self.engine.send_probe("127.0.0.1:1")
+            self.engine.destroy()
+            os._exit(0 if rc < 0 else 1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        with Peer("mooncake", "-", "-") as peer:
+            self.assertEqual(self.engine.send_probe(peer.session), 0)
+
     def test_second_engine_takes_another_port(self):
         from mooncake.engine import TransferEngine
         name = f"127.0.0.1:{self.engine.get_rpc_port()}"

@@ -364,13 +364,13 @@ static void the_environment_is_read(void **state)
 {
     (void)state;
     static const char *const set[][2] = {
-        {"MC_MIN_RPC_PORT", "21000"},       {"MC_MAX_PRC_PORT", "21999"},
-        {"MC_TCP_LANES_PER_PEER", "4"},     {"MC_TRANSFER_TIMEOUT", "7"},
-        {"MC_SLICE_SIZE", "65536"},         {"MC_GID_INDEX", "3"},
-        {"BATON_TRANSFER_VIA", "tcp,memfd"}};
+        {"MC_MIN_RPC_PORT", "21000"},     {"MC_MAX_PRC_PORT", "21999"},
+        {"MC_TCP_LANES_PER_PEER", "4"},   {"MC_TRANSFER_TIMEOUT", "7"},
+        {"MC_SLICE_SIZE", "65536"},       {"MC_GID_INDEX", "3"},
+        {"BATON_RDMA_DEVICE", "none0:1"}, {"BATON_TRANSFER_VIA", "tcp,memfd"}};
     struct xfer_binding *b;
     struct why why = {0};
-    setenv_all(set, 7);
+    setenv_all(set, 8);
     xfer_log_sink(on_line);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(
@@ -397,7 +397,7 @@ static void the_environment_is_read(void **state)
     setenv("BATON_TRANSFER_VIA", "pigeon", 1);
     assert_int_equal(xfer_binding_open(&b, XFER_WORLD_BATON, "127.0.0.1", &why),
                      ERR_INVALID);
-    for (size_t i = 0; i < 7; i++)
+    for (size_t i = 0; i < 8; i++)
         unsetenv(set[i][0]);
 }
 
