@@ -13,9 +13,10 @@
 
 enum {
     /* A batch from this size on is not kept in the writer's cache: stores
-     * that bypass it save reading the destination (6 -> 9 GB/s on a Xeon). */
+     * that bypass it save reading the destination (18.6 -> 22.5 GB/s for MiBs
+     * on a Zen 5). Not for short rows: 4 KiB ones get slower, 14.5 -> 9. */
     STREAM_BATCH = 1 << 20,
-    STREAM_ROW = 1024,
+    STREAM_ROW = 16 << 10,
 };
 
 #ifdef __SSE2__
@@ -53,8 +54,10 @@ static void stream_end(void)
 }
 #endif
 
-void copy_rows(char *to, uint64_t to_pitch, const char *from,
-               uint64_t from_pitch, uint64_t bytes, uint64_t rows, bool stream)
+/* Copies rows between two spans; stream: past the cache, until stream_end. */
+static void copy_rows(char *to, uint64_t to_pitch, const char *from,
+                      uint64_t from_pitch, uint64_t bytes, uint64_t rows,
+                      bool stream)
 {
     stream = stream && bytes >= STREAM_ROW;
     for (; rows; rows--, to += to_pitch, from += from_pitch) {
@@ -63,7 +66,6 @@ void copy_rows(char *to, uint64_t to_pitch, const char *from,
         else
             memcpy(to, from, bytes);
     }
-    if (stream) stream_end();
 }
 
 /* ---- way self: registrations of our own ---- */
@@ -97,6 +99,7 @@ static void pieces_copy(struct xfer_chunk *chunk, char *map, uint64_t base)
             copy_rows(p->local, p->local_pitch, remote, p->remote_pitch,
                       p->bytes, p->rows, stream);
     }
+    if (stream) stream_end();
 }
 
 static int self_copy(struct xfer_chunk *chunk, struct why *why)

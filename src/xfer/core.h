@@ -74,6 +74,7 @@ static inline void cpu_relax(void)
 
 enum {
     HANDSHAKE_MS = 1000,
+    HEARTBEATS = 3, /* missed ones until death */
     HALF_OPEN_MAX = 64,
     CONNS_MAX = 4096,
     REGIONS_MAX = 65536,
@@ -248,9 +249,6 @@ void notes_free(struct xfer *x);
 
 /* ---- copying (copy.c) ---- */
 
-/* Copies rows between two spans; big ones past the cache. */
-void copy_rows(char *to, uint64_t to_pitch, const char *from,
-               uint64_t from_pitch, uint64_t bytes, uint64_t rows, bool stream);
 int workers_start(struct xfer *x, struct why *why);
 void workers_stop(struct xfer *x);
 void worker_run_one(struct xfer *x, struct xfer_chunk *chunk);

@@ -83,14 +83,29 @@ static void unpaced(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
+/* Life signs go over CONTROL; a data flow that something on the way forgot or
+ * drops is found by the kernel, within about four seconds. */
+static void lane_watch(const struct conn *c)
+{
+    int on = 1, idle_s = 2, every_s = 1;
+    uint32_t beat = c->inbound ? c->hs->peer.heartbeat_ms
+                               : (uint32_t)c->x->opt.heartbeat_ms;
+    unsigned limit_ms = HEARTBEATS * beat > 2000 ? HEARTBEATS * beat : 2000;
+    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &every_s, sizeof every_s);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms,
+               sizeof limit_ms);
+}
+
 static void socket_tune(struct conn *c)
 {
     int one = 1;
-    if (!c->local) {
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        if (from_here(c)) unpaced(c->fd);
-    }
     if (c->kind == WIRE_DATA_LANE) buffers_set(c->fd);
+    if (c->local) return;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (c->kind == WIRE_DATA_LANE) lane_watch(c);
+    if (from_here(c)) unpaced(c->fd);
 }
 
 void handshake_begin(struct conn *c)

@@ -22,7 +22,6 @@ enum {
     UP_MS = 2000,   /* from the handshake to a link that is up */
     ZOMBIE_MS = 10, /* how often a stopped copier is looked at */
     RESOLVE_MS = 5, /* how often a name look-up is looked at */
-    HEARTBEATS = 3, /* missed ones until death */
 };
 
 /* ---- name look-up, in a thread that may outlive us ---- */

@@ -3,25 +3,9 @@
 #include "tests/test.h"
 
 #include "tests/xfer/target.h"
+#include "tests/xfer/ways.h"
 
 #include <poll.h>
-
-struct way {
-    const char *name;
-    unsigned via; /* of the initiator */
-    int lanes;
-    const char *explained; /* what xfer_peer_explain begins with */
-};
-static const struct way ways[] = {
-    {"self", XFER_VIA_SELF, 1, "self"},
-    {"memfd", XFER_VIA_MEMFD | XFER_VIA_TCP, 1, "memfd mapping"},
-    {"cma", XFER_VIA_CMA | XFER_VIA_TCP, 1, "cma"},
-    {"unix", XFER_VIA_UNIX, 2, "unix"},
-    {"tcp", XFER_VIA_TCP, 1, "tcp, 1 lane"},
-    {"lanes", XFER_VIA_TCP, 3, "tcp, 3 lanes"},
-    {"rdma", XFER_VIA_RDMA | XFER_VIA_TCP, 1, "rdma, standin0 port 1"},
-    {"all", XFER_VIA_ALL, 0, "memfd mapping"},
-};
 
 /* One initiator, one target, and what the target's memory should be. */
 struct pair {
@@ -34,29 +18,9 @@ struct pair {
     char *mirror; /* of the target's shared, then own memory */
 };
 
-static char *bytes_new(size_t n)
-{
-    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                   -1, 0);
-    assert_true(p != MAP_FAILED);
-    return p;
-}
-
 static bool is_self(const struct pair *p)
 {
     return p->way->via == XFER_VIA_SELF;
-}
-
-/* Random at first, then copies of it at an odd distance: quick to make. */
-static void bytes_random(char *p, size_t n, uint64_t seed)
-{
-    enum { BLOCK = 16381 };
-    for (size_t i = 0; i + 8 <= BLOCK + 8; i += 8) {
-        uint64_t word = rng_next(&seed);
-        memcpy(p + i, &word, 8);
-    }
-    for (size_t i = BLOCK; i < n; i += BLOCK)
-        memcpy(p + i, p + i - BLOCK, n - i < BLOCK ? n - i : BLOCK);
 }
 
 static void pair_start(struct pair *p, const struct way *way)
@@ -510,7 +474,7 @@ static void deregister(struct pair *p)
         assert_int_equal(remote_hash(p, p->t.own),
                          target_hash(p->mirror + TARGET_BYTES, TARGET_BYTES));
         /* New memory is reachable as soon as it is registered. */
-        uint64_t more = target_ask(&p->t, "more");
+        uint64_t more = target_ask(&p->t, "more 4194304");
         struct xfer_op op = {.kind = XFER_WRITE,
                              .local = p->mine,
                              .remote = more + 5,
@@ -540,8 +504,8 @@ static void every_way_keeps_the_contract(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
-    struct CMUnitTest tests[sizeof ways / sizeof *ways];
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+    struct CMUnitTest tests[WAY_COUNT];
+    for (size_t i = 0; i < WAY_COUNT; i++)
         tests[i] =
             (struct CMUnitTest){ways[i].name, every_way_keeps_the_contract,
                                 NULL, NULL, (void *)(uintptr_t)&ways[i]};

@@ -65,6 +65,29 @@ static inline unsigned target_notes(struct xfer *x, unsigned count)
     return xfer_note_poll(x, &note) ? 0 : good;
 }
 
+/* Writes to that memory of the engine called name, over and over; says "ok"
+ * once the first write is through, then, when one fails, its result. */
+static inline void target_hammer(unsigned via, uint64_t addr, const char *name)
+{
+    struct xfer_options opt = {.via = via, .heartbeat_ms = 150};
+    struct xfer *x;
+    struct xfer_mem *mem;
+    struct xfer_peer *peer;
+    int rc = xfer_open(&x, &opt, NULL);
+    if (!rc) rc = xfer_alloc(x, TARGET_BYTES, 0, &mem, NULL);
+    if (!rc) rc = xfer_peer_open(x, name, &peer, NULL);
+    for (int i = 0; !rc; i++) {
+        struct xfer_op op = {.local = xfer_mem_base(mem),
+                             .remote = addr,
+                             .bytes = TARGET_BYTES >> i % 4};
+        rc = xfer_transfer(peer, &op, 1, -1, NULL);
+        if (!i && !rc) puts("ok"), fflush(stdout);
+    }
+    printf("%d\n", rc);
+    fflush(stdout);
+    xfer_close(x);
+}
+
 /* ---- in the child ---- */
 
 static inline void child_say(const char *text)
@@ -106,6 +129,10 @@ static inline int target_main(char **argv)
         if (sscanf(line, "hash %" SCNu64 " %" SCNu64, &addr, &bytes) == 2) {
             snprintf(answer, sizeof answer, "%" PRIu64,
                      target_hash((void *)(uintptr_t)addr, bytes));
+        } else if (sscanf(line, "hammer %u %" SCNu64 " %99s", &count, &addr,
+                          name) == 3) {
+            target_hammer(count, addr, name);
+            continue;
         } else if (sscanf(line, "notes %u", &count) == 1) {
             snprintf(answer, sizeof answer, "%u", target_notes(x, count));
         } else if (!strncmp(line, "drop shared", 11)) {
@@ -113,11 +140,18 @@ static inline int target_main(char **argv)
         } else if (!strncmp(line, "drop own", 8)) {
             xfer_deregister(own);
             memset(memory, 0x5a, TARGET_BYTES);
-        } else if (!strncmp(line, "more", 4)) {
+        } else if (sscanf(line, "more %" SCNu64, &bytes) == 1) {
             struct xfer_mem *mem;
-            xfer_alloc(x, TARGET_BYTES, 0, &mem, NULL);
+            xfer_alloc(x, bytes, 0, &mem, NULL);
             snprintf(answer, sizeof answer, "%" PRIu64,
                      (uint64_t)(uintptr_t)xfer_mem_base(mem));
+        } else if (sscanf(line, "register %" SCNu64, &bytes) == 1) {
+            struct xfer_mem *mem;
+            void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            xfer_register(x, at, bytes, NULL, 0, &mem, NULL);
+            snprintf(answer, sizeof answer, "%" PRIu64,
+                     (uint64_t)(uintptr_t)at);
         } else if (sscanf(line, "expel %99s", name) == 1) {
             snprintf(answer, sizeof answer, "%d", xfer_expel(x, name, 5000));
         } else if (!strncmp(line, "close", 5)) {
