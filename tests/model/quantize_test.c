@@ -76,6 +76,31 @@ static void folders_equal_quantizing_on_load(void **state)
     temp_remove(dir);
 }
 
+static uint64_t fingerprint_of(const char *path, enum model_quantize quantize)
+{
+    struct rig r;
+    rig_open_as(&r, path, "ref", 16, DTYPE_F32, quantize);
+    uint64_t f = model_fingerprint(r.model);
+    rig_close(&r);
+    return f;
+}
+
+/* KV of rounded weights is not KV of the float model. */
+static void roundings_have_fingerprints_of_their_own(void **state)
+{
+    (void)state;
+    struct random_model *m = random_model_named("llama-plain");
+    char *dir = temp_dir(), in[4096];
+    snprintf(in, sizeof in, "%s/in", dir);
+    random_model_write_folder(m, in, 1);
+    uint64_t plain = fingerprint_of(in, QUANTIZE_NONE);
+    uint64_t rows = fingerprint_of(in, QUANTIZE_W8A8_INT8);
+    assert_true(rows == fingerprint_of(in, QUANTIZE_W8A8_INT8));
+    assert_true(plain != rows && plain != fingerprint_of(in, QUANTIZE_INT4));
+    random_model_free(m);
+    temp_remove(dir);
+}
+
 /* Experts and a tied head, in groups of 32; the rest of the folder is there. */
 static void experts_are_rounded_too(void **state)
 {
@@ -130,4 +155,5 @@ static void what_cannot_be_rounded_is_refused(void **state)
 }
 
 TESTS(T(folders_equal_quantizing_on_load), T(experts_are_rounded_too),
+      T(roundings_have_fingerprints_of_their_own),
       T(what_cannot_be_rounded_is_refused))
