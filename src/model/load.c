@@ -77,6 +77,8 @@ struct want {
                                  lie in one tensor, in hf is a %u */
 };
 enum { NO_LAYER = -1 };
+#define NAMES(hf_, gguf_, rows_, cols_) \
+    .hf = hf_, .gguf = gguf_, .rows = rows_, .cols = cols_
 
 static char *want_name(const struct load *l, const struct want *w, int layer,
                        char *name, size_t n)
@@ -344,26 +346,13 @@ static int load_experts(struct load *l, const struct model *m, int i)
     const struct model_config *c = &m->config;
     struct layer *to = &m->layers[i];
     const uint32_t n = c->hidden, f = c->experts.ffn, e = c->experts.count;
-    const struct want router = {.hf = "mlp.gate",
-                                .gguf = "ffn_gate_inp",
-                                .rows = e,
-                                .cols = n,
+    const struct want router = {NAMES("mlp.gate", "ffn_gate_inp", e, n),
                                 .floats = true};
     const struct want parts[] = {
-        {.hf = "mlp.experts.%u.gate_proj",
-         .gguf = "ffn_gate_exps",
-         .rows = f,
-         .cols = n,
+        {NAMES("mlp.experts.%u.gate_proj", "ffn_gate_exps", f, n),
          .experts = e},
-        {.hf = "mlp.experts.%u.up_proj",
-         .gguf = "ffn_up_exps",
-         .rows = f,
-         .cols = n,
-         .experts = e},
-        {.hf = "mlp.experts.%u.down_proj",
-         .gguf = "ffn_down_exps",
-         .rows = n,
-         .cols = f,
+        {NAMES("mlp.experts.%u.up_proj", "ffn_up_exps", f, n), .experts = e},
+        {NAMES("mlp.experts.%u.down_proj", "ffn_down_exps", n, f),
          .experts = e},
     };
     float *bias = NULL;
@@ -388,7 +377,6 @@ static int load_experts(struct load *l, const struct model *m, int i)
 }
 
 struct want_matrix {
-    bool wanted;
     struct weight **to;
     float **bias;
     struct want w;
@@ -399,7 +387,6 @@ struct want_matrix {
  * hide. */
 static int load_pair(struct load *l, const struct want_matrix *p, int i)
 {
-    if (!p->wanted) return 0;
     int rc = load_matrix(l, p->to, p->bias, &p->w, i);
     if (rc || !p->has_bias || *p->bias) return rc;
     struct want bias = p->w;
@@ -420,54 +407,22 @@ static int load_layer(struct load *l, const struct model *m, int i)
     const uint32_t qh = pairs ? c->heads : 0, kh = pairs ? c->kv_heads : 0;
     const bool sparse = layer_set_has(&c->experts.layers, (uint32_t)i);
     const bool mlp = c->mlp_bias;
+#define MATRIX(part, hf_, gguf_, rows_, cols_, heads_, bias)         \
+    {                                                                \
+        &to->part, &to->part##_bias,                                 \
+            {NAMES(hf_, gguf_, rows_, cols_), .heads = heads_}, bias \
+    }
     const struct want_matrix matrices[] = {
-        {true,
-         &to->q,
-         &to->q_bias,
-         {.hf = "self_attn.q_proj",
-          .gguf = "attn_q",
-          .rows = hd,
-          .cols = n,
-          .heads = qh},
-         qkv},
-        {true,
-         &to->k,
-         &to->k_bias,
-         {.hf = "self_attn.k_proj",
-          .gguf = "attn_k",
-          .rows = gd,
-          .cols = n,
-          .heads = kh},
-         qkv},
-        {true,
-         &to->v,
-         &to->v_bias,
-         {.hf = "self_attn.v_proj", .gguf = "attn_v", .rows = gd, .cols = n},
-         qkv},
-        {true,
-         &to->o,
-         &to->o_bias,
-         {.hf = "self_attn.o_proj",
-          .gguf = "attn_output",
-          .rows = n,
-          .cols = hd},
-         c->output_bias},
-        {!sparse,
-         &to->gate,
-         &to->gate_bias,
-         {.hf = "mlp.gate_proj", .gguf = "ffn_gate", .rows = f, .cols = n},
-         mlp},
-        {!sparse,
-         &to->up,
-         &to->up_bias,
-         {.hf = "mlp.up_proj", .gguf = "ffn_up", .rows = f, .cols = n},
-         mlp},
-        {!sparse,
-         &to->down,
-         &to->down_bias,
-         {.hf = "mlp.down_proj", .gguf = "ffn_down", .rows = n, .cols = f},
-         mlp},
+        MATRIX(q, "self_attn.q_proj", "attn_q", hd, n, qh, qkv),
+        MATRIX(k, "self_attn.k_proj", "attn_k", gd, n, kh, qkv),
+        MATRIX(v, "self_attn.v_proj", "attn_v", gd, n, 0, qkv),
+        MATRIX(o, "self_attn.o_proj", "attn_output", n, hd, 0, c->output_bias),
+        MATRIX(gate, "mlp.gate_proj", "ffn_gate", f, n, 0, mlp),
+        MATRIX(up, "mlp.up_proj", "ffn_up", f, n, 0, mlp),
+        MATRIX(down, "mlp.down_proj", "ffn_down", n, f, 0, mlp),
     };
+#undef MATRIX
+    enum { ATTENTION = 4 }; /* the first of them */
     const struct {
         bool wanted;
         float **to;
@@ -488,7 +443,7 @@ static int load_layer(struct load *l, const struct model *m, int i)
     };
     int rc = 0;
     for (size_t k = 0; k < sizeof matrices / sizeof *matrices && !rc; k++)
-        rc = load_pair(l, &matrices[k], i);
+        if (k < ATTENTION || !sparse) rc = load_pair(l, &matrices[k], i);
     for (size_t k = 0; k < sizeof norms / sizeof *norms && !rc; k++)
         if (norms[k].wanted)
             rc = load_vector(l, norms[k].to, &norms[k].w, "weight", i);
@@ -520,17 +475,11 @@ static int load_rope(struct load *l, struct model *m)
 static int load_ends(struct load *l, struct model *m)
 {
     const uint32_t n = m->config.hidden, vocab = m->config.vocab;
-    const struct want embed = {.hf = "model.embed_tokens",
-                               .gguf = "token_embd",
-                               .rows = vocab,
-                               .cols = n,
-                               .floats = true};
+    const struct want embed = {
+        NAMES("model.embed_tokens", "token_embd", vocab, n), .floats = true};
     const struct want norm = {
         .hf = "model.norm", .gguf = "output_norm", .cols = n};
-    const struct want head = {.hf = "lm_head",
-                              .gguf = "output",
-                              .rows = vocab,
-                              .cols = n,
+    const struct want head = {NAMES("lm_head", "output", vocab, n),
                               .floats = true};
     float *bias = NULL;
     int rc = load_matrix(l, &m->embed, &bias, &embed, NO_LAYER);

@@ -275,7 +275,7 @@ static void q_words(const struct attend *a, const float *q, float *out)
         vf x = {0};
         if (c < d) x = d - c < L ? vf_load_some(q + c, d - c) : vf_load(q + c);
         x *= a->scale;
-        char half[2 * L];
+        char half[2 * L] = {0};
         if (rounds) bf16_of_vf(half, x);
         if (is_pairs(a))
             memcpy((char *)out + 2 * c, half, sizeof half);
