@@ -9,11 +9,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static jmp_buf standin_end;
+static int standin_armed; /* a test runs */
 
 __attribute__((noreturn)) static inline void standin_leave(int how)
 {
+    if (!standin_armed) _exit(3); /* in a setup or teardown */
     longjmp(standin_end, how);
 }
 
@@ -75,15 +78,19 @@ struct CMUnitTest {
 #f, f, NULL, NULL, NULL \
     }
 
-static inline int standin_run(const struct CMUnitTest *tests, size_t count)
+static inline int standin_run(const struct CMUnitTest *tests, size_t count,
+                              int (*setup)(void **), int (*teardown)(void **))
 {
-    volatile int failed = 0, skipped = 0;
+    void *shared = NULL;
+    volatile int failed = setup && setup(&shared), skipped = 0;
     for (volatile size_t i = 0; i < count; i++) {
-        void *state = tests[i].initial_state;
+        void *state = tests[i].initial_state ? tests[i].initial_state : shared;
         printf("[ RUN      ] %s\n", tests[i].name);
         fflush(stdout);
+        standin_armed = 1;
         int how = setjmp(standin_end);
         if (how == 0) tests[i].run(&state);
+        standin_armed = 0;
         failed += how == STANDIN_FAILED;
         skipped += how == STANDIN_SKIPPED;
         printf("[  %s ] %s\n",
@@ -92,13 +99,14 @@ static inline int standin_run(const struct CMUnitTest *tests, size_t count)
                                        : "SKIPPED",
                tests[i].name);
     }
+    if (teardown) failed += teardown(&shared) != 0;
     printf("[  PASSED  ] %d test(s).\n", (int)count - failed - skipped);
     if (failed) printf("[  FAILED  ] %d test(s).\n", failed);
     if (skipped) printf("[  SKIPPED ] %d test(s).\n", skipped);
     return failed;
 }
 #define cmocka_run_group_tests(tests, setup, teardown) \
-    standin_run(tests, sizeof(tests) / sizeof(tests)[0])
+    standin_run(tests, sizeof(tests) / sizeof(tests)[0], setup, teardown)
 #define cmocka_run_group_tests_name(name, tests, setup, teardown) \
     cmocka_run_group_tests(tests, setup, teardown)
 
