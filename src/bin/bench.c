@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "bin/commands.h"
+#include "bin/kv_type.h"
 #include "model/model.h"
 #include "tensor/roofline.h"
 
@@ -34,7 +35,7 @@ static const struct opt options[] = {
      .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16",
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
-     .choices = "auto|f32|f16|bf16|int8", .help = "KV cache"},
+     .choices = KV_TYPE_CHOICES, .help = "KV cache"},
     {"threads", OPT_INT, AT(threads), "0", 0, 1024,
      .help = "compute workers, 0: one a core"},
     {"prompt", OPT_INT, AT(prompt), "512", 1, 1e6, .help = "prompt tokens"},
@@ -74,20 +75,11 @@ static void rig_close(struct rig *r)
     device_close(r->device);
 }
 
-static enum dtype kv_type(const struct bench *b, const struct model_config *c)
-{
-    if (strcmp(b->kv_dtype, "f32") == 0) return DTYPE_F32;
-    if (strcmp(b->kv_dtype, "f16") == 0) return DTYPE_F16;
-    if (strcmp(b->kv_dtype, "bf16") == 0) return DTYPE_BF16;
-    if (strcmp(b->kv_dtype, "int8") == 0) return DTYPE_KV8;
-    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_BF16;
-}
-
 static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
 {
     const struct model_config *c = model_config(r->model);
-    struct kv_pool_options po = {
-        .shape = {c->layers, c->kv_heads, c->head_dim, 64, kv_type(b, c)}};
+    struct kv_pool_options po = {.shape = {c->layers, c->kv_heads, c->head_dim,
+                                           64, kv_type_of(b->kv_dtype, c)}};
     r->batch = (uint32_t)b->batch;
     r->per_seq = (uint32_t)(b->prompt + b->gen + 63) / 64;
     po.page_count = r->per_seq * r->batch + 1;

@@ -2,6 +2,7 @@
  * from the headers of its files alone. */
 #include "base/opt.h"
 #include "bin/commands.h"
+#include "bin/kv_type.h"
 #include "json/json.h"
 #include "model/model.h"
 
@@ -18,19 +19,12 @@ static const struct opt options[] = {
      .fallback = "none",
      .help = "as launch_server's: what it would make of the weights"},
     {"kv-cache-dtype", OPT_CHOICE, offsetof(struct inspect_args, kv_type),
-     .fallback = "auto", .choices = "auto|bf16|f16|f32",
-     .help = "of the KV cache; auto: the model's own, f16 for quantized ones"},
+     .fallback = "auto", .choices = KV_TYPE_CHOICES,
+     .help = "of the KV cache; auto: the model's own, bf16 for quantized ones"},
     {"json", OPT_FLAG, offsetof(struct inspect_args, json),
      .help = "one JSON object instead of lines"},
 };
 enum { OPTIONS = sizeof options / sizeof *options };
-
-static enum dtype kv_type(const char *text, const struct model_config *c)
-{
-    for (enum dtype t = DTYPE_F32; t <= DTYPE_BF16; t++)
-        if (!strcmp(text, dtype_name(t))) return t;
-    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_F16;
-}
 
 static size_t kv_token_bytes(const struct model_config *c, enum dtype type)
 {
@@ -170,7 +164,7 @@ int inspect_main(int argc, char **argv)
         return 2;
     }
     rc = model_survey(&survey, &o, &why);
-    enum dtype kv = kv_type(args.kv_type, &survey.config);
+    enum dtype kv = kv_type_of(args.kv_type, &survey.config);
     if (args.json) {
         json_t *object =
             survey.config.layers ? to_json(&survey, kv) : json_object();

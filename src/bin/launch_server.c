@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "bin/address.h"
 #include "bin/commands.h"
+#include "bin/kv_type.h"
 #include "bin/memory.h"
 #include "bin/server_options.h"
 #include "engine/engine.h"
@@ -176,17 +177,6 @@ static int open_model(struct server *s, struct why *why)
 
 /* --- memory --- */
 
-static enum dtype kv_type(const struct server_options *o,
-                          const struct model_config *c)
-{
-    const char *t = o->kv_cache_dtype;
-    if (strstr(t, "32")) return DTYPE_F32;
-    if (strcmp(t, "bf16") == 0 || strcmp(t, "bfloat16") == 0) return DTYPE_BF16;
-    if (strstr(t, "16")) return DTYPE_F16;
-    if (strcmp(t, "int8") == 0) return DTYPE_KV8;
-    return c->dtype <= DTYPE_BF16 ? c->dtype : DTYPE_BF16;
-}
-
 /* Pages that --mem-fraction-static of the available memory leaves beside the
  * weights, or as --max-total-tokens says. */
 static int plan_pages(struct server *s, const struct kv_shape *shape,
@@ -228,7 +218,7 @@ static int open_pool(struct server *s, struct why *why)
     const struct model_config *c = model_config(s->model);
     struct kv_pool_options po = {.shape = {c->layers, c->kv_heads, c->head_dim,
                                            (uint32_t)s->o.page_size,
-                                           kv_type(&s->o, c)},
+                                           kv_type_of(s->o.kv_cache_dtype, c)},
                                  .may_grow = memory_may_grow};
     int rc = plan_pages(s, &po.shape, &po.page_count, why);
     if (rc) return rc;

@@ -1,4 +1,5 @@
 #include "bin/server_options.h"
+#include "bin/kv_type.h"
 #include "base/buf.h"
 #include "base/log.h"
 #include "base/opt.h"
@@ -76,8 +77,7 @@ static const struct opt table[] = {
          "compressed-tensors|modelslim",
          "w8a8_int8, int8, int4: round float weights so while loading; the "
          "others name how the files are stored, which is seen from them"),
-    PICK("kv-cache-dtype", kv_cache_dtype, "auto",
-         "auto|bf16|bfloat16|f16|float16|f32|float32|int8",
+    PICK("kv-cache-dtype", kv_cache_dtype, "auto", KV_TYPE_CHOICES,
          "auto: the model's own (bf16 for quantized files)"),
     REAL("mem-fraction-static", mem_fraction, "0.8", 0.01, 0.99,
          "weights + KV cache, of the memory available at start"),
