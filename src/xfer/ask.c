@@ -21,7 +21,8 @@ enum { ASK_BYTES = 64 << 10, ASK_OPS = 64 };
 void ask_open(struct conn *c)
 {
     c->paused = true;
-    if (!c->link->dead) c->link->ask_fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+    if (!c->link->dead && !c->tls)
+        c->link->ask_fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
 }
 
 struct xfer_chunk *ask_take(struct xfer_link *link, const struct batch *b)

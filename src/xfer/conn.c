@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "xfer/fabric.h"
+#include "xfer/tls.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -13,8 +14,18 @@
 
 /* ---- making and ending ---- */
 
+void conn_lost(struct conn *c)
+{
+    const char *who = c->link ? c->link->peer->name : "at a socket of ours";
+    if (c->tls && *tls_text(c->tls))
+        conn_fail(c, ERR_AUTH, "peer %s: %s", who, tls_text(c->tls));
+    else
+        conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
+}
+
 static void conn_free(struct conn *c)
 {
+    tls_destroy(c->tls);
     for (struct txn *t; (t = TAILQ_FIRST(&c->tx));) {
         TAILQ_REMOVE(&c->tx, t, next);
         if (t->heap) mem_free(t);
@@ -79,6 +90,7 @@ struct conn *conn_dial(struct xfer_link *link, enum wire_kind kind,
         err_set(why, ERR_CANCELED, "engine is closing");
         return NULL;
     }
+    if (!local && x->tls) c->tls = tls_create(x->tls, fd, false);
     c->kind = kind;
     c->lane = lane;
     c->hs->stage = CONNECTING;
@@ -105,6 +117,7 @@ void conn_accept(struct xfer *x, int fd, bool local)
     struct conn *c = conn_create(x, fd, local), *old;
     if (!c) return;
     c->inbound = true;
+    if (!local && x->tls) c->tls = tls_create(x->tls, fd, true);
     c->hs->stage = HELLO_WAITED;
     c->hs->deadline_ms = clock_ms() + HANDSHAKE_MS;
     c->events = EPOLLIN | EPOLLRDHUP;
@@ -323,6 +336,11 @@ static void rx_parse(struct conn *c)
             sink_buffered(c);
             continue;
         }
+        if (!c->open && !c->tls && at[0] >= 20 && at[0] <= 23) {
+            conn_fail(c, ERR_AUTH, "peer %s speaks TLS, which is off here",
+                      c->link ? c->link->peer->name : "unknown");
+            return;
+        }
         if (!c->have_header) {
             if (have < WIRE_HEADER) return;
             rc = wire_header_decode(&c->h, at, &why);
@@ -359,6 +377,12 @@ static void take_fds(struct conn *c, struct msghdr *m)
     }
 }
 
+static ssize_t conn_recv(struct conn *c, struct msghdr *m, int flags)
+{
+    if (c->tls) return tls_recv(c->tls, m->msg_iov, (int)m->msg_iovlen);
+    return recvmsg(c->fd, m, MSG_DONTWAIT | flags);
+}
+
 /* Fills the buffer: header and body, not much more of a payload. */
 static ssize_t rx_fill(struct conn *c, bool *drained)
 {
@@ -380,10 +404,10 @@ static ssize_t rx_fill(struct conn *c, bool *drained)
         m.msg_control = &control;
         m.msg_controllen = sizeof control;
     }
-    ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = conn_recv(c, &m, MSG_CMSG_CLOEXEC);
     if (n > 0) {
         c->rx_to += (size_t)n;
-        *drained = (size_t)n < room;
+        *drained = !c->tls && (size_t)n < room;
         if (m.msg_control) take_fds(c, &m);
     }
     return n;
@@ -419,11 +443,11 @@ static ssize_t sink_fill(struct conn *c, bool *drained)
     }
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     if (c->inbound) FOREIGN_BEGIN();
-    ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT);
+    ssize_t n = conn_recv(c, &m, 0);
     if (c->inbound) FOREIGN_END();
     frames_leave(c, &held);
     if (n <= 0) return n;
-    *drained = (uint64_t)n < room;
+    *drained = !c->tls && (uint64_t)n < room;
     uint64_t took = (uint64_t)n < all ? (uint64_t)n : all;
     c->rx_to = (size_t)((uint64_t)n - took);
     if (c->sink != SINK_DISCARD) cursor_advance(&c->sink_at, took);
@@ -439,6 +463,17 @@ static void ended(struct conn *c)
                   c->link->peer->name);
     else
         conn_fail(c, ERR_PEER, "peer closed the connection");
+}
+
+/* What the socket gave may lie in the TLS layer, of which no event tells; and
+ * with the end of its handshake what waits can be sent. */
+static void tls_read_on(struct conn *c, uint64_t budget)
+{
+    if (!TAILQ_EMPTY(&c->tx)) conn_flush_later(c);
+    if (budget || c->paused) return;
+    pthread_mutex_lock(&c->x->lock);
+    conn_attend(c, ATTEND_RESUME);
+    pthread_mutex_unlock(&c->x->lock);
 }
 
 static void conn_read(struct conn *c)
@@ -457,12 +492,13 @@ static void conn_read(struct conn *c)
         }
         if (n < 0) {
             c->ended = true;
-            conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
+            conn_lost(c);
             return;
         }
         budget -= (uint64_t)n < budget ? (uint64_t)n : budget;
         rx_parse(c);
     }
+    if (!c->dead && c->tls) tls_read_on(c, budget);
     if (!c->dead && !c->want_flush) conn_watch(c); /* else after flushing */
 }
 
@@ -470,6 +506,7 @@ void conn_resume(struct conn *c)
 {
     c->paused = false;
     rx_parse(c);
+    if (!c->dead && c->tls && !c->paused) conn_read(c);
     if (!c->dead && !c->want_flush) conn_watch(c);
 }
 

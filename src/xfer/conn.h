@@ -83,6 +83,7 @@ struct conn {
     uint64_t sink_left;
     int fds[FDS_MAX];
     unsigned fd_count;
+    struct tls *tls; /* over TCP, where the engine has it; else NULL */
     struct txn_list tx;
     uint64_t tx_bytes; /* queued, unsent */
     unsigned tx_count;
@@ -124,6 +125,7 @@ void conn_pause_if_full(struct conn *c);
 /* The connection is over, and so is its link. */
 void conn_fail(struct conn *c, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void conn_lost(struct conn *c); /* a call on the socket failed: errno */
 void conn_bury(struct conn *c); /* destroyed at the end of the turn */
 /* False: kept as a zombie, because the peer may be copying. */
 bool conn_destroy(struct conn *c);

@@ -27,6 +27,7 @@
 struct conn;
 struct batch;
 struct fabric;
+struct tls_setup;
 struct fabric_end;
 struct fabric_mem;
 
@@ -411,6 +412,7 @@ struct xfer {
     struct batch_list done;
     size_t batch_count;    /* unfinished */
     struct fabric *fabric; /* or NULL */
+    struct tls_setup *tls; /* or NULL */
     struct note_list notes;
     size_t note_count;
     struct xfer_chunk *free_chunks;

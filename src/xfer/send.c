@@ -3,6 +3,7 @@
 #include "xfer/conn.h"
 
 #include "base/mem.h"
+#include "xfer/tls.h"
 
 #include <errno.h>
 #include <string.h>
@@ -51,7 +52,8 @@ void conn_watch(struct conn *c)
 {
     uint32_t want = EPOLLRDHUP;
     if (!c->paused) want |= EPOLLIN;
-    if (!TAILQ_EMPTY(&c->tx)) want |= EPOLLOUT;
+    bool out = !TAILQ_EMPTY(&c->tx);
+    if (c->tls ? tls_wants_out(c->tls, out) : out) want |= EPOLLOUT;
     if (want == c->events) return;
     c->events = want;
     io_watch(c);
@@ -118,6 +120,7 @@ static ssize_t gather_send(struct conn *c, struct gather *g)
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     struct msghdr m = {.msg_iov = g->iov, .msg_iovlen = (size_t)g->count};
+    if (c->tls) return tls_send(c->tls, g->iov, g->count);
     if (g->fd >= 0) {
         memset(&control, 0, sizeof control);
         m.msg_control = &control;
@@ -207,6 +210,7 @@ void conn_flush(struct conn *c)
 {
     uint64_t budget = TURN_BYTES;
     struct txn *t;
+    if (c->tls && TAILQ_EMPTY(&c->tx)) tls_send(c->tls, NULL, 0);
     while (!c->dead && (t = TAILQ_FIRST(&c->tx)) && budget) {
         ssize_t n;
         if (t->reply && t->head_sent == t->head_bytes) {
@@ -219,7 +223,7 @@ void conn_flush(struct conn *c)
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) break;
         if (n < 0) {
-            conn_fail(c, ERR_PEER, "connection lost: %s", strerror(errno));
+            conn_lost(c);
             return;
         }
         tx_consume(c, (uint64_t)n);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "xfer/fabric.h"
+#include "xfer/tls.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -144,6 +145,9 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
     if (!rc) x->note_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (!rc && (x->done_fd < 0 || x->note_fd < 0))
         rc = err_sys(why, ERR_IO, errno, "eventfd");
+    const struct xfer_options *o = &x->opt;
+    if (!rc && (o->tls_cert || o->tls_key || o->tls_ca))
+        rc = tls_setup_create(&x->tls, o->tls_cert, o->tls_key, o->tls_ca, why);
     if (!rc) rc = fabric_open(x, why);
     if (!rc) rc = io_start(x, why);
     if (!rc) rc = workers_start(x, why);
@@ -206,6 +210,7 @@ void xfer_close(struct xfer *x)
     peers_free_all(x);
     mem_free_all(x);
     fabric_close(x);
+    tls_setup_destroy(x->tls);
     for (struct xfer_chunk *chunk; (chunk = x->free_chunks);) {
         x->free_chunks = chunk->next;
         mem_free(chunk);

@@ -55,11 +55,15 @@ enum {
 
 /* Zero everywhere means the default. Strings are copied. */
 struct xfer_options {
-    const char *host;        /* address to bind, numeric or a name; 127.0.0.1.
+    const char *host;      /* address to bind, numeric or a name; 127.0.0.1.
                             * A wildcard needs advertise                    */
-    const char *advertise;   /* host in our name; default: host               */
-    uint16_t port;           /* 0: any free one                               */
-    const char *token;       /* shared secret; both sides need the same       */
+    const char *advertise; /* host in our name; default: host               */
+    uint16_t port;         /* 0: any free one                               */
+    const char *token;     /* shared secret; both sides need the same       */
+    /* TLS 1.3 on TCP: PEM files of our certificate, its key, and the CA that
+     * signs ours and our peers'. All three or none, on both sides alike. Needs
+     * libssl at run time. */
+    const char *tls_cert, *tls_key, *tls_ca;
     bool insecure;           /* without a token, accept other machines too    */
     unsigned via;            /* XFER_VIA_ mask that peers and we use; ALL. With
                             * RDMA both sides need it; else they use the rest */
@@ -222,7 +226,7 @@ int xfer_submit_batch(struct xfer_peer *peer, const struct xfer_batch *batch,
  * ERR_STALE     key or epoch is of a former life
  * ERR_PEER      peer is gone, hung or refuses connections. Our memory is not
  *               touched any more; what became of the peer's is unknown
- * ERR_AUTH      the peer refused our token
+ * ERR_AUTH      token or certificate does not fit, here or there
  * ERR_CANCELED  canceled; neither side touches the memory any more
  * ERR_AGAIN     the bytes are in place, but the peer's application has too
  *               many notes to read: this one was not taken                  */

@@ -2,10 +2,14 @@
  * target in another process (and, for self, in this one), data verified. */
 #include "tests/test.h"
 
+#include "tests/xfer/pem.h"
 #include "tests/xfer/target.h"
 #include "tests/xfer/ways.h"
 
 #include <poll.h>
+
+/* As "lanes", with certificates on both sides. */
+static const struct way tls_way = {"tls", XFER_VIA_TCP, 2, "tcp, 2 lanes"};
 
 /* One initiator, one target, and what the target's memory should be. */
 struct pair {
@@ -14,9 +18,15 @@ struct pair {
     struct xfer_peer *peer;
     struct target t;
     struct xfer_mem *local, *self_shared, *self_own;
-    char *mine;   /* TARGET_BYTES, registered */
+    char *mine; /* TARGET_BYTES, registered */
+    struct pem pem;
     char *mirror; /* of the target's shared, then own memory */
 };
+
+static bool over_tls(const struct way *way)
+{
+    return way == &tls_way;
+}
 
 static bool is_self(const struct pair *p)
 {
@@ -30,9 +40,18 @@ static void pair_start(struct pair *p, const struct way *way)
     struct why why = {0};
     char text[200];
     *p = (struct pair){.way = way};
+    if (over_tls(way) && pem_make(&p->pem)) SKIP("no openssl program");
+    if (over_tls(way)) setenv("BATON_TEST_PEM", p->pem.dir, 1);
+    opt.tls_cert = opt.tls_ca = over_tls(way) ? p->pem.cert : NULL;
+    opt.tls_key = over_tls(way) ? p->pem.key : NULL;
     p->mine = bytes_new(TARGET_BYTES);
     p->mirror = bytes_new(2 * TARGET_BYTES);
-    assert_int_equal(xfer_open(&p->x, &opt, &why), 0);
+    int rc = xfer_open(&p->x, &opt, &why);
+    if (rc == ERR_UNSUPPORTED && over_tls(way)) {
+        pem_drop(&p->pem);
+        SKIP("%s", why.text);
+    }
+    assert_int_equal(rc, 0);
     assert_int_equal(
         xfer_register(p->x, p->mine, TARGET_BYTES, NULL, 0, &p->local, &why),
         0);
@@ -51,7 +70,7 @@ static void pair_start(struct pair *p, const struct way *way)
                      way->lanes, "secret");
     }
     assert_int_equal(xfer_peer_open(p->x, p->t.name, &p->peer, &why), 0);
-    int rc = xfer_peer_wait(p->peer, 10000, &why);
+    rc = xfer_peer_wait(p->peer, 10000, &why);
     if (rc) fail_msg("%s: %s", way->name, why.text);
     xfer_peer_explain(p->peer, text, sizeof text);
     if (strstr(text, "cma not permitted") && getenv("BATON_EMULATOR"))
@@ -64,6 +83,8 @@ static void pair_end(struct pair *p)
 {
     xfer_close(p->x);
     target_end(&p->t, 0);
+    if (over_tls(p->way)) pem_drop(&p->pem);
+    unsetenv("BATON_TEST_PEM");
     munmap(p->mine, TARGET_BYTES);
     munmap(p->mirror, 2 * TARGET_BYTES);
 }
@@ -504,10 +525,11 @@ static void every_way_keeps_the_contract(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
-    struct CMUnitTest tests[WAY_COUNT];
-    for (size_t i = 0; i < WAY_COUNT; i++)
-        tests[i] =
-            (struct CMUnitTest){ways[i].name, every_way_keeps_the_contract,
-                                NULL, NULL, (void *)(uintptr_t)&ways[i]};
+    struct CMUnitTest tests[WAY_COUNT + 1];
+    for (size_t i = 0; i <= WAY_COUNT; i++) {
+        const struct way *way = i < WAY_COUNT ? &ways[i] : &tls_way;
+        tests[i] = (struct CMUnitTest){way->name, every_way_keeps_the_contract,
+                                       NULL, NULL, (void *)(uintptr_t)way};
+    }
     return cmocka_run_group_tests_name("contract", tests, NULL, NULL);
 }

@@ -102,6 +102,14 @@ static inline int target_main(char **argv)
                                .port = (uint16_t)atoi(argv[1]),
                                .lanes = (unsigned)atoi(argv[2]),
                                .token = argv[3]};
+    const char *pem = getenv("BATON_TEST_PEM"); /* pem.h's directory */
+    char cert[100], key[100];
+    if (pem) {
+        snprintf(cert, sizeof cert, "%s/cert.pem", pem);
+        snprintf(key, sizeof key, "%s/key.pem", pem);
+        opt.tls_cert = opt.tls_ca = cert;
+        opt.tls_key = key;
+    }
     struct xfer *x;
     struct xfer_mem *shared, *own, *secret;
     struct why why = {0};

@@ -1,0 +1,39 @@
+/* xfer/tls.h - TLS 1.3 around a connection, by OpenSSL's library loaded at run
+ * time (libssl.so.3, or 1.1), so that nothing links it.
+ *
+ * Records go through memory here, never straight to the socket: what was
+ * encrypted once is sent once, whatever else is queued meanwhile. tls_send and
+ * tls_recv look like sendmsg and recvmsg to their callers. */
+#ifndef BATON_XFER_TLS_H
+#define BATON_XFER_TLS_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct tls_setup; /* certificate, key, CA: of an engine; any thread */
+struct tls;       /* of a connection; the thread that owns it */
+
+/* PEM files: ours, its key, and the CA whose certificates we accept from
+ * peers: any of them, whatever name it has. ERR_UNSUPPORTED: there is no
+ * libssl; ERR_INVALID: a file, named in the text. */
+int tls_setup_create(struct tls_setup **out, const char *cert, const char *key,
+                     const char *ca, struct why *why);
+void tls_setup_destroy(struct tls_setup *setup); /* NULL is fine */
+
+struct tls *tls_create(struct tls_setup *setup, int fd, bool inbound);
+void tls_destroy(struct tls *t); /* NULL is fine */
+
+/* Bytes taken; or -1 with EAGAIN (the socket or the handshake is not ready),
+ * EPROTO (tls_text says why), or what the socket says. */
+ssize_t tls_send(struct tls *t, const struct iovec *iov, int count);
+/* Bytes of the peer, 0 at its end, or -1 as above. It may send, too. */
+ssize_t tls_recv(struct tls *t, const struct iovec *iov, int count);
+/* Whether the socket is to be watched for room, when want: there is something
+ * to send. */
+bool tls_wants_out(const struct tls *t, bool want);
+const char *tls_text(const struct tls *t); /* why it failed; "" */
+
+#endif
