@@ -366,12 +366,19 @@ int pd_layout_check(const struct pd_layout *ours,
 
 /* ---- decoding --------------------------------------------------------------- */
 
+/* A frame that only a Baton peer sends: SGLang's have no text there. */
+static bool frame_is_layout(const struct pd_frame *f)
+{
+    return f->len >= 6 && memcmp(f->data, "baton=", 6) == 0;
+}
+
 static int register_decode(const struct pd_frame *f, size_t count,
                            struct pd_register *out, struct why *why)
 {
-    if (count != 10 && count != 12 && count != 14 && count != 15)
+    if (count != 10 && count < 12)
         return err_set(why, ERR_FORMAT, "REGISTER with %zu frames", count);
-    out->generation = count >= 14 ? PD_W4 : PD_W2;
+    out->has_layout = count == 15 && frame_is_layout(&f[14]);
+    out->generation = count == 14 || out->has_layout ? PD_W4 : PD_W2;
     int rc = read_address(&f[1], &f[2], &out->from, why);
     if (!rc) rc = read_session(&f[3], out->session, why);
     if (!rc)
@@ -388,10 +395,8 @@ static int register_decode(const struct pd_frame *f, size_t count,
     if (!rc) rc = read_u32(&f[8], 65535, "attn_tp_size", &out->tp_size, why);
     if (!rc)
         rc = read_number(&f[9], UINT32_MAX, "item_len", &out->page_bytes, why);
-    if (!rc && count == 15) {
-        out->has_layout = true;
+    if (!rc && out->has_layout)
         rc = pd_layout_decode(f[14].data, f[14].len, &out->layout, why);
-    }
     return rc;
 }
 

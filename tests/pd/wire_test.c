@@ -84,6 +84,28 @@ static void register_in_every_generation(void **state)
     register_golden(15, PD_W4);
 }
 
+/* SGLang 0.5.10's has as many frames as ours; a flag and the staging buffer's
+ * address and size are the last three. */
+static void stock_register_of_15_frames(void **state)
+{
+    (void)state;
+    static const struct pd_frame ends[2][2] = {
+        {FRAME(""), FRAME("")}, {FRAME("\0\0\1\0\0\0\0\0"), FRAME("65536")}};
+    for (int i = 0; i < 2; i++) {
+        const struct pd_frame frames[15] = {
+            FRAME("None"), FRAME("h"), FRAME("5"), FRAME("h:1"), FRAME(KV),
+            FRAME(AUX9),   FRAME(""),  FRAME("0"), FRAME("1"),   FRAME("640"),
+            FRAME(""),     FRAME(""),  FRAME("0"), ends[i][0],   ends[i][1]};
+        struct pd_note note;
+        struct why why = {0};
+        assert_int_equal(pd_prefill_decode(frames, 15, &note, &why), 0);
+        assert_int_equal(note.kind, PD_REGISTER);
+        assert_int_equal(note.reg.generation, PD_W2); /* it knows no ABORT */
+        assert_false(note.reg.has_layout);
+        assert_int_equal(note.reg.page_bytes, 640);
+    }
+}
+
 static void request_in_every_generation(void **state)
 {
     (void)state;
@@ -487,7 +509,8 @@ static void sizes_bodies(void **state)
     json_decref(body);
 }
 
-TESTS(T(register_in_every_generation), T(request_in_every_generation),
+TESTS(T(register_in_every_generation), T(stock_register_of_15_frames),
+      T(request_in_every_generation),
       T(dummy_request_is_told_by_its_empty_frames), T(small_messages),
       T(bad_frames_are_named), T(nested_state_lists_are_seen),
       T(layout_text_round_trips), T(layouts_that_differ_name_both_values),
