@@ -73,6 +73,7 @@ bench: all
 
 interop: all
 	@python3 tools/interop/stock_router.py
+	@python3 tools/interop/stock_peer.py
 	@python3 tools/interop/stock_connectors.py
 
 clean:

@@ -64,11 +64,13 @@ static json_t *sizes_encode_w2(const struct pd_sizes *sizes)
         uint32_t value;
     } members[] = {{"prefill_attn_tp_size", sizes->tp},
                    {"prefill_dp_size", sizes->dp},
-                   {"prefill_pp_size", sizes->pp}};
-    for (int i = 0; i < 3; i++)
+                   {"prefill_pp_size", sizes->pp},
+                   {"prefill_page_size", sizes->page_size}}; /* late W2 */
+    for (int i = 0; i < 4; i++)
         json_object_set_new(to, members[i].key,
-                            sizes->registered ? json_integer(members[i].value)
-                                              : json_null());
+                            sizes->registered && members[i].value
+                                ? json_integer(members[i].value)
+                                : json_null());
     return to;
 }
 

@@ -86,7 +86,7 @@ static void server_answers_both_generations(void **state)
            "\"required_prefill_response_num\":null}");
     expect(&rig, port, "GET", W2_ALL, NULL, 200,
            "{\"prefill_attn_tp_size\":2,\"prefill_dp_size\":1,"
-           "\"prefill_pp_size\":1}");
+           "\"prefill_pp_size\":1,\"prefill_page_size\":16}");
     expect(&rig, port, "GET", W4_RANK("0", "1"), NULL, 200,
            "{\"rank_ip\":\"10.0.0.2\",\"rank_port\":50002}");
     expect(&rig, port, "GET", W2_RANK("0", "0"), NULL, 200,

@@ -469,7 +469,7 @@ static void sizes_bodies(void **state)
     struct pd_sizes sizes = {.generation = PD_W2};
     same_json(pd_sizes_encode(&sizes),
               "{\"prefill_attn_tp_size\":null,\"prefill_dp_size\":null,"
-              "\"prefill_pp_size\":null}");
+              "\"prefill_pp_size\":null,\"prefill_page_size\":null}");
     sizes = (struct pd_sizes){.generation = PD_W2,
                               .registered = true,
                               .tp = 4,
@@ -479,7 +479,7 @@ static void sizes_bodies(void **state)
                               .page_size = 128};
     same_json(pd_sizes_encode(&sizes),
               "{\"prefill_attn_tp_size\":4,\"prefill_dp_size\":2,"
-              "\"prefill_pp_size\":1}");
+              "\"prefill_pp_size\":1,\"prefill_page_size\":128}");
     sizes.generation = PD_W4;
     sizes.follow_room = true;
     const char *w4 = "{\"attn_tp_size\":4,\"attn_cp_size\":1,\"dp_size\":2,"
