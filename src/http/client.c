@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 /* libcurl's callbacks only note what came: data goes into call->data, and the
  * call into the client's dirty list. deliver runs the holders' callbacks when
@@ -28,6 +29,8 @@ struct http_client {
     struct loop_timer *timer;
     struct http_call *calls; /* all in flight */
     struct http_call *dirty; /* have something for their holder */
+    struct sock **socks;     /* by descriptor; NULL: not watched yet */
+    size_t sock_cap;
 };
 
 struct http_call {
@@ -214,51 +217,109 @@ static void deliver(struct http_client *client)
 
 /* ------------------------------------------------------------------------ */
 
-/* One socket that libcurl watches. */
+/* A socket that libcurl watches. Between two requests over a kept connection it
+ * wants it watched no more, and then again; that would be two system calls for
+ * each request, so the watch of a connection that was made, and waited for its
+ * answer, stays until libcurl tells that the socket is closed. (Sockets of its
+ * resolver, and of connections that were not made, it closes untold.) */
 struct sock {
     struct http_client *client;
-    struct loop_watch *watch;
+    struct loop_watch *watch; /* NULL: none yet */
     curl_socket_t fd;
+    unsigned events;       /* that are watched for */
+    bool connection, idle; /* idle: libcurl does not care at present */
 };
 
 static void sock_ready(void *arg, unsigned ready)
 {
     struct sock *sock = arg;
     struct http_client *client = sock->client;
+    if (sock->idle) { /* closed by its server: libcurl finds out when it asks */
+        sock->events = 0;
+        loop_watch_set(sock->watch, 0);
+        return;
+    }
     int running, action = (ready & LOOP_READ ? CURL_CSELECT_IN : 0) |
                           (ready & LOOP_WRITE ? CURL_CSELECT_OUT : 0);
     curl_multi_socket_action(client->multi, sock->fd, action, &running);
     deliver(client); /* sock may be gone */
 }
 
+/* The place of fd in the table. */
+static struct sock **sock_at(struct http_client *client, curl_socket_t fd)
+{
+    size_t at = (size_t)fd, cap = client->sock_cap ? client->sock_cap : 64;
+    if (at >= client->sock_cap) {
+        while (cap <= at)
+            cap *= 2;
+        client->socks = mem_remust(client->socks, cap * sizeof(struct sock *));
+        memset(client->socks + client->sock_cap, 0,
+               (cap - client->sock_cap) * sizeof(struct sock *));
+        client->sock_cap = cap;
+    }
+    return &client->socks[at];
+}
+
+static void sock_destroy(struct http_client *client, curl_socket_t fd)
+{
+    struct sock **at = sock_at(client, fd);
+    if (!*at) return;
+    loop_watch_destroy((*at)->watch);
+    mem_free(*at);
+    *at = NULL;
+}
+
+static struct sock *sock_create(struct http_client *client, curl_socket_t fd,
+                                bool connection)
+{
+    struct sock *sock = mem_must(1, sizeof *sock);
+    *sock = (struct sock){.client = client, .fd = fd, .connection = connection};
+    sock_destroy(client, fd);
+    return *sock_at(client, fd) = sock;
+}
+
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg,
                         void *sock_arg)
 {
     (void)easy;
+    (void)sock_arg;
     struct http_client *client = arg;
-    struct sock *sock = sock_arg;
-    if (what == CURL_POLL_REMOVE) {
-        if (sock) loop_watch_destroy(sock->watch);
-        mem_free(sock);
-        curl_multi_assign(client->multi, fd, NULL);
-        return 0;
-    }
+    struct sock *sock = *sock_at(client, fd);
     unsigned events = (what & CURL_POLL_IN ? LOOP_READ : 0u) |
                       (what & CURL_POLL_OUT ? LOOP_WRITE : 0u);
-    if (sock) {
-        loop_watch_set(sock->watch, events);
+    if (what == CURL_POLL_REMOVE) {
+        if (sock && sock->connection && sock->events == LOOP_READ)
+            sock->idle = true;
+        else
+            sock_destroy(client, fd);
         return 0;
     }
-    sock = mem_must(1, sizeof *sock);
-    sock->client = client;
-    sock->fd = fd;
-    if (loop_watch_create(&sock->watch, client->loop, fd, events, sock_ready,
-                          sock)) {
-        mem_free(sock);
-        return -1;
-    }
-    curl_multi_assign(client->multi, fd, sock);
-    return 0;
+    if (!sock) sock = sock_create(client, fd, false);
+    sock->idle = false;
+    if (sock->watch && sock->events != events)
+        loop_watch_set(sock->watch, events);
+    sock->events = events;
+    if (sock->watch || !loop_watch_create(&sock->watch, client->loop, fd,
+                                          events, sock_ready, sock))
+        return 0;
+    sock->watch = NULL;
+    return -1;
+}
+
+/* A connection's socket, before it connects, and when it is over. */
+static int open_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)purpose;
+    sock_create(arg, fd, true);
+    dead_host_ask(fd);
+    dead_host_limit(fd);
+    return CURL_SOCKOPT_OK;
+}
+
+static int close_socket(void *arg, curl_socket_t fd)
+{
+    sock_destroy(arg, fd);
+    return close(fd);
 }
 
 static int set_timer(CURLM *multi, long ms, void *arg)
@@ -312,7 +373,10 @@ void http_client_close(struct http_client *client)
     if (!client) return;
     while (client->calls)
         http_call_cancel(client->calls);
-    curl_multi_cleanup(client->multi);
+    curl_multi_cleanup(client->multi); /* closes every socket */
+    for (size_t fd = 0; fd < client->sock_cap; fd++)
+        sock_destroy(client, (curl_socket_t)fd);
+    mem_free(client->socks);
     loop_timer_destroy(client->timer);
     mem_free(client);
 }
@@ -329,10 +393,9 @@ static int build_headers(struct http_call *call,
         struct buf line;
         buf_init(&line, HEADERS_MAX);
         /* "Name;" is libcurl's way to say: with an empty value. */
-        if (headers->value[0])
-            buf_printf(&line, "%s: %s", headers->name, headers->value);
-        else
-            buf_printf(&line, "%s;", headers->name);
+        buf_puts(&line, headers->name);
+        buf_puts(&line, headers->value[0] ? ": " : ";");
+        buf_puts(&line, headers->value);
         has_type |= strcasecmp(headers->name, "Content-Type") == 0;
         struct curl_slist *longer =
             line.failed ? NULL : curl_slist_append(list, line.data);
@@ -358,15 +421,6 @@ static void set_method(CURL *easy, const struct http_call_options *o)
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     else
         curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
-}
-
-static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
-{
-    (void)arg;
-    (void)purpose;
-    dead_host_ask(fd);
-    dead_host_limit(fd);
-    return CURL_SOCKOPT_OK;
 }
 
 int http_call(struct http_client *client,
@@ -400,7 +454,10 @@ int http_call(struct http_client *client,
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_data);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, client);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
                      (long)(options->connect_ms ? options->connect_ms : 10000));
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->total_ms);
