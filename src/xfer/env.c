@@ -59,6 +59,18 @@ static int take_rdma_device(struct xfer_settings *s, const char *name,
     return 0;
 }
 
+/* The certificate, its key, the CA: names end in CERT, KEY, CA. */
+static int take_tls(struct xfer_settings *s, const char *name, const char *text,
+                    struct why *why)
+{
+    (void)why;
+    const char *which = strrchr(name, '_') + 1;
+    if (strcmp(which, "CERT") == 0) s->xfer.tls_cert = text;
+    if (strcmp(which, "KEY") == 0) s->xfer.tls_key = text;
+    if (strcmp(which, "CA") == 0) s->xfer.tls_ca = text;
+    return 0;
+}
+
 static int take_bind(struct xfer_settings *s, const char *name,
                      const char *text, struct why *why)
 {
@@ -140,6 +152,7 @@ static const struct row rows[] = {
     {"BATON_TRANSFER_TOKEN", BATON, take_token, NULL},
     {"BATON_TRANSFER_VIA", BATON, take_via, NULL},
     {"BATON_RDMA_DEVICE", BATON, take_rdma_device, NULL},
+    {"BATON_TLS_CERT BATON_TLS_KEY BATON_TLS_CA", BATON, take_tls, NULL},
     {"ASCEND_MF_LOG_LEVEL SHMEM_LOG_LEVEL", MEMFABRIC, take_log_level, NULL},
     {"MC_LOG_LEVEL", MOONCAKE, take_log_level, NULL},
     {"MC_TCP_BIND_ADDRESS", MOONCAKE, take_bind, NULL},

@@ -394,6 +394,10 @@ static void the_environment_is_read(void **state)
         xfer_binding_open(&b, XFER_WORLD_MOONCAKE, "127.0.0.1", &why),
         ERR_INVALID);
     assert_non_null(strstr(why.text, "MC_TRANSFER_TIMEOUT is \"soon\""));
+    setenv("BATON_TRANSFER_VIA", "tcp", 1);
+    setenv("BATON_TLS_CERT", "/nowhere.pem", 1); /* not all three */
+    assert_true(xfer_binding_open(&b, XFER_WORLD_BATON, "127.0.0.1", &why) < 0);
+    unsetenv("BATON_TLS_CERT");
     setenv("BATON_TRANSFER_VIA", "pigeon", 1);
     assert_int_equal(xfer_binding_open(&b, XFER_WORLD_BATON, "127.0.0.1", &why),
                      ERR_INVALID);
