@@ -233,38 +233,65 @@ static size_t to_parts(const struct bpe *b, const char *piece, size_t n,
 
 enum { SHORT = 64 };
 
+/* Keys are rank << 32 | place, so that the best merge is the least key and is
+ * found without a branch. A part that was merged into its left neighbour keeps
+ * its place, without a rank; next and prev lead around it. */
+struct short_merge {
+    uint64_t key[SHORT]; /* of a part with the next */
+    uint32_t into[SHORT];
+    unsigned char next[SHORT], prev[SHORT];
+};
+#define NO_KEY UINT64_MAX
+
+static inline void look_short(const struct bpe *b, struct short_merge *m,
+                              size_t i, int32_t left, int32_t right)
+{
+    const struct pair_slot *slot = pair_slot(b, pair_of(left, right));
+    m->key[i] = slot->pair == NO_PAIR ? NO_KEY : (uint64_t)slot->rank << 32 | i;
+    m->into[i] = slot->id;
+}
+
+static inline uint64_t least_key(const uint64_t *keys, size_t count)
+{
+    uint64_t a = NO_KEY, b = NO_KEY;
+    size_t i = 0;
+    for (; i + 1 < count; i += 2) {
+        a = keys[i] < a ? keys[i] : a;
+        b = keys[i + 1] < b ? keys[i + 1] : b;
+    }
+    if (i < count) a = keys[i] < a ? keys[i] : a;
+    return a < b ? a : b;
+}
+
 static size_t merge_short(const struct bpe *b, struct bpe_scratch *s,
                           int32_t *ids, size_t count)
 {
-    uint32_t rank[SHORT], into[SHORT]; /* of ids[i] with ids[i + 1] */
-#define LOOK(i)                                                   \
-    do {                                                          \
-        const struct pair_slot *slot_ =                           \
-            pair_slot(b, pair_of(ids[i], ids[(i) + 1]));          \
-        rank[i] = slot_->pair == NO_PAIR ? NO_RANK : slot_->rank; \
-        into[i] = slot_->id;                                      \
-    } while (0)
-    s->work += 3 * count;
-    for (size_t i = 0; i + 1 < count; i++)
-        LOOK(i);
-    while (count > 1) {
-        size_t best = 0;
-        for (size_t i = 1; i + 1 < count; i++)
-            if (rank[i] < rank[best]) best = i;
-        if (rank[best] == NO_RANK) break;
-        ids[best] = (int32_t)into[best];
-        count--;
-        size_t tail = count - best - 1;
-        if (tail) {
-            memmove(ids + best + 1, ids + best + 2, tail * sizeof *ids);
-            memmove(rank + best, rank + best + 1, tail * sizeof *rank);
-            memmove(into + best, into + best + 1, tail * sizeof *into);
-        }
-        if (best + 1 < count) LOOK(best);
-        if (best) LOOK(best - 1);
+    struct short_merge m;
+    size_t kept = 0;
+    if (!count) return 0;
+    for (size_t i = 0; i < count; i++) {
+        m.next[i] = (unsigned char)(i + 1);
+        m.prev[i] = (unsigned char)(i - 1);
+        if (i + 1 < count) look_short(b, &m, i, ids[i], ids[i + 1]);
     }
-#undef LOOK
-    return count;
+    s->work += count;
+    for (uint64_t key; (key = least_key(m.key, count - 1)) != NO_KEY;) {
+        size_t best = (uint32_t)key, gone = m.next[best], next = m.next[gone];
+        s->work += 2;
+        ids[best] = (int32_t)m.into[best];
+        m.key[gone] = m.key[best] = NO_KEY;
+        m.next[best] = (unsigned char)next;
+        if (next < count) {
+            m.prev[next] = (unsigned char)best;
+            look_short(b, &m, best, ids[best], ids[next]);
+        }
+        if (!best) continue;
+        size_t prev = m.prev[best];
+        look_short(b, &m, prev, ids[prev], ids[best]);
+    }
+    for (size_t i = 0; i < count; i = m.next[i])
+        ids[kept++] = ids[i];
+    return kept;
 }
 
 /* Long pieces: a heap of rank << 32 | position. What a merge made stale stays

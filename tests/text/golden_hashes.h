@@ -27,9 +27,9 @@ static inline void golden_all_make(struct golden_all *all)
     json_decref(g.words);
 }
 
-/* Under a sanitizer, ten times slower, every fifth block has to do. */
+/* Under a sanitizer, ten times slower, every tenth block has to do. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { GOLDEN_STEP = 5 };
+enum { GOLDEN_STEP = 10 };
 #else
 enum { GOLDEN_STEP = 1 };
 #endif
