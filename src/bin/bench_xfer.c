@@ -79,12 +79,14 @@ static uint64_t cpu_ns(void)
            (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000u;
 }
 
-/* Memory with all its pages. */
+/* Memory with all its pages, which a fork for another program must not make
+ * copy-on-write: the next write to each would be a fault. */
 static char *memory_new(size_t bytes)
 {
     char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
+    madvise(p, bytes, MADV_DONTFORK);
     memset(p, 1, bytes);
     return p;
 }
