@@ -16,7 +16,7 @@ enum { MS = 20000, BEAT_MS = 150, BATCHES = 24, PART = TARGET_BYTES / BATCHES };
 /* The moments of a signal after the start, us; processes start slowly under
  * the thread sanitizer. */
 #ifdef __SANITIZE_THREAD__
-static const unsigned moments[] = {0, 300, 2000};
+static const unsigned moments[] = {0, 700};
 #else
 static const unsigned moments[] = {0, 50, 150, 400, 900, 2000};
 #endif
