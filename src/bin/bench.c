@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 struct bench {
-    const char *model_path, *device, *isa, *kv_dtype;
+    const char *model_path, *device, *isa, *kv_dtype, *quantization;
     int64_t threads, prompt, gen, chunk, batch, repeat;
     bool json;
 };
@@ -36,6 +36,8 @@ static const struct opt options[] = {
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
      .choices = KV_TYPE_CHOICES, .help = "KV cache"},
+    {"quantization", OPT_STRING, AT(quantization),
+     .help = "round weights: int8, int4, w8a8_int8"},
     {"threads", OPT_INT, AT(threads), "0", 0, 1024,
      .help = "compute workers, 0: one a core"},
     {"prompt", OPT_INT, AT(prompt), "512", 1, 1e6, .help = "prompt tokens"},
@@ -59,7 +61,9 @@ struct rig {
     int32_t *ids;
     uint32_t *positions, *logit_rows;
     struct op_seq *seqs;
-    uint64_t hash; /* of the last logits */
+    const float *logits; /* [batch, vocab] of the last step */
+    uint64_t hash;       /* of the last logits */
+    double load_s;       /* until the model was ready */
 };
 
 static void rig_close(struct rig *r)
@@ -112,7 +116,13 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     struct model_options mo = {.path = b->model_path,
                                .max_tokens = (uint32_t)rows,
                                .max_logits = (uint32_t)b->batch};
+    if (b->quantization) {
+        rc = model_quantize_parse(&mo.quantize, b->quantization, why);
+        if (rc) return rc;
+    }
+    uint64_t start = clock_ns();
     rc = model_open(&r->model, r->device, &mo, why);
+    r->load_s = (double)(clock_ns() - start) * 1e-9;
     return rc ? rc : rig_open_pool(r, b, why);
 }
 
@@ -169,7 +179,7 @@ static int decode(struct rig *r, uint32_t position, int32_t *next,
         for (uint32_t v = 1; v < vocab; v++)
             if (row[v] > row[next[s]]) next[s] = (int32_t)v;
     }
-    r->hash = hash_bytes(logits, (size_t)r->batch * vocab * sizeof(float), 0);
+    r->logits = logits;
     return 0;
 }
 
@@ -188,39 +198,82 @@ static double median(double *v, size_t n)
 struct result {
     double prefill_rate, decode_rate;     /* medians, tokens/s              */
     double prefill_spread, decode_spread; /* (max - min) / median of runs   */
-    struct roofline limit;                /* best of before and after       */
+    /* Medians, of rates by what the machine could do at the time: a rate of
+     * prefill by a GOP/s, of decode by a GB/s. */
+    double prefill_by_int8, prefill_by_f32, decode_by_read;
+    struct roofline limit; /* medians */
 };
 
+/* One run, timed; the logits of its last step are noted. */
+static int run_one(struct rig *r, const struct bench *b, int32_t *next,
+                   double *prefill_rate, double *decode_rate, struct why *why)
+{
+    int rc = 0;
+    uint64_t start = clock_ns();
+    for (uint32_t s = 0; s < r->batch && !rc; s++)
+        rc = prefill(r, b, s, &next[s], why);
+    uint64_t middle = clock_ns();
+    for (int64_t i = 0; i < b->gen && !rc; i++)
+        rc = decode(r, (uint32_t)(b->prompt + i), next, why);
+    uint64_t end = clock_ns();
+    if (rc) return rc;
+    *prefill_rate =
+        (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
+    *decode_rate = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
+    size_t floats = (size_t)r->batch * model_config(r->model)->vocab;
+    r->hash = hash_bytes(r->logits, floats * sizeof(float), 0);
+    return 0;
+}
+
+/* What the machine can do is measured before and after each run, and a run is
+ * set against the mean of both: other guests of the host come and go. */
+enum { COLUMNS = 8 };
 static int run_all(struct rig *r, const struct bench *b, struct result *out,
                    struct why *why)
 {
     size_t n = (size_t)b->repeat;
-    double *pre = mem_must(n, sizeof *pre), *dec = mem_must(n, sizeof *dec);
+    double *all = mem_must(COLUMNS * n, sizeof *all);
+    double *column[COLUMNS];
+    for (size_t i = 0; i < COLUMNS; i++)
+        column[i] = all + i * n;
     int32_t *next = mem_must(r->batch, sizeof *next);
+    int threads = device_threads(r->device);
+    struct roofline before, after;
     int rc = prefill(r, b, 0, next, why); /* warms pages and caches */
-    for (size_t run = 0; run < n && !rc; run++) {
-        uint64_t start = clock_ns();
-        for (uint32_t s = 0; s < r->batch && !rc; s++)
-            rc = prefill(r, b, s, &next[s], why);
-        uint64_t middle = clock_ns();
-        for (int64_t i = 0; i < b->gen && !rc; i++)
-            rc = decode(r, (uint32_t)(b->prompt + i), next, why);
-        uint64_t end = clock_ns();
-        pre[run] =
-            (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
-        dec[run] = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
+    if (!rc) rc = roofline_measure(threads, &before, why);
+    for (size_t run = 0; run < n && !rc; run++, before = after) {
+        double pre, dec;
+        rc = run_one(r, b, next, &pre, &dec, why);
+        if (!rc) rc = roofline_measure(threads, &after, why);
+        if (rc) break;
+        double read = (before.read_gb_s + after.read_gb_s) / 2;
+        double f32 = (before.f32_gflop_s + after.f32_gflop_s) / 2;
+        double int8 = (before.int8_gop_s + after.int8_gop_s) / 2;
+        const double values[COLUMNS] = {
+            pre, dec, read, f32, int8, pre / int8, pre / f32, dec / read};
+        for (size_t i = 0; i < COLUMNS; i++)
+            column[i][run] = values[i];
         if (!b->json)
-            fprintf(stderr, "run %zu of %zu: prefill %.1f decode %.1f tok/s\n",
-                    run + 1, n, pre[run], dec[run]);
+            fprintf(stderr,
+                    "run %zu of %zu: prefill %.1f decode %.1f tok/s, read "
+                    "%.1f GB/s, int8 %.0f GOP/s\n",
+                    run + 1, n, pre, dec, read, int8);
     }
     if (!rc) {
-        out->prefill_rate = median(pre, n);
-        out->decode_rate = median(dec, n);
-        out->prefill_spread = (pre[n - 1] - pre[0]) / out->prefill_rate;
-        out->decode_spread = (dec[n - 1] - dec[0]) / out->decode_rate;
+        out->prefill_rate = median(column[0], n);
+        out->decode_rate = median(column[1], n);
+        out->limit.read_gb_s = median(column[2], n);
+        out->limit.f32_gflop_s = median(column[3], n);
+        out->limit.int8_gop_s = median(column[4], n);
+        out->prefill_by_int8 = median(column[5], n);
+        out->prefill_by_f32 = median(column[6], n);
+        out->decode_by_read = median(column[7], n);
+        out->prefill_spread =
+            (column[0][n - 1] - column[0][0]) / out->prefill_rate;
+        out->decode_spread =
+            (column[1][n - 1] - column[1][0]) / out->decode_rate;
     }
-    mem_free(pre);
-    mem_free(dec);
+    mem_free(all);
     mem_free(next);
     return rc;
 }
@@ -244,8 +297,13 @@ static void print_result(const struct bench *b, struct rig *r,
     double step_bytes =
         (double)model_step_bytes(r->model) +
         depth * (double)b->batch * (double)kv_shape_token_bytes(shape);
-    double gops = token_ops(c) * res->prefill_rate * 1e-9;
-    double gbs = step_bytes * res->decode_rate / (double)b->batch * 1e-9;
+    double token_gop = token_ops(c) * 1e-9;
+    double token_gb = step_bytes / (double)b->batch * 1e-9;
+    double gops = token_gop * res->prefill_rate;
+    double gbs = token_gb * res->decode_rate;
+    double of_int8 = token_gop * res->prefill_by_int8;
+    double of_f32 = token_gop * res->prefill_by_f32;
+    double of_read = token_gb * res->decode_by_read;
     const struct roofline *lim = &res->limit;
     if (b->json) {
         struct buf path;
@@ -269,11 +327,10 @@ static void print_result(const struct bench *b, struct rig *r,
         printf(" \"read_gb_per_s\":%.2f,\"f32_gflops\":%.1f,"
                "\"int8_gops\":%.1f,\"prefill_fraction_of_int8\":%.3f,"
                "\"prefill_fraction_of_f32\":%.3f,"
-               "\"decode_fraction_of_read\":%.3f,"
+               "\"decode_fraction_of_read\":%.3f,\"load_s\":%.3f,"
                "\"logits_hash\":\"%016" PRIx64 "\"}\n",
-               lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s,
-               gops / lim->int8_gop_s, gops / lim->f32_gflop_s,
-               gbs / lim->read_gb_s, r->hash);
+               lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s, of_int8,
+               of_f32, of_read, r->load_s, r->hash);
         return;
     }
     printf("%s: %s, %s weights, KV %s, %s\n", b->model_path, c->arch,
@@ -284,23 +341,13 @@ static void print_result(const struct bench *b, struct rig *r,
            lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s);
     printf("prefill %" PRId64 " tokens: %8.1f tok/s  %7.1f GOP/s  %4.1f %% of "
            "int8, %4.1f %% of f32  (spread %.0f %%)\n",
-           b->prompt, res->prefill_rate, gops, 100 * gops / lim->int8_gop_s,
-           100 * gops / lim->f32_gflop_s, 100 * res->prefill_spread);
+           b->prompt, res->prefill_rate, gops, 100 * of_int8, 100 * of_f32,
+           100 * res->prefill_spread);
     printf("decode batch %-3" PRId64 "   : %8.1f tok/s  %7.2f GB/s   %4.1f %% "
            "of the read bandwidth  (spread %.0f %%)\n",
-           b->batch, res->decode_rate, gbs, 100 * gbs / lim->read_gb_s,
+           b->batch, res->decode_rate, gbs, 100 * of_read,
            100 * res->decode_spread);
-    printf("logits %016" PRIx64 "\n", r->hash);
-}
-
-/* The limit is the best seen: a neighbour only ever takes away. */
-static void keep_best(struct roofline *best, const struct roofline *other)
-{
-    if (other->read_gb_s > best->read_gb_s) best->read_gb_s = other->read_gb_s;
-    if (other->f32_gflop_s > best->f32_gflop_s)
-        best->f32_gflop_s = other->f32_gflop_s;
-    if (other->int8_gop_s > best->int8_gop_s)
-        best->int8_gop_s = other->int8_gop_s;
+    printf("ready after %.3f s; logits %016" PRIx64 "\n", r->load_s, r->hash);
 }
 
 static int engine_main(int argc, char **argv)
@@ -321,13 +368,8 @@ static int engine_main(int argc, char **argv)
     }
     struct rig rig = {0};
     struct result res = {0};
-    struct roofline after = {0};
     rc = rig_open(&rig, &b, &why);
-    int threads = rc ? 0 : device_threads(rig.device);
-    if (!rc) rc = roofline_measure(threads, &res.limit, &why);
     if (!rc) rc = run_all(&rig, &b, &res, &why);
-    if (!rc) rc = roofline_measure(threads, &after, &why);
-    keep_best(&res.limit, &after);
     if (rc)
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
     else

@@ -123,6 +123,7 @@ ALWAYS void nibbles_add(int T, const uint8_t *run, const uint8_t *x, vi *acc)
                 vi_dot(acc[t], high, vi_spread(x + 4 * ((j + 4) * T + t)), 0);
         }
     }
+    STAY_IN_MEMORY; /* x too, for the next panel */
 }
 
 ALWAYS void stream_nibbles(enum dtype type, int P, int T,
@@ -220,9 +221,7 @@ ALWAYS void stream_runs(enum dtype type, int P, int T, const struct stream *s,
                     run_scales(type, head, run, part, &d, &e);
                     run_add(type, T, w, d, e, x, mark,
                             f + (p * PARTS + part) * T);
-                    /* Or gcc loads all panels' weights first and stores
-                     * them on the stack. */
-                    __asm__ volatile("" ::: "memory");
+                    STAY_IN_MEMORY;
                 }
             }
         }
@@ -256,6 +255,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
                     f[v * T + t] =
                         vf_fma(w[1], vf_set(x[(k + 1) * (size_t)T + (size_t)t]),
                                f[v * T + t]);
+            STAY_IN_MEMORY;
         }
     }
     stream_results(s, P, T, first, f);
@@ -268,7 +268,8 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
 #define WIDE_PANELS(T) \
     (VEC_AVX512 ? (T) == 4 ? 4 : 2 : VEC_AVX2 && (T) == 1 ? 2 : 1)
 
-#define ONE_PANEL(T) 1
+#define NARROW_PANELS(T) (VEC_AVX512 || (VEC_AVX2 && (T) == 1) ? 2 : 1)
+#define ONE_PANEL(T)     1
 
 #define STREAM_ALL(CORE, KIND, P, T)      \
     {                                     \
@@ -291,23 +292,23 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     }
 
 STREAM(stream_f32, stream_plain, FORM_F32, WIDE_PANELS)
-STREAM(stream_f16, stream_halves, DTYPE_F16, WIDE_PANELS)
+STREAM(stream_f16, stream_halves, DTYPE_F16, NARROW_PANELS)
 #if VEC_BF16
-STREAM(stream_bf16, stream_plain, FORM_BF16, WIDE_PANELS)
+STREAM(stream_bf16, stream_plain, FORM_BF16, NARROW_PANELS)
 #else
-STREAM(stream_bf16, stream_halves, DTYPE_BF16, WIDE_PANELS)
+STREAM(stream_bf16, stream_halves, DTYPE_BF16, NARROW_PANELS)
 #endif
 STREAM(stream_q8_0, stream_groups, FORM_32, WIDE_PANELS)
-STREAM(stream_q4_0, stream_nibbles, DTYPE_Q4_0, WIDE_PANELS)
+STREAM(stream_q4_0, stream_nibbles, DTYPE_Q4_0, NARROW_PANELS)
 STREAM(stream_q4_1, stream_runs, DTYPE_Q4_1, ONE_PANEL)
 STREAM(stream_q4_k, stream_runs, DTYPE_Q4_K, ONE_PANEL)
 STREAM(stream_q5_k, stream_runs, DTYPE_Q5_K, ONE_PANEL)
 STREAM(stream_q6_k, stream_runs, DTYPE_Q6_K, ONE_PANEL)
 STREAM(stream_int8, stream_plain, FORM_ROW, WIDE_PANELS)
 STREAM(stream_int8_g128, stream_groups, FORM_128, WIDE_PANELS)
-STREAM(stream_int4_g32, stream_nibbles, DTYPE_INT4_G32, WIDE_PANELS)
-STREAM(stream_int4_g64, stream_nibbles, DTYPE_INT4_G64, WIDE_PANELS)
-STREAM(stream_int4_g128, stream_nibbles, DTYPE_INT4_G128, WIDE_PANELS)
+STREAM(stream_int4_g32, stream_nibbles, DTYPE_INT4_G32, NARROW_PANELS)
+STREAM(stream_int4_g64, stream_nibbles, DTYPE_INT4_G64, NARROW_PANELS)
+STREAM(stream_int4_g128, stream_nibbles, DTYPE_INT4_G128, NARROW_PANELS)
 
 static void stream(const struct stream *s)
 {
