@@ -557,7 +557,7 @@ struct ahead {
 ALWAYS void ahead_ask(struct ahead *a)
 {
     for (size_t i = 0; i < a->lines && a->row < a->end; i++) {
-        __builtin_prefetch(*a->row + a->at, 0, 2);
+        __builtin_prefetch(*a->row + a->at, 0, 0);
         a->at += 64;
         if (a->at < a->bytes.to) continue;
         a->at = a->bytes.from;
