@@ -402,11 +402,14 @@ int bench_main(int argc, char **argv)
         return engine_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "roofline") == 0)
         return roofline_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "attention") == 0)
+        return bench_attention_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "tokenizer") == 0)
         return bench_tokenizer_main(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "xfer") == 0)
         return bench_xfer_main(argc - 1, argv + 1);
     fprintf(stderr, "usage: baton bench engine --model M [--json ...]\n"
+                    "       baton bench attention [--depth N ...]\n"
                     "       baton bench tokenizer --model M [--json ...]\n"
                     "       baton bench xfer [--json ...]\n"
                     "       baton bench roofline [THREADS]\n");
