@@ -275,12 +275,15 @@ static void q_words(const struct attend *a, const float *q, float *out)
         vf x = {0};
         if (c < d) x = d - c < L ? vf_load_some(q + c, d - c) : vf_load(q + c);
         x *= a->scale;
-        char half[2 * L] = {0};
-        if (rounds) bf16_of_vf(half, x);
-        if (is_pairs(a))
-            memcpy((char *)out + 2 * c, half, sizeof half);
-        else
-            vf_store(out + c, rounds ? vf_of_bf16(half) : x);
+        if (is_pairs(a)) {
+            bf16_of_vf((char *)out + 2 * c, x);
+        } else if (rounds) {
+            char half[2 * L];
+            bf16_of_vf(half, x);
+            vf_store(out + c, vf_of_bf16(half));
+        } else {
+            vf_store(out + c, x);
+        }
     }
 }
 
