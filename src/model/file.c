@@ -32,6 +32,14 @@ int model_file_open(struct model_file *out, const char *path, struct why *why)
     return rc;
 }
 
+void model_file_drop(const void *bytes, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)bytes + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)bytes + size) & ~(page - 1);
+    if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 void model_file_close(struct model_file *file)
 {
     if (file->bytes) munmap((void *)(uintptr_t)file->bytes, file->size);

@@ -19,6 +19,9 @@ struct model_file {
 /* ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (empty, or no regular file); the text
  * names path. */
 int model_file_open(struct model_file *out, const char *path, struct why *why);
+/* The part of a mapped file that has been read for now: its pages leave this
+ * process, not the page cache, and come back when they are read again. */
+void model_file_drop(const void *bytes, size_t size);
 void model_file_close(struct model_file *file); /* zeroed is fine */
 
 #endif

@@ -6,6 +6,7 @@
  * device that packs weights in its own way gives such a copy back at once. */
 #include "model/load.h"
 #include "model/config.h"
+#include "model/file.h"
 #include "model/matrix.h"
 #include "model/spread.h"
 #include "base/map.h"
@@ -102,7 +103,8 @@ static char *want_name(const struct load *l, const struct want *w, int layer,
     return name;
 }
 
-/* A sample of the bytes tells fine-tunes of one model apart. */
+/* The device has its own of these bytes now. A sample of them tells fine-tunes
+ * of one model apart. */
 static void note_bound(struct load *l, const struct stored_tensor *t,
                        const uint8_t *bytes, size_t size)
 {
@@ -113,6 +115,7 @@ static void note_bound(struct load *l, const struct stored_tensor *t,
     l->hash = hash_bytes(t->shape, sizeof t->shape, l->hash);
     l->hash = hash_bytes(bytes, n, l->hash);
     l->hash = hash_bytes(bytes + size - n, n, l->hash);
+    model_file_drop(bytes, size);
 }
 
 static void note_used(struct load *l, const struct stored_tensor *t)
