@@ -655,15 +655,18 @@ static char *decode_path(struct evhttp_request *ev)
     return path;
 }
 
+/* One length, or chunks: Debian's libevent before deb12u1 takes both. */
 static bool framing_is_sound(struct evhttp_request *ev)
 {
-    int lengths = 0;
+    int bodies = 0;
     struct evkeyval *kv = evhttp_request_get_input_headers(ev)->tqh_first;
     for (; kv; kv = kv->next.tqe_next) {
-        lengths += strcasecmp(kv->key, "Content-Length") == 0;
+        bool coded = strcasecmp(kv->key, "Transfer-Encoding") == 0;
+        bodies += coded || strcasecmp(kv->key, "Content-Length") == 0;
+        if (coded && strcasecmp(kv->value, "chunked") != 0) return false;
         if (!kv->key[0] || strpbrk(kv->key, " \t")) return false;
     }
-    return lengths <= 1;
+    return bodies <= 1;
 }
 
 /* evhttp's callback for every complete request. */
