@@ -65,13 +65,13 @@ fuzz: deps-test
 		build/fuzz/corpus/$(T) tests/fuzz/corpus/$(T)
 
 # Every vector of tests/golden/ from nothing, with packages from PyPI.
-golden: deps
+golden: deps-test
 	@tools/golden/all
 
 bench: all
 	@tools/quickstart --bench
 
-interop: all
+interop: all deps-test
 	@python3 tools/interop/stock_router.py
 	@python3 tools/interop/stock_peer.py
 	@python3 tools/interop/stock_connectors.py

@@ -314,8 +314,8 @@ static int open_xfer(struct server *s, struct why *why)
     int rc = xfer_open(&s->xfer, &xo, why);
     if (rc) return rc;
     log_info("xfer",
-             "session %s, backend %s: memory mapping or CMA on one "
-             "host, else TCP",
+             "session %s, backend %s: memory mapping, CMA or a unix "
+             "socket on one host, else TCP",
              xfer_name(s->xfer), o->transfer_backend);
     if (!o->transfer_token && strncmp(host, "127.", 4) != 0 &&
         strcmp(host, "localhost") != 0)
@@ -328,6 +328,9 @@ static int open_xfer(struct server *s, struct why *why)
                  "ASCEND_MF_TRANSFER_PROTOCOL=%s has no effect here: there is "
                  "no NPU; the transport is chosen per peer",
                  o->transfer_protocol);
+    if (getenv("BATON_TLS_CERT"))
+        log_warn("xfer", "BATON_TLS_CERT has no effect here: the KV of servers "
+                         "is not encrypted");
     join_store(s);
     return 0;
 }

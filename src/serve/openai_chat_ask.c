@@ -240,9 +240,11 @@ static void begin_answer(struct ask *ask, const struct choice *choice,
         if (format) inside = reasoning_goes_on(format, inside, more, n);
     }
     if (choice->must) {
-        if (!format) format = reasoning_find("qwen3");
-        if (inside || reasoning_begins(format, text->data, text->len))
-            reasoning_close(format, text);
+        if (!format) {
+            format = reasoning_find("qwen3");
+            inside = reasoning_begins(format, text->data, text->len);
+        }
+        if (inside) reasoning_close(format, text);
         inside = false;
         toolcall_begin(reply->toolcall, choice->name, &reply->begun);
         buf_add(text, reply->begun.data, reply->begun.len);

@@ -12,7 +12,8 @@ tests/model/random_model.c both compute:
 
 then rounded to the model's dtype. Logits are float32 from float32 arithmetic
 over the rounded weights, for the rows that the JSON lists, of one forward
-pass over all its ids.
+pass over all its ids. Products with weights in bfloat16 take their input
+rounded to bfloat16, as src/tensor/ops.h says.
 
 usage: python tools/golden/make_checkpoints.py [NAME ... | --folder DIR NAME]
        (with --folder: writes that model as a Hugging Face folder instead)
@@ -213,12 +214,21 @@ def build(config, seed):
     return net, tensors
 
 
+def round_inputs(linear):
+    """torch's linear, of an input rounded to bfloat16."""
+    return lambda x, *more: linear(x.to(torch.bfloat16).float(), *more)
+
+
 def write_golden(name, config, seed):
     rng = np.random.default_rng(seed)
     ids = [int(i) for i in rng.integers(0, VOCAB, 48)]
     net, _ = build(config, seed)
+    linear = torch.nn.functional.linear
+    if config["torch_dtype"] == "bfloat16":
+        torch.nn.functional.linear = round_inputs(linear)
     with torch.no_grad():
         logits = net(torch.tensor([ids])).logits[0].numpy()
+    torch.nn.functional.linear = linear
     rows = np.ascontiguousarray(logits[ROWS], dtype=np.float32)
     np.save(os.path.join(OUT, name + ".npy"), rows)
     with open(os.path.join(OUT, name + ".json"), "w") as f:
