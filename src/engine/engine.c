@@ -266,7 +266,8 @@ static void take_chunk(struct engine *e, struct live *live,
         event_take_score(event, live);
     }
     send(e, event);
-    events_flush(e->events); /* its KV can travel while others sample */
+    events_flush(
+        e->events); /* its KV can travel while the rest of the step is told */
 }
 
 /* What the rows of one sequence gave; logits are its own, pick is NULL while

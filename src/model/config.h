@@ -1,7 +1,7 @@
 /* model/config.h - the configuration of a model, from either kind of file.
  *
- * A config that asks for what the forward pass does not do (a sliding window,
- * quantized weights of another scheme, a rope we do not know, ...) is refused
+ * A config that asks for what the forward pass does not do (quantized
+ * weights of another scheme, a rope we do not know, ...) is refused
  * with the field's name: a wrong answer would be worse. Any thread. */
 #ifndef BATON_MODEL_CONFIG_H
 #define BATON_MODEL_CONFIG_H

@@ -184,20 +184,6 @@ static void meta_experts(struct meta *m, struct model_config *c,
     }
 }
 
-/* Files do not say which of the layers slide. */
-static void meta_window(struct meta *m, struct model_config *c,
-                        const struct arch *arch)
-{
-    if (arch->window != ARCH_WINDOW_ALWAYS) {
-        meta_must_be(m, "attention.sliding_window", 0);
-        return;
-    }
-    meta_count(m, "attention.sliding_window", &c->window, false);
-    for (uint32_t i = 0; c->window && i < c->layers && i < MODEL_MAX_LAYERS;
-         i++)
-        layer_set_add(&c->sliding, i);
-}
-
 int config_from_gguf(struct model_config *out, const struct gguf *g,
                      const char *name, struct why *why)
 {
@@ -238,7 +224,8 @@ int config_from_gguf(struct model_config *out, const struct gguf *g,
     meta_must_be(&m, "attention.value_length", c.head_dim);
     meta_count(&m, "rope.dimension_count", &c.rope.rotary, false);
     meta_experts(&m, &c, arch);
-    meta_window(&m, &c, arch);
+    /* Files do not say which of the layers slide. */
+    meta_must_be(&m, "attention.sliding_window", 0);
     meta_must_be(&m, "attention.scale", 0);
     meta_must_be(&m, "logit_scale", 0);
     meta_must_be(&m, "residual_scale", 0);

@@ -1,9 +1,9 @@
 /* Every weight is asked for by its names in both kinds of file, its shape and
- * whether it must exist; what does not match is refused by name. Matrices
- * stay where they are mapped. Copied are vectors (to float32), rows of q and k
- * that a GGUF file keeps in another order, matrices that a file did not align,
- * and those that must be converted (matrix.h) or are quantized on the way; a
- * device that packs weights in its own way gives such a copy back at once. */
+ * whether it must exist; what does not match is refused by name. A device reads
+ * a matrix from where it is mapped and keeps its own. Copied for that moment
+ * are rows of q and k that a GGUF file keeps in another order, matrices that a
+ * file did not align, and those that must be converted (matrix.h) or are
+ * quantized on the way; vectors become float32. */
 #include "model/load.h"
 #include "model/config.h"
 #include "model/file.h"
@@ -26,7 +26,7 @@ struct load {
     void **vectors; /* device memory */
     size_t vector_count, vector_cap;
     bool *used; /* of each tensor: somebody asked for it */
-    size_t bound_bytes, done_bytes;
+    size_t bound_bytes, done_bytes, total_bytes;
     uint64_t hash;
     struct model_survey *survey; /* not NULL: nothing is bound, only counted */
     const struct model_options *options; /* while binding */
@@ -127,8 +127,7 @@ static void note_progress(struct load *l, size_t stored)
 {
     l->done_bytes += stored;
     if (l->options->progress)
-        l->options->progress(l->options->arg, l->done_bytes,
-                             model_files_bytes(&l->files));
+        l->options->progress(l->options->arg, l->done_bytes, l->total_bytes);
 }
 
 static void keep(void ***list, size_t *count, size_t *cap, void *what)
@@ -264,7 +263,7 @@ static int load_hidden_bias(struct load *l, const struct matrix *m,
     return rc;
 }
 
-/* bias (may be NULL) is filled where the matrix hides one. */
+/* *bias is filled where the matrix hides one. */
 static int load_matrix(struct load *l, struct weight **out, float **bias,
                        const struct want *w, int layer)
 {
@@ -277,7 +276,11 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     enum dtype type = bound_type(l, w, &m);
     count_bound(l, type, w->rows * dtype_row_bytes(type, w->cols));
     note_used(l, m.main);
-    if (l->survey) return 0;
+    if (l->survey) {
+        static float hidden; /* stands for the bias, which is not read */
+        if (m.partial) *bias = &hidden;
+        return 0;
+    }
     void *copy = NULL;
     bool as_is = m.form == MATRIX_AS_IS && type == m.type && !misaligned(&m) &&
                  !(l->files.gguf && w->heads);
@@ -288,12 +291,13 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     mem_free(copy); /* the device has its own */
     if (rc) return rc;
     keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
+    if (m.partial) rc = load_hidden_bias(l, &m, bias);
     note_bound(l, m.main, m.bytes,
                m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
     if (m.scales) note_bound(l, m.scales, m.scales->bytes, m.scales->size);
     l->hash = hash_bytes(&type, sizeof type, l->hash);
     note_progress(l, m.size);
-    return m.partial ? load_hidden_bias(l, &m, bias) : 0;
+    return rc;
 }
 
 /* The tensor as float32 in host memory, the caller's. */
@@ -542,6 +546,7 @@ static int load_all(struct load *l, struct model *m,
     l->dev = m->dev;
     l->config = &m->config;
     l->rotary = m->config.rope.rotary;
+    l->total_bytes = model_files_bytes(&l->files);
     l->used = mem_must(model_files_count(&l->files), sizeof *l->used);
     l->options = options;
     l->why = why;
@@ -578,7 +583,7 @@ int load_survey(struct load *l, const struct model_config *config,
     m->layers = mem_must(config->layers, sizeof *m->layers);
     l->survey = out;
     int rc = load_all(l, m, &plain, why);
-    out->stored_bytes = model_files_bytes(&l->files);
+    out->stored_bytes = l->total_bytes;
     out->weight_bytes = l->bound_bytes;
     out->step_bytes = l->bound_bytes - (config->tied ? 0 : m->embed_bytes);
     for (uint32_t i = 0; i < config->layers; i++)

@@ -287,9 +287,10 @@ static int find_weight(struct finder *f, struct matrix *m,
     const struct stored_tensor *t = m->main;
     uint64_t rows = (uint64_t)m->rows * (experts ? experts : 1);
     struct stored_tensor flat = *t;
-    if (experts && t->dims == 3 && t->shape[0] == experts) {
+    if (experts && t->dims == 3 && t->shape[0] == experts &&
+        t->shape[1] == m->rows) {
         flat.dims = 2; /* one matrix above the other */
-        flat.shape[0] = t->shape[1] == m->rows ? rows : t->shape[1];
+        flat.shape[0] = rows;
         flat.shape[1] = t->shape[2];
     }
     int rc = part_shape(f, &flat, rows, m->cols);

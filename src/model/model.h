@@ -104,8 +104,8 @@ struct model_options {
     const char *path;
     uint32_t max_tokens; /* rows of the largest batch                      */
     uint32_t max_logits; /* logit rows of the largest batch                */
-    /* Called now and then while loading; may be NULL. */
     enum model_quantize quantize;
+    /* Called now and then while loading; may be NULL. */
     void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
     void *arg;
 };
@@ -121,7 +121,8 @@ void model_close(struct model *model); /* before its device; NULL is fine */
 
 const struct model_config *model_config(const struct model *model);
 size_t model_weight_bytes(const struct model *model);
-/* Weight bytes that one decode step reads, each once: all but an embedding
+/* Weight bytes that one decode step reads, each once (of experts all, so at
+ * most): all but an embedding
  * that is not the head too, of which a step reads a few rows. */
 size_t model_step_bytes(const struct model *model);
 /* A hash of config, of each weight's name, type and shape, and of a sample of

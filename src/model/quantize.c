@@ -2,6 +2,7 @@
  * will hold and in which file, since a safetensors file begins with its
  * header; the second writes. One matrix at a time is in memory. */
 #include "model/quantize.h"
+#include "model/file.h"
 #include "model/files.h"
 #include "model/spread.h"
 #include "base/mem.h"
@@ -42,7 +43,7 @@ struct job {
     size_t piece_count;
     uint32_t shard_count;
     enum dtype type; /* what matrices are rounded to */
-    size_t done;
+    size_t done, total;
     struct why *why;
 };
 
@@ -244,10 +245,9 @@ static int write_piece(struct job *job, const struct piece *p, FILE *f)
 out:
     for (uint32_t k = 0; k < PARTS; k++)
         mem_free(parts[k]);
+    model_file_drop(p->from->bytes, p->from->size);
     job->done += p->from->size;
-    if (job->o->progress)
-        job->o->progress(job->o->arg, job->done,
-                         model_files_bytes(&job->files));
+    if (job->o->progress) job->o->progress(job->o->arg, job->done, job->total);
     return rc > 0 ? err_sys(job->why, ERR_IO, errno, "%s", job->o->out) : rc;
 }
 
@@ -474,6 +474,7 @@ int model_quantize(const struct quantize_options *options, struct why *why)
 {
     struct job job = {.o = options, .why = why};
     int rc = model_files_open(&job.files, &job.config, options->in, why);
+    if (!rc) job.total = model_files_bytes(&job.files);
     if (rc) return rc;
     rc = check_input(&job);
     if (!rc) {

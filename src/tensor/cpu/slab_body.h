@@ -35,7 +35,7 @@ ALWAYS vf signed_bytes(const uint8_t *p)
     return vf_of((vi_of_bytes(p) ^ 0x80) - 0x80);
 }
 
-/* d and e of struct wrun. */
+/* w = d q + e; of Q6_K, d and e are the scales of columns 0..15 and 16..31. */
 ALWAYS void run_scales(enum dtype type, const uint8_t *head, const uint8_t *run,
                        int part, vf *d, vf *e)
 {

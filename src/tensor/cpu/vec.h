@@ -530,7 +530,8 @@ ALWAYS void bf16_in_order(float *x, size_t n)
     }
 }
 
-/* To nearest even; what is no normal number becomes 0. Returns what p has. */
+/* To nearest even; subnormals become 0, NaN and infinity stay. Returns what p
+ * has. */
 ALWAYS vf bf16_of_normal(void *p, vf v)
 {
     __m256i h = (__m256i)_mm512_cvtneps_pbh(v);
