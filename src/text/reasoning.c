@@ -81,7 +81,7 @@ static void pass(struct reasoning *r)
         toolcall_feed(r->next, r->in.data, r->in.len);
     else if (r->in.len)
         r->sink(r->arg, &event);
-    buf_reset(&r->in);
+    buf_drop_front(&r->in, r->in.len);
 }
 
 static void drop_blanks(struct reasoning *r)

@@ -88,7 +88,9 @@ static enum value_end scan_value(struct toolcall *t, bool keep)
 
 static void skip_blanks(struct toolcall *t)
 {
-    t->at += reply_blanks(t->in.data + t->at, t->in.len - t->at);
+    size_t n; /* a call takes some at a time */
+    while ((n = reply_blanks(t->in.data + t->at, t->in.len - t->at)))
+        t->at += n;
 }
 
 /* --- {"name": "f", "arguments": {...}} --- */

@@ -79,7 +79,9 @@ static void chunk_fill(struct xfer_chunk *chunk, struct stream *s,
             stream_cut(s, bytes_max - chunk->bytes, chunk->count == 0);
         if (!p.rows) break;
         chunk->bytes += p.bytes * p.rows;
-        if (chunk->count && piece_merge(&chunk->pieces[chunk->count - 1], &p))
+        /* Frames do not see whether both lie in one registration there. */
+        if (s->way->copy && chunk->count &&
+            piece_merge(&chunk->pieces[chunk->count - 1], &p))
             continue;
         chunk->pieces[chunk->count++] = p;
     }

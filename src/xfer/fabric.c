@@ -467,7 +467,8 @@ void fabric_attended(struct conn *c)
     pthread_mutex_lock(&x->lock);
     struct fabric_end *end = c->in ? c->in->end : NULL;
     for (size_t i = 0; end && i < x->mem_count; i++)
-        if (x->mems[i]->id > end->announced_to && !x->mems[i]->closing)
+        if (x->mems[i]->id > end->announced_to && x->mems[i]->access &&
+            !x->mems[i]->closing)
             announce(c, end, x->mems[i]);
     if (end) {
         end->announced_to = x->mem_ids;
