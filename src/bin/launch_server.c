@@ -21,6 +21,7 @@
 #include "serve/serve.h"
 #include "text/reply.h"
 #include "text/tokenizer.h"
+#include "xfer/env.h"
 #include "xfer/store.h"
 #include "xfer/xfer.h"
 
@@ -298,39 +299,55 @@ static void join_store(struct server *s)
         log_warn("store", "%s; peers are dialled directly", why_text(&why, rc));
 }
 
+/* What the environment says, and over it the command line. */
+static int transfer_settings(const struct server_options *o,
+                             struct xfer_settings *out, struct why *why)
+{
+    bool ascend = strcmp(o->transfer_backend, "ascend") == 0;
+    int rc = xfer_env_read(
+        out, ascend ? XFER_WORLD_MEMFABRIC : XFER_WORLD_MOONCAKE, why);
+    if (rc) return rc;
+    struct xfer_options *x = &out->xfer;
+    x->insecure = !x->token;
+    for (size_t way = 0; way < XFER_WAYS; way++)
+        if (strcmp(o->transfer_way, xfer_way_name(way)) == 0)
+            x->via = 1u << way;
+    if (!o->rdma_device) return 0;
+    if (strpbrk(o->rdma_device, ",{/"))
+        return err_set(why, ERR_UNSUPPORTED,
+                       "--disaggregation-ib-device %.60s: one device, as name, "
+                       "name:port or name:port:gid",
+                       o->rdma_device);
+    x->rdma_device = o->rdma_device;
+    x->via = (x->via ? x->via : XFER_VIA_ALL) | XFER_VIA_RDMA;
+    return 0;
+}
+
 static int open_xfer(struct server *s, struct why *why)
 {
     if (s->mode == PD_NULL) return 0;
     const struct server_options *o = &s->o;
-    unsigned via = XFER_VIA_ALL;
-    if (strcmp(o->transfer_force, "memfd") == 0) via = XFER_VIA_MEMFD;
-    if (strcmp(o->transfer_force, "cma") == 0) via = XFER_VIA_CMA;
-    if (strcmp(o->transfer_force, "tcp") == 0) via = XFER_VIA_TCP;
-    const char *host = advertised(s);
-    struct xfer_options xo = {.host = host,
-                              .token = o->transfer_token,
-                              .insecure = !o->transfer_token,
-                              .via = via};
-    int rc = xfer_open(&s->xfer, &xo, why);
+    struct xfer_settings settings;
+    int rc = transfer_settings(o, &settings, why);
     if (rc) return rc;
-    log_info("xfer",
-             "session %s, backend %s: memory mapping, CMA or a unix "
-             "socket on one host, else TCP",
-             xfer_name(s->xfer), o->transfer_backend);
-    if (!o->transfer_token && strncmp(host, "127.", 4) != 0 &&
+    const struct xfer_options *x = &settings.xfer;
+    const char *host = advertised(s);
+    rc = xfer_env_open(&s->xfer, &settings, host, 0, why);
+    if (rc) return rc;
+    char ways[64] = "";
+    for (size_t way = 0; way < XFER_WAYS; way++)
+        if ((x->via ? x->via : XFER_VIA_ALL) & 1u << way)
+            snprintf(ways + strlen(ways), sizeof ways - strlen(ways), " %s",
+                     xfer_way_name(way));
+    log_info("xfer", "session %s, backend %s, by the best of:%s%s",
+             xfer_name(s->xfer), o->transfer_backend, ways,
+             x->tls_cert ? "; TLS 1.3 on tcp" : "");
+    if (x->insecure && strncmp(host, "127.", 4) != 0 &&
         strcmp(host, "localhost") != 0)
         log_warn("xfer",
                  "whoever reaches %s may write KV pages; set the same "
                  "BATON_TRANSFER_TOKEN on both sides to allow only each other",
                  xfer_name(s->xfer));
-    if (o->transfer_protocol)
-        log_info("xfer",
-                 "ASCEND_MF_TRANSFER_PROTOCOL=%s has no effect here: there is "
-                 "no NPU; the transport is chosen per peer",
-                 o->transfer_protocol);
-    if (getenv("BATON_TLS_CERT"))
-        log_warn("xfer", "BATON_TLS_CERT has no effect here: the KV of servers "
-                         "is not encrypted");
     join_store(s);
     return 0;
 }

@@ -121,8 +121,12 @@ static const struct opt table[] = {
     PICK("disaggregation-transfer-backend", transfer_backend, "mooncake",
          "ascend|mooncake|nixl|mooncake_tcp|fake",
          "all name Baton's own engine; ascend with the config store"),
-    PICK("disaggregation-transfer-transport", transfer_force, "auto",
-         "auto|memfd|cma|tcp", "auto picks the fastest that reaches the peer"),
+    PICK("disaggregation-transfer-transport", transfer_way, "auto",
+         "auto|memfd|cma|unix|tcp|rdma",
+         "auto picks the fastest that reaches the peer"),
+    TEXT("disaggregation-ib-device", rdma_device, NULL,
+         "moves KV by RDMA too, by this device (name, name:port or "
+         "name:port:gid); both servers need it"),
     NUM("disaggregation-bootstrap-port", bootstrap_port, "8998", 1, 65535,
         "prefill: listens there; decode: for requests without one"),
     FLAG("disaggregation-decode-enable-radix-cache", decode_radix_cache,
@@ -154,8 +158,6 @@ static const struct opt table[] = {
     NO_VALUE("decode-log-interval", "rates are in /metrics"),
     NO_VALUE("nccl-port", "no collective library is used on one host"),
     NO_VALUE("base-gpu-id", "the device is chosen by --device"),
-    NO_VALUE("disaggregation-ib-device",
-             "a server moves KV without RDMA so far (docs/xfer.md)"),
     NO_VALUE("disaggregation-decode-tp",
              "the pair tells each other their sizes"),
     NO_VALUE("disaggregation-decode-dp",
@@ -263,7 +265,6 @@ static int read_env(struct server_options *o, struct why *why)
     o->plain_health = generate && (strcmp(generate, "0") == 0 ||
                                    strcasecmp(generate, "false") == 0);
     o->store_url = getenv("ASCEND_MF_STORE_URL");
-    o->transfer_protocol = getenv("ASCEND_MF_TRANSFER_PROTOCOL");
     o->transfer_token = getenv("BATON_TRANSFER_TOKEN");
     o->host_ip = getenv("SGLANG_HOST_IP");
     if (!o->host_ip) o->host_ip = getenv("HOST_IP");

@@ -26,14 +26,15 @@ struct server_options {
 
     const char *mode;             /* null, prefill, decode */
     const char *transfer_backend; /* ascend, mooncake, ... */
-    const char *transfer_force;   /* auto, memfd, cma, tcp */
+    const char *transfer_way;     /* auto, or a way of xfer/xfer.h */
+    const char *rdma_device;      /* NULL: no RDMA unless the way or
+                                   * BATON_TRANSFER_VIA asks for it */
     int64_t bootstrap_port;
 
     /* From the environment. */
-    const char *store_url;         /* ASCEND_MF_STORE_URL                  */
-    const char *transfer_protocol; /* ASCEND_MF_TRANSFER_PROTOCOL          */
-    const char *host_ip;           /* SGLANG_HOST_IP, HOST_IP              */
-    const char *transfer_token;    /* BATON_TRANSFER_TOKEN                 */
+    const char *store_url;      /* ASCEND_MF_STORE_URL                  */
+    const char *host_ip;        /* SGLANG_HOST_IP, HOST_IP              */
+    const char *transfer_token; /* BATON_TRANSFER_TOKEN                 */
     int64_t bootstrap_timeout_ms, waiting_timeout_ms;
     int64_t heartbeat_interval_ms, heartbeat_max_failure;
     int64_t health_timeout_ms;

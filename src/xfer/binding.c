@@ -100,26 +100,6 @@ static void warn_open(const char *host)
                  host);
 }
 
-/* Opens at port, or, where it is 0, at one of the settings' range. */
-static int open_at(struct xfer_binding *b, uint16_t port, struct why *why)
-{
-    const struct xfer_settings *s = &b->settings;
-    struct xfer_options opt = s->xfer;
-    unsigned count = 1, first = port;
-    if (!port && s->port_min) {
-        count = s->port_max - s->port_min + 1u;
-        first = (unsigned)(random_u64() % count);
-    }
-    int rc = ERR_EXISTS;
-    for (unsigned i = 0; i < count && rc == ERR_EXISTS; i++) {
-        opt.port = count > 1 || (!port && s->port_min)
-                       ? (uint16_t)(s->port_min + (first + i) % count)
-                       : port;
-        rc = xfer_open(&b->x, &opt, why);
-    }
-    return rc;
-}
-
 static int binding_start(struct xfer_binding *b, enum xfer_world world,
                          const char *name, struct why *why)
 {
@@ -131,18 +111,12 @@ static int binding_start(struct xfer_binding *b, enum xfer_world world,
     if (!rc) rc = name_split(name, host, &port, why);
     if (!rc) rc = host_look(host, &ours, &loopback, &family, why);
     if (rc) return rc;
-    struct xfer_options *opt = &b->settings.xfer;
-    opt->insecure = !opt->token;
-    opt->advertise = host;
-    opt->host = host;
-    if (b->settings.bind)
-        opt->host = b->settings.bind;
-    else if (!ours)
-        opt->host = family == AF_INET ? "0.0.0.0" : "::";
-    if (opt->insecure && !loopback) warn_open(host);
-    rc = open_at(b, port, why);
-    opt->host = opt->advertise = NULL; /* xfer_open copied what it needs */
-    return rc;
+    struct xfer_settings *settings = &b->settings;
+    settings->xfer.insecure = !settings->xfer.token;
+    if (!settings->bind && !ours)
+        settings->bind = family == AF_INET ? "0.0.0.0" : "::";
+    if (settings->xfer.insecure && !loopback) warn_open(host);
+    return xfer_env_open(&b->x, settings, host, port, why);
 }
 
 int xfer_binding_open(struct xfer_binding **out, enum xfer_world world,

@@ -1,5 +1,6 @@
 #include "xfer/env.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -275,4 +276,22 @@ int xfer_env_read(struct xfer_settings *out, enum xfer_world world,
                        "MC_MIN_RPC_PORT %u is above MC_MAX_RPC_PORT %u",
                        out->port_min, out->port_max);
     return 0;
+}
+
+int xfer_env_open(struct xfer **out, const struct xfer_settings *s,
+                  const char *host, uint16_t port, struct why *why)
+{
+    struct xfer_options opt = s->xfer;
+    opt.advertise = host;
+    opt.host = s->bind ? s->bind : host;
+    bool ranged = !port && s->port_min;
+    unsigned count = ranged ? s->port_max - s->port_min + 1u : 1;
+    unsigned first = (unsigned)(random_u64() % count);
+    int rc = ERR_EXISTS;
+    for (unsigned i = 0; i < count && rc == ERR_EXISTS; i++) {
+        opt.port =
+            ranged ? (uint16_t)(s->port_min + (first + i) % count) : port;
+        rc = xfer_open(out, &opt, why);
+    }
+    return rc;
 }

@@ -17,4 +17,9 @@ struct xfer_settings {
 int xfer_env_read(struct xfer_settings *out, enum xfer_world world,
                   struct why *why);
 
+/* xfer_open as s says, for an engine that peers reach at host: at port, or,
+ * where that is 0, at a free one of its range. Errors: xfer_open's. */
+int xfer_env_open(struct xfer **out, const struct xfer_settings *s,
+                  const char *host, uint16_t port, struct why *why);
+
 #endif

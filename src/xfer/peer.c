@@ -653,7 +653,8 @@ static void explain_up(const struct xfer_link *link, char *buf, size_t n)
         snprintf(buf, n, "unix, %u lanes, same host (cma not permitted)",
                  lanes);
     else
-        snprintf(buf, n, "tcp, %u lanes (%s)", lanes, link->direct_text);
+        snprintf(buf, n, "tcp, %u lanes%s (%s)", lanes,
+                 link->x->tls ? ", TLS 1.3" : "", link->direct_text);
 }
 
 void xfer_peer_explain(struct xfer_peer *peer, char *buf, size_t n)

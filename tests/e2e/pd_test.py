@@ -40,11 +40,16 @@ class Equality(unittest.TestCase):
     transport = "memfd"
 
     @classmethod
+    def pair_env(cls):
+        return {}
+
+    @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
         model = make_model(cls.folder.name + "/model", cls.arch)
         cls.alone = Server("alone", model, *cls.flags)
-        cls.pair = Pair(model, *cls.flags, *cls.pair_flags)
+        cls.pair = Pair(model, *cls.flags, *cls.pair_flags,
+                        env=cls.pair_env())
         cls.alone.ready()
 
     @classmethod
@@ -211,6 +216,59 @@ class EqualityOverTcp(Equality):
     pair_flags = ("--disaggregation-transfer-transport", "tcp")
     transport = "tcp"
     arch = "llama"
+
+
+class OtherWays(unittest.TestCase):
+    """KV by ways that servers take only when asked to."""
+
+    def check(self, transport, *flags, **env):
+        with tempfile.TemporaryDirectory() as folder:
+            model = make_model(folder + "/model")
+            flags = ("--page-size", "16", "--chunked-prefill-size", "48",
+                     *flags)
+            alone = Server("alone", model, *flags)
+            pair = Pair(model, *flags, env=env)
+            alone.ready()
+            for n in (1, 48, 500):
+                a, b = (generate(s.url, prompt(n, n), **GREEDY)
+                        for s in (alone, pair))
+                self.assertEqual(a["output_ids"], b["output_ids"])
+            raw = http("GET", pair.prefill.url + "/get_server_info")[1]
+            self.assertIn(transport,
+                          json.loads(raw)["disaggregation"]["transport"])
+            pair.stop()
+            alone.stop()
+
+    def test_tls(self):
+        with tempfile.TemporaryDirectory() as d:
+            cert, key = d + "/cert.pem", d + "/key.pem"
+            try:
+                subprocess.run(
+                    ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                     "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                     "-subj", "/CN=pair", "-keyout", key, "-out", cert],
+                    check=True, stderr=subprocess.DEVNULL)
+            except FileNotFoundError:
+                self.skipTest("there is no openssl program")
+            self.check("TLS 1.3", "--disaggregation-transfer-transport", "tcp",
+                       BATON_TLS_CERT=cert, BATON_TLS_KEY=key,
+                       BATON_TLS_CA=cert)
+
+    def test_rdma_by_a_stand_in_of_libibverbs(self):
+        library = os.environ.get("BATON_RDMA_STAND_IN")
+        if not library:
+            self.skipTest("BATON_RDMA_STAND_IN is not set")
+        self.check("rdma", "--disaggregation-ib-device", "standin0",
+                   BATON_RDMA_LIBRARY=library, BATON_TRANSFER_VIA="tcp")
+
+    def test_a_device_that_is_not_there_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            model = make_model(folder + "/model")
+            s = Server("prefill", model, "--disaggregation-mode", "prefill",
+                       "--disaggregation-ib-device", "mlx5_0",
+                       env={"BATON_RDMA_LIBRARY": "/nowhere/libibverbs.so"})
+            s.wait_line("/nowhere/libibverbs.so")
+            self.assertNotEqual(s.stop(how=0), 0)
 
 
 if __name__ == "__main__":
