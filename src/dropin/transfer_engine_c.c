@@ -11,9 +11,10 @@
 
 enum { OPEN_MS = 5000, NOTIFY_MS = 5000, JOIN_MS = 200 };
 
-struct group {   /* requests that were submitted as one batch */
-    uint64_t id; /* of the binding, 0: over */
-    int status;
+struct group {    /* requests in a row that go as one */
+    uint64_t id;  /* of the binding; 0: not submitted yet, or over */
+    bool awaited; /* a thread waits for id and will say */
+    int status;   /* when id is 0 */
 };
 
 struct task {
@@ -22,9 +23,11 @@ struct task {
 };
 
 struct batch {
-    size_t cap, count, groups;
+    size_t cap, count;
+    unsigned users; /* calls that submit to it */
     struct task *tasks;
-    struct group *group; /* cap of them */
+    struct group
+        *group; /* cap of them; each has the number of its first task */
 };
 
 struct engine {
@@ -78,6 +81,15 @@ static void metadata_use(struct engine *e, const char *metadata,
     if (rc) failed("createTransferEngine", rc, &why);
 }
 
+/* Takes the port (and what follows it) off a name. */
+static void port_strip(char *name)
+{
+    char *npu = strstr(name, ":npu_"), *end = strchr(name, ']');
+    if (npu) *npu = 0;
+    char *colon = strchr(end ? end : name, ':');
+    if (colon && (end || !strchr(colon + 1, ':'))) *colon = 0;
+}
+
 transfer_engine_t createTransferEngine(const char *metadata_conn_string,
                                        const char *local_server_name,
                                        const char *ip_or_host_name,
@@ -99,8 +111,10 @@ transfer_engine_t createTransferEngine(const char *metadata_conn_string,
     else
         snprintf(name, sizeof name, "%s", host);
     int rc = xfer_binding_open(&b, XFER_WORLD_MOONCAKE, name, &why);
-    if (rc == ERR_EXISTS) /* as Mooncake does, and tells its real port */
-        rc = xfer_binding_open(&b, XFER_WORLD_MOONCAKE, host, &why);
+    if (rc == ERR_EXISTS) { /* as Mooncake does, and tells its real port */
+        port_strip(name);
+        rc = xfer_binding_open(&b, XFER_WORLD_MOONCAKE, name, &why);
+    }
     if (rc) {
         failed("createTransferEngine", rc, &why);
         return NULL;
@@ -327,18 +341,39 @@ static int status_of(int rc)
     return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : STATUS_FAILED;
 }
 
-/* Under the lock: looks whether g is over. timeout_ms must be 0 but where the
- * batch cannot be seen by others. */
-static int group_look(struct engine *e, struct group *g, int timeout_ms)
+static void group_over(struct group *g, int rc, const struct xfer_done *done)
+{
+    g->id = 0;
+    g->status = status_of(rc ? rc : done->rc);
+    if (!rc && done->rc) xfer_log(2, "transfer", done->text);
+}
+
+/* Under the lock: looks whether g is over. */
+static int group_look(struct engine *e, struct group *g)
 {
     struct xfer_done done;
     if (!g->id) return g->status;
-    int rc = xfer_binding_finish(e->b, g->id, timeout_ms, &done);
+    if (g->awaited) return STATUS_PENDING;
+    int rc = xfer_binding_finish(e->b, g->id, 0, &done);
     if (rc == ERR_TIMEOUT) return STATUS_PENDING;
-    g->id = 0;
-    g->status = status_of(rc ? rc : done.rc);
-    if (!rc && done.rc) xfer_log(2, "transfer", done.text);
+    group_over(g, rc, &done);
     return g->status;
+}
+
+/* Waits until g is over, without the lock; the caller is a user of its batch. */
+static int group_wait(struct engine *e, struct group *g)
+{
+    struct xfer_done done;
+    pthread_mutex_lock(&e->lock);
+    uint64_t id = g->id;
+    g->awaited = true;
+    pthread_mutex_unlock(&e->lock);
+    int rc = id ? xfer_binding_finish(e->b, id, -1, &done) : 0;
+    pthread_mutex_lock(&e->lock);
+    if (id) group_over(g, rc, &done);
+    int status = g->status;
+    pthread_mutex_unlock(&e->lock);
+    return status;
 }
 
 int freeBatchID(transfer_engine_t engine, batch_id_t batch_id)
@@ -347,9 +382,10 @@ int freeBatchID(transfer_engine_t engine, batch_id_t batch_id)
     if (!e) return TE_INVALID_ARGUMENT;
     pthread_mutex_lock(&e->lock);
     struct batch *batch = map_get(&e->batches, batch_id);
-    int rc = batch ? 0 : TE_INVALID_ARGUMENT;
-    for (size_t i = 0; batch && i < batch->groups; i++)
-        if (group_look(e, &batch->group[i], 0) == STATUS_PENDING)
+    int rc = !batch ? TE_INVALID_ARGUMENT : batch->users ? TE_BATCH_BUSY : 0;
+    for (size_t i = 0; !rc && i < batch->count; i++)
+        if (group_look(e, &batch->group[batch->tasks[i].group]) ==
+            STATUS_PENDING)
             rc = TE_BATCH_BUSY;
     if (!rc) map_remove(&e->batches, batch_id);
     pthread_mutex_unlock(&e->lock);
@@ -368,7 +404,7 @@ int getTransferStatus(transfer_engine_t engine, batch_id_t batch_id,
     bool known = batch && task_id < batch->count;
     if (known) {
         const struct task *task = &batch->tasks[task_id];
-        status->status = group_look(e, &batch->group[task->group], 0);
+        status->status = group_look(e, &batch->group[task->group]);
         if (status->status == STATUS_COMPLETED)
             status->transferred_bytes = task->length;
     }
@@ -413,75 +449,108 @@ static int group_submit(struct engine *e, const struct transfer_request *r,
     return rc;
 }
 
-/* Under the lock: places for count requests; NULL: too many or no batch. */
-static struct batch *batch_room(struct engine *e, batch_id_t id, size_t count,
-                                int *rc)
+/* Takes places for count requests, from *first on, and makes the caller a user
+ * of the batch. */
+static int batch_enter(struct engine *e, batch_id_t id,
+                       const struct transfer_request *r, size_t count,
+                       struct batch **out, size_t *first)
 {
-    struct batch *batch = map_get(&e->batches, id);
-    *rc = batch ? 0 : TE_INVALID_ARGUMENT;
-    if (batch && count > batch->cap - batch->count) *rc = TE_TOO_MANY_REQUESTS;
-    return *rc ? NULL : batch;
-}
-
-/* Puts requests and the group that they were submitted as into the batch. */
-static void batch_note(struct batch *batch, const struct transfer_request *r,
-                       size_t n, uint64_t id)
-{
-    batch->group[batch->groups] =
-        (struct group){.id = id, .status = STATUS_FAILED};
-    for (size_t i = 0; i < n; i++)
-        batch->tasks[batch->count++] =
-            (struct task){.group = batch->groups, .length = r[i].length};
-    batch->groups++;
-}
-
-static int submit(struct engine *e, batch_id_t batch_id,
-                  const struct transfer_request *r, size_t count,
-                  const struct xfer_binding_note *after, struct why *why)
-{
-    int rc, code_of_room;
-    if (!e || !r || !count) return TE_INVALID_ARGUMENT;
-    uint64_t *lists = mem_try(count, 3 * sizeof *lists, 0);
-    if (!lists) return TE_MEMORY;
-    bool one = alike(r, count) == count;
     pthread_mutex_lock(&e->lock);
-    struct batch *batch = batch_room(e, batch_id, count, &code_of_room);
-    size_t first = batch ? batch->groups : 0, n;
-    pthread_mutex_unlock(&e->lock);
-    rc = 0;
-    for (size_t i = 0; batch && i < count && !rc; i += n) {
-        uint64_t id;
+    struct batch *batch = map_get(&e->batches, id);
+    int rc = batch ? 0 : TE_INVALID_ARGUMENT;
+    if (batch && count > batch->cap - batch->count) rc = TE_TOO_MANY_REQUESTS;
+    if (!rc) {
+        *out = batch;
+        *first = batch->count;
+        batch->users++;
+        batch->count += count;
+    }
+    for (size_t i = 0, n; !rc && i < count; i += n) {
         n = alike(r + i, count - i);
-        rc = group_submit(e, r + i, n, lists, one ? after : NULL, &id, why);
+        batch->group[*first + i] = (struct group){.status = STATUS_WAITING};
+        for (size_t j = i; j < i + n; j++)
+            batch->tasks[*first + j] =
+                (struct task){.group = *first + i, .length = r[j].length};
+    }
+    pthread_mutex_unlock(&e->lock);
+    return rc;
+}
+
+static void batch_leave(struct engine *e, struct batch *batch)
+{
+    pthread_mutex_lock(&e->lock);
+    batch->users--;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Submits group after group; those after one that fails have failed too. */
+static int groups_submit(struct engine *e, struct group *group,
+                         const struct transfer_request *r, size_t count,
+                         uint64_t *lists, const struct xfer_binding_note *after,
+                         struct why *why)
+{
+    int rc = 0;
+    for (size_t i = 0, n; i < count; i += n) {
+        uint64_t id = 0;
+        n = alike(r + i, count - i);
+        if (!rc) rc = group_submit(e, r + i, n, lists, after, &id, why);
         pthread_mutex_lock(&e->lock);
-        batch_note(batch, r + i, n, id);
+        group[i] = (struct group){.id = id, .status = STATUS_FAILED};
         pthread_mutex_unlock(&e->lock);
     }
-    mem_free(lists);
-    if (!batch) return code_of_room;
-    if (rc || one || !after) return failed("submitTransfer", rc, why);
-    for (size_t i = first; i < batch->groups; i++)
-        if (group_look(e, &batch->group[i], -1) != STATUS_COMPLETED)
+    return rc;
+}
+
+/* Waits for all groups, then tells the target of the first request. */
+static int groups_tell(struct engine *e, struct group *group,
+                       const struct transfer_request *r, size_t count,
+                       const struct xfer_binding_note *after)
+{
+    for (size_t i = 0; i < count; i += alike(r + i, count - i))
+        if (group_wait(e, &group[i]) != STATUS_COMPLETED)
             return 0; /* the status says so */
     return genNotifyInEngine(e, (uint64_t)r->target_id,
                              (notify_msg_t){(char *)(uintptr_t)after->name,
                                             (char *)(uintptr_t)after->msg});
 }
 
+static int submit(struct engine *e, batch_id_t batch_id,
+                  const struct transfer_request *r, size_t count,
+                  const struct xfer_binding_note *after)
+{
+    struct why why = {0};
+    struct batch *batch;
+    size_t first;
+    if (!e || !r || !count) return TE_INVALID_ARGUMENT;
+    uint64_t *lists = mem_try(count, 3 * sizeof *lists, 0);
+    if (!lists) return TE_MEMORY;
+    bool one = alike(r, count) == count;
+    int rc = batch_enter(e, batch_id, r, count, &batch, &first);
+    if (!rc) {
+        struct group *group = batch->group + first;
+        rc = failed(
+            "submitTransfer",
+            groups_submit(e, group, r, count, lists, one ? after : NULL, &why),
+            &why);
+        if (!rc && after && !one) rc = groups_tell(e, group, r, count, after);
+        batch_leave(e, batch);
+    }
+    mem_free(lists);
+    return rc;
+}
+
 int submitTransfer(transfer_engine_t engine, batch_id_t batch_id,
                    struct transfer_request *entries, size_t count)
 {
-    struct why why = {0};
-    return submit(engine, batch_id, entries, count, NULL, &why);
+    return submit(engine, batch_id, entries, count, NULL);
 }
 
 int submitTransferWithNotify(transfer_engine_t engine, batch_id_t batch_id,
                              struct transfer_request *entries, size_t count,
                              notify_msg_t notify_msg)
 {
-    struct why why = {0};
     struct xfer_binding_note after = {notify_msg.name, notify_msg.msg};
-    return submit(engine, batch_id, entries, count, &after, &why);
+    return submit(engine, batch_id, entries, count, &after);
 }
 
 /* ---- messages ---- */

@@ -276,10 +276,24 @@ static struct known *known_find(struct xfer_binding *b, const char *name,
     return k;
 }
 
-static bool is_forgotten(const struct known *k, uint64_t now)
+static bool is_down(const struct known *k)
 {
-    return !k->uses && now - k->used_ms > PEER_IDLE_MS &&
-           xfer_peer_state(k->peer, NULL) == XFER_DOWN;
+    return !k->uses && xfer_peer_state(k->peer, NULL) == XFER_DOWN;
+}
+
+/* Under the lock. */
+static void known_forget(struct xfer_binding *b, struct known *k, uint64_t hash)
+{
+    struct known *head = map_get(&b->peers, hash), **to = &head;
+    while (*to != k)
+        to = &(*to)->next;
+    *to = k->next;
+    if (head)
+        map_put(&b->peers, hash, head);
+    else
+        map_remove(&b->peers, hash);
+    xfer_peer_close(k->peer);
+    mem_free(k);
 }
 
 /* Under the lock: peers that went away under their old name are not dialled
@@ -289,19 +303,10 @@ static void peers_sweep(struct xfer_binding *b)
     uint64_t now = clock_ms(), hash;
     struct known *k;
     for (size_t at = 0; (k = map_next(&b->peers, &at, &hash));) {
-        while (k && !is_forgotten(k, now))
+        while (k && !(is_down(k) && now - k->used_ms > PEER_IDLE_MS))
             k = k->next;
         if (!k) continue;
-        struct known *head = map_get(&b->peers, hash), **to = &head;
-        while (*to != k)
-            to = &(*to)->next;
-        *to = k->next;
-        if (head)
-            map_put(&b->peers, hash, head);
-        else
-            map_remove(&b->peers, hash);
-        xfer_peer_close(k->peer);
-        mem_free(k);
+        known_forget(b, k, hash);
         at = 0; /* the map changed */
     }
 }
@@ -314,6 +319,50 @@ static struct known *known_use(struct known *k)
     return k;
 }
 
+/* Under the lock: who is down may be at another address by now, where a store
+ * can say so. *again: the name is to be looked up before it is used. */
+static struct known *known_ready(struct xfer_binding *b, const char *name,
+                                 uint64_t hash, bool *again)
+{
+    struct known *k = known_find(b, name, hash);
+    *again = k && b->store && is_down(k);
+    return k && !*again ? known_use(k) : NULL;
+}
+
+/* Under the lock: what a look-up said (rc, address) of a name that was down.
+ * Without an answer of the store the old address has to do. */
+static struct known *known_again(struct xfer_binding *b, const char *name,
+                                 uint64_t hash, int rc, const char *address)
+{
+    struct known *k = known_find(b, name, hash);
+    bool gone = rc == ERR_NOT_FOUND ||
+                (!rc && k && strcmp(address, xfer_peer_name(k->peer)) != 0);
+    if (k && gone && is_down(k)) {
+        known_forget(b, k, hash);
+        k = NULL;
+    }
+    return k ? known_use(k) : NULL;
+}
+
+/* Under the lock: peer is called name from now on. */
+static struct known *known_add(struct xfer_binding *b, const char *name,
+                               uint64_t hash, struct xfer_peer *peer)
+{
+    peers_sweep(b);
+    struct known *k = known_find(b, name, hash);
+    if (k) { /* another thread was faster */
+        xfer_peer_close(peer);
+        return known_use(k);
+    }
+    size_t n = strlen(name) + 1;
+    k = mem_must(1, sizeof *k + n);
+    memcpy(k->name, name, n);
+    k->peer = peer;
+    k->next = map_get(&b->peers, hash);
+    map_put(&b->peers, hash, k);
+    return known_use(k);
+}
+
 struct known *known_take(struct xfer_binding *b, const char *name,
                          struct why *why)
 {
@@ -323,29 +372,22 @@ struct known *known_take(struct xfer_binding *b, const char *name,
     }
     uint64_t hash = hash_bytes(name, strlen(name), 0);
     char address[WIRE_NAME_MAX + 1];
+    bool again;
     pthread_mutex_lock(&b->lock);
-    struct known *k = known_find(b, name, hash);
-    if (k) known_use(k);
+    struct known *k = known_ready(b, name, hash, &again);
     pthread_mutex_unlock(&b->lock);
     if (k) return k;
-    struct xfer_peer *peer;
-    if (address_of(b, name, address, why) ||
-        xfer_peer_open(b->x, address, &peer, why))
-        return NULL;
-    pthread_mutex_lock(&b->lock);
-    peers_sweep(b);
-    k = known_find(b, name, hash);
-    if (k) { /* another thread was faster */
-        xfer_peer_close(peer);
-    } else {
-        size_t n = strlen(name) + 1;
-        k = mem_must(1, sizeof *k + n);
-        memcpy(k->name, name, n);
-        k->peer = peer;
-        k->next = map_get(&b->peers, hash);
-        map_put(&b->peers, hash, k);
+    int rc = address_of(b, name, address, why);
+    if (again) {
+        pthread_mutex_lock(&b->lock);
+        k = known_again(b, name, hash, rc, address);
+        pthread_mutex_unlock(&b->lock);
+        if (k) return k;
     }
-    known_use(k);
+    struct xfer_peer *peer;
+    if (rc || xfer_peer_open(b->x, address, &peer, why)) return NULL;
+    pthread_mutex_lock(&b->lock);
+    k = known_add(b, name, hash, peer);
     pthread_mutex_unlock(&b->lock);
     return k;
 }

@@ -8,8 +8,8 @@
  * itself in the config store that both joined.
  *
  * Threads: any, also close: a binding that was closed, or that a child got by
- * fork(), is ERR_INVALID to every call, never a crash. Calls that wait say so. Errors: 0 or a negative ERR_
- * code; why may be NULL. */
+ * fork(), is ERR_INVALID to every call, never a crash. Calls that wait say so.
+ * Errors: 0 or a negative ERR_ code; why may be NULL. */
 #ifndef BATON_XFER_BINDING_H
 #define BATON_XFER_BINDING_H
 
@@ -45,7 +45,8 @@ int xfer_binding_port(struct xfer_binding *b);
 /* Joins the config store at url and announces itself there as name, now and
  * after each restart of the store. The store may come later, or never: waits
  * up to wait_ms for it and returns ERR_PEER when it is not there yet, but
- * keeps trying. ERR_INVALID: url; ERR_EXISTS: it joined one before. */
+ * keeps trying. ERR_INVALID: url; ERR_EXISTS: it joined one before; ERR_AUTH:
+ * other token. */
 int xfer_binding_join(struct xfer_binding *b, const char *url, const char *name,
                       int wait_ms, struct why *why);
 

@@ -25,7 +25,7 @@ struct region {
     uint64_t addr, bytes, serial;
     struct xfer_mem *mem;  /* or */
     struct region *within; /* ... that is kept by it */
-    unsigned refs;
+    unsigned refs, inner;  /* times registered and ranges inside; the latter */
 };
 
 enum { POOL_STEPS = 16 }; /* 8 KiB << 0 ... 256 MiB */

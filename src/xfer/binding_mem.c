@@ -36,7 +36,10 @@ static int region_add(struct xfer_binding *b, uint64_t addr, uint64_t bytes,
                            access, &mem, why);
     if (rc == ERR_EXISTS && !r) outer = region_around(b, addr, bytes);
     if (rc && !outer) return rc;
-    if (outer) outer->refs++;
+    if (outer) {
+        outer->refs++;
+        outer->inner++;
+    }
     r = mem_must(1, sizeof *r);
     *r = (struct region){.addr = addr,
                          .bytes = bytes,
@@ -51,14 +54,14 @@ static int region_add(struct xfer_binding *b, uint64_t addr, uint64_t bytes,
 /* Under the lock, which is given up while somebody still uses the memory. */
 static int region_drop(struct xfer_binding *b, uint64_t addr)
 {
-    struct region *r = map_get(&b->regions, addr);
-    if (!r) return ERR_NOT_FOUND;
-    while (r && --r->refs == 0) {
-        struct region *outer = r->within;
+    struct region *r = map_get(&b->regions, addr), *outer;
+    if (!r || r->refs == r->inner) return ERR_NOT_FOUND;
+    for (; r && --r->refs == 0; r = outer) {
         struct xfer_mem *mem = r->mem;
+        outer = r->within;
+        if (outer) outer->inner--;
         map_remove(&b->regions, r->addr);
         mem_free(r);
-        r = outer;
         if (!mem) continue;
         pthread_mutex_unlock(&b->lock);
         xfer_deregister(mem);

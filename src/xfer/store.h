@@ -44,8 +44,8 @@ int xfer_store_open(const char *url, const char *token,
  * trying. ERR_AUTH: other token. */
 int xfer_store_wait(struct xfer_store_client *client, int timeout_ms,
                     struct why *why);
-/* Open, wait, and disconnect when that failed. A client whose server went away connects anew by itself.
- * ERR_PEER: "config store URL: connection refused"; ERR_AUTH: other token. */
+/* Open, wait, and disconnect when that failed. A client whose server went away
+ * connects anew by itself. ERR_PEER: "config store URL: connection refused"; ERR_AUTH: other token. */
 int xfer_store_connect(const char *url, const char *token, int timeout_ms,
                        struct xfer_store_client **out, struct why *why);
 /* Watches get ERR_CANCELED first. NULL is fine. */
@@ -54,7 +54,8 @@ void xfer_store_disconnect(struct xfer_store_client *client);
 /* Each call takes at most timeout_ms, the waiting of get included. ERR_PEER:
  * no server, or it went away meanwhile (a change may have been made);
  * ERR_TIMEOUT: it is there and did not answer, or (get) nobody set the key;
- * ERR_RANGE: key or value too long; ERR_NOMEM: the store is full. */
+ * ERR_RANGE: key or value too long; ERR_NOMEM: the store is full; ERR_AGAIN:
+ * too many requests of ours are unanswered. */
 int xfer_store_set(struct xfer_store_client *client, const char *key,
                    const void *value, size_t n, int timeout_ms,
                    struct why *why);

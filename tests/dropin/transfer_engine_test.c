@@ -3,6 +3,8 @@
 
 #include "dropin/transfer_engine_c.h"
 
+#include <pthread.h>
+
 static void target(FILE *in, FILE *out)
 {
     char name[300], line[200];
@@ -142,6 +144,128 @@ static void notes_come_after_the_bytes(void **state)
     side_end(&s);
 }
 
+/* What two threads do with one batch. */
+struct both {
+    struct side *s;
+    batch_id_t batch;
+    struct transfer_request *r;
+    size_t count;
+    pthread_barrier_t start;
+    int rc;
+};
+
+static void *submit_too(void *arg)
+{
+    struct both *b = arg;
+    pthread_barrier_wait(&b->start);
+    b->rc = submitTransfer(b->s->e, b->batch, b->r, b->count);
+    return NULL;
+}
+
+static void *submit_and_tell(void *arg)
+{
+    struct both *b = arg;
+    pthread_barrier_wait(&b->start);
+    b->rc =
+        submitTransferWithNotify(b->s->e, b->batch, b->r, b->count,
+                                 (notify_msg_t){(char[]){"id"}, (char[]){"7"}});
+    return NULL;
+}
+
+/* Writes and reads in turn, so that each is a group of its own. */
+static void requests_mix(struct side *s, struct transfer_request *r, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        r[i] = (struct transfer_request){i % 2 ? OPCODE_READ : OPCODE_WRITE,
+                                         s->mine + i * 4096, s->segment,
+                                         s->c.addr + i * 4096, 4096};
+}
+
+static void two_submit_to_one_batch(void **state)
+{
+    (void)state;
+    struct side s;
+    enum { N = 8 };
+    struct transfer_request r[N];
+    side_start(&s);
+    requests_mix(&s, r, N);
+    for (int round = 0; round < 50; round++) {
+        struct both b = {.s = &s, .r = r, .count = N};
+        pthread_t thread;
+        b.batch = allocateBatchID(s.e, N); /* room for one of them */
+        pthread_barrier_init(&b.start, NULL, 2);
+        pthread_create(&thread, NULL, submit_too, &b);
+        pthread_barrier_wait(&b.start);
+        int rc = submitTransfer(s.e, b.batch, r, N);
+        pthread_join(thread, NULL);
+        assert_int_equal(rc < b.rc ? rc : b.rc, TE_TOO_MANY_REQUESTS);
+        assert_int_equal(rc > b.rc ? rc : b.rc, 0);
+        batch_wait(&s, b.batch, N, STATUS_COMPLETED);
+        assert_int_equal(freeBatchID(s.e, b.batch), 0);
+        pthread_barrier_destroy(&b.start);
+    }
+    side_end(&s);
+}
+
+/* Others ask for the status, and want to free the batch, meanwhile. */
+static void others_look_at_a_batch_that_is_submitted(void **state)
+{
+    (void)state;
+    struct side s;
+    enum { N = 8 };
+    struct transfer_request r[N];
+    side_start(&s);
+    requests_mix(&s, r, N);
+    for (int round = 0; round < 50; round++) {
+        struct both b = {.s = &s, .r = r, .count = N};
+        pthread_t thread;
+        int over = 0;
+        b.batch = allocateBatchID(s.e, N);
+        pthread_barrier_init(&b.start, NULL, 2);
+        pthread_create(&thread, NULL, submit_and_tell, &b);
+        pthread_barrier_wait(&b.start);
+        while (over < N) {
+            struct transfer_status st;
+            if (getTransferStatus(s.e, b.batch, (size_t)over, &st)) continue;
+            assert_int_not_equal(st.status, STATUS_FAILED);
+            over += st.status == STATUS_COMPLETED;
+        }
+        int rc;
+        while ((rc = freeBatchID(s.e, b.batch)) == TE_BATCH_BUSY) {
+        }
+        assert_int_equal(rc, 0);
+        pthread_join(thread, NULL);
+        assert_int_equal(b.rc, 0);
+        pthread_barrier_destroy(&b.start);
+    }
+    long told = 0;
+    while (told < 50)
+        told += child_ask(&s.c, "note") / 1000;
+    assert_int_equal(told, 50);
+    side_end(&s);
+}
+
+static void a_taken_port_is_another(void **state)
+{
+    (void)state;
+    char name[300], other[300];
+    transfer_engine_t a = createTransferEngine("", "127.0.0.1", "", 0, 0);
+    assert_int_equal(getLocalIpAndPort(a, name, sizeof name), 0);
+    unsigned long port = strtoul(strchr(name, ':') + 1, NULL, 10);
+    for (int i = 0; i < 2; i++) { /* the port in the name, or apart */
+        transfer_engine_t b =
+            i ? createTransferEngine("", "me", "127.0.0.1", port, 0)
+              : createTransferEngine("", name, "", 0, 0);
+        assert_non_null(b);
+        assert_int_equal(getLocalIpAndPort(b, other, sizeof other), 0);
+        assert_string_not_equal(name, other);
+        assert_int_equal(strncmp(other, "127.0.0.1:", 10), 0);
+        assert_true(openSegment(b, name) > 0);
+        destroyTransferEngine(b);
+    }
+    destroyTransferEngine(a);
+}
+
 static void what_is_wrong_fails(void **state)
 {
     (void)state;
@@ -210,4 +334,6 @@ static void local_memory_stays_local(void **state)
 }
 
 TESTS(T(batches_are_polled), T(notes_come_after_the_bytes),
-      T(what_is_wrong_fails), T(local_memory_stays_local))
+      T(two_submit_to_one_batch), T(others_look_at_a_batch_that_is_submitted),
+      T(a_taken_port_is_another), T(what_is_wrong_fails),
+      T(local_memory_stays_local))

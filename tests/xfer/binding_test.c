@@ -195,6 +195,37 @@ static void registrations_are_counted(void **state)
     pair_end(&p);
 }
 
+/* Taking a range back more often than it was given does not take it from the
+ * ranges inside of it. */
+static void inner_ranges_keep_the_outer(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct why why = {0};
+    pair_start(&p);
+    uint64_t whole = num(p.theirs), inner = num(p.theirs + 4096);
+    uint64_t local = num(p.mine), small = 4096, n = 8192;
+    for (int i = 0; i < 2; i++) /* the second time it is counted */
+        assert_int_equal(
+            xfer_binding_register(p.b, &inner, &small, 1, NULL, 0, &why), 0);
+    assert_int_equal(xfer_binding_unregister(p.b, &whole, 1, &why), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(xfer_binding_unregister(p.b, &whole, 1, &why),
+                         ERR_NOT_FOUND);
+    assert_int_equal(xfer_binding_transfer(p.a, p.name_b, XFER_WRITE, 1, &local,
+                                           &inner, &n, NULL, -1, &why),
+                     0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(xfer_binding_unregister(p.b, &inner, 1, &why), 0);
+    assert_int_equal(xfer_binding_unregister(p.b, &inner, 1, &why),
+                     ERR_NOT_FOUND);
+    /* Then it may be given again. */
+    assert_int_equal(
+        xfer_binding_register(p.b, &whole, &small, 1, NULL, 0, &why), 0);
+    assert_int_equal(xfer_binding_unregister(p.b, &whole, 1, &why), 0);
+    pair_end(&p);
+}
+
 static void buffers_come_and_go(void **state)
 {
     (void)state;
@@ -301,6 +332,45 @@ static void names_are_looked_up(void **state)
     assert_int_equal(xfer_binding_probe(p.a, p.name_b, MS, &why), 0);
     assert_int_equal(xfer_binding_probe(p.a, "decode-7", MS, &why), 0);
     assert_int_equal(xfer_binding_probe(p.a, "decode-9", MS, &why), ERR_PEER);
+    pair_end(&p);
+}
+
+/* Who comes back under its name at another address is found there, and who
+ * does not is not looked for at the old one. */
+static void names_move(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct xfer_store *store;
+    struct why why = {0};
+    pair_start(&p);
+    uint64_t local = num(p.mine), remote = num(p.theirs), bytes = BYTES;
+    assert_int_equal(xfer_store_serve("tcp://127.0.0.1:0", NULL, &store, &why),
+                     0);
+    const char *url = xfer_store_url(store);
+    assert_int_equal(xfer_binding_join(p.a, url, p.name_a, MS, &why), 0);
+    for (int life = 0; life < 3; life++) {
+        int rc = ERR_PEER;
+        assert_int_equal(xfer_binding_join(p.b, url, "decode-7", MS, &why), 0);
+        for (int i = 0; i < MS && rc; i++) { /* the store hears of both */
+            rc = xfer_binding_transfer(p.a, "decode-7", XFER_WRITE, 1, &local,
+                                       &remote, &bytes, NULL, -1, &why);
+            if (rc) usleep(1000);
+        }
+        if (rc) fail_msg("%s", why.text);
+        struct xfer_binding *old = p.b;
+        binding_open(&p.b, p.name_b); /* while the old one has its port */
+        xfer_binding_close(old);
+        assert_int_equal(
+            xfer_binding_register(p.b, &remote, &bytes, 1, NULL, 0, &why), 0);
+    }
+    int rc = ERR_PEER;
+    for (int i = 0; i < MS && rc == ERR_PEER; i++) {
+        rc = xfer_binding_probe(p.a, "decode-7", MS, &why);
+        if (rc) usleep(1000);
+    }
+    assert_int_equal(rc, ERR_NOT_FOUND);
+    xfer_store_stop(store);
     pair_end(&p);
 }
 
@@ -437,6 +507,7 @@ static void names_are_of_many_forms(void **state)
 
 TESTS(T(lists_travel_both_ways), T(errors_say_what_is_wrong),
       T(a_restarted_peer_works_at_once), T(registrations_are_counted),
-      T(buffers_come_and_go), T(notes_follow_their_bytes),
-      T(names_are_looked_up), T(close_ends_what_runs),
-      T(the_environment_is_read), T(names_are_of_many_forms))
+      T(inner_ranges_keep_the_outer), T(names_move), T(buffers_come_and_go),
+      T(notes_follow_their_bytes), T(names_are_looked_up),
+      T(close_ends_what_runs), T(the_environment_is_read),
+      T(names_are_of_many_forms))

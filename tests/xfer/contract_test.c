@@ -293,6 +293,64 @@ static void bad_ranges(struct pair *p)
     check_memory(p);
 }
 
+/* Two halves that lie side by side and were registered apart. */
+static void register_halves(struct xfer *x, char *at, size_t half,
+                            struct xfer_mem *out[2])
+{
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(xfer_register(x, at + (size_t)i * half, half, NULL, 0,
+                                       &out[i], NULL),
+                         0);
+}
+
+/* Operations that touch on both sides, where one registration ends and the
+ * next begins, here and there: each is checked for itself, and none that lies
+ * in both is taken. */
+static void neighbours(struct pair *p)
+{
+    enum { HALF = 64 << 10, SIDE = 1000 };
+    struct xfer_mem *here[2], *there[2] = {NULL, NULL};
+    char *local = bytes_new(2 * HALF), *own = NULL;
+    uint64_t remote;
+    if (is_self(p)) {
+        own = bytes_new(2 * HALF);
+        register_halves(p->x, own, HALF, there);
+        remote = (uintptr_t)own;
+    } else {
+        remote = target_ask(&p->t, "halves 65536");
+    }
+    register_halves(p->x, local, HALF, here);
+    bytes_random(local, 2 * HALF, 3);
+    bytes_random(p->mine, 2 * SIDE, 4);
+    struct xfer_op ops[2];
+    for (int i = 0; i < 2; i++)
+        ops[i] = (struct xfer_op){.local = local + HALF - SIDE + i * SIDE,
+                                  .remote =
+                                      remote + HALF - SIDE + (uint64_t)i * SIDE,
+                                  .bytes = SIDE};
+    transfer(p, ops, 2);
+    ops[0].kind = ops[1].kind = XFER_READ;
+    memcpy(p->mine, ops[0].local, 2 * SIDE);
+    memset(ops[0].local, 0, 2 * SIDE);
+    transfer(p, ops, 2);
+    assert_memory_equal(ops[0].local, p->mine, 2 * SIDE);
+    struct xfer_op both = {
+        .local = p->mine, .remote = ops[0].remote, .bytes = 2 * SIDE};
+    refused(p, both, ERR_RANGE);
+    both.kind = XFER_READ;
+    refused(p, both, ERR_RANGE);
+    both.local = ops[0].local;
+    both.remote = p->t.shared;
+    struct why why = {0};
+    assert_int_equal(xfer_submit(p->peer, &both, 1, 1, &why), ERR_RANGE);
+    for (int i = 0; i < 2; i++) {
+        xfer_deregister(here[i]);
+        if (own) xfer_deregister(there[i]);
+    }
+    munmap(local, 2 * HALF);
+    if (own) munmap(own, 2 * HALF);
+}
+
 /* Every batch once, in xfer_poll, with the descriptor readable before. */
 static void completions(struct pair *p)
 {
@@ -514,6 +572,7 @@ static void every_way_keeps_the_contract(void **state)
     many_operations(&p);
     strided(&p);
     bad_ranges(&p);
+    neighbours(&p);
     completions(&p);
     notes(&p);
     canceled_notes(&p);

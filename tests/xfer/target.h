@@ -160,6 +160,14 @@ static inline int target_main(char **argv)
             xfer_register(x, at, bytes, NULL, 0, &mem, NULL);
             snprintf(answer, sizeof answer, "%" PRIu64,
                      (uint64_t)(uintptr_t)at);
+        } else if (sscanf(line, "halves %" SCNu64, &bytes) == 1) {
+            struct xfer_mem *mem;
+            char *at = mmap(NULL, 2 * bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            xfer_register(x, at, bytes, NULL, 0, &mem, NULL);
+            xfer_register(x, at + bytes, bytes, NULL, 0, &mem, NULL);
+            snprintf(answer, sizeof answer, "%" PRIu64,
+                     (uint64_t)(uintptr_t)at);
         } else if (sscanf(line, "expel %99s", name) == 1) {
             snprintf(answer, sizeof answer, "%d", xfer_expel(x, name, 5000));
         } else if (!strncmp(line, "close", 5)) {
