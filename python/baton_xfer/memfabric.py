@@ -1,8 +1,9 @@
 """MemFabric's Python interface; mf_adapter and memfabric_hybrid are its names.
 
-What differs on purpose: nothing sleeps, unregister_memory unregisters, TLS that
-is not there is refused, and host memory is moved without an NPU.
+What differs on purpose: nothing sleeps, unregister_memory unregisters, TLS is
+TLS, and host memory is moved without an NPU.
 """
+import ctypes
 import enum
 import os
 import random
@@ -49,14 +50,30 @@ def set_log_level(level):
     return _CODES[_lib.INVALID] if _lib.lib.xfer_log_level(level) else 0
 
 
+def _store_tls(call, *arguments):
+    why = _lib.Why()
+    rc = call(*arguments, ctypes.byref(why))
+    if rc:
+        _lib.log(3, "store", _lib.text_of(why))
+    return _CODES.get(rc, -1) if rc else 0
+
+
 def set_conf_store_tls(enable, tls_info):
-    """0 to switch it off. There is no TLS to switch on: that is an error here,
-    and no success that means plain text."""
-    if not enable:
-        return 0
-    _lib.log(3, "store", "no TLS in this build; set BATON_TRANSFER_TOKEN to "
-             "keep strangers out")
-    return _CODES[_lib.UNSUPPORTED]
+    """TLS 1.3 for stores that are served or joined from now on. tls_info is
+    "tlsCert: FILE; tlsPk: FILE; tlsCaPath: FOLDER; tlsCaFile: NAME, NAME", all
+    PEM. 0, or a negative number; then stores fail, and are never plain text."""
+    info = tls_info.encode() if enable else None
+    return _store_tls(_lib.lib.xfer_binding_store_tls, info, len(info or b""))
+
+
+def set_conf_store_tls_key(tls_pk, tls_pk_pw="", py_decrypt_func=None):
+    """The PEM text of the key, in place of tlsPk, and its password, which the
+    function, if there is one, decrypts during the call."""
+    if py_decrypt_func and tls_pk_pw:
+        tls_pk_pw = py_decrypt_func(tls_pk_pw)
+    key, password = tls_pk.encode(), tls_pk_pw.encode()
+    return _store_tls(_lib.lib.xfer_binding_store_tls_key, key, len(key),
+                      password, len(password))
 
 
 def launch_store():
@@ -187,4 +204,5 @@ def _reserve():
 
 
 __all__ = ["TransDataOpType", "TransferEngine", "TransferOpcode",
-           "create_config_store", "set_conf_store_tls", "set_log_level"]
+           "create_config_store", "set_conf_store_tls",
+           "set_conf_store_tls_key", "set_log_level"]

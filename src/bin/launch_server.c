@@ -277,8 +277,10 @@ static void join_store(struct server *s)
     const char *url = s->o.store_url;
     if (!url || strcmp(s->o.transfer_backend, "ascend") != 0) return;
     struct why why = {0};
+    struct xfer_store_auth auth;
+    xfer_store_auth_env(&auth);
     if (s->mode == PD_PREFILL) {
-        int rc = xfer_store_serve(url, s->o.transfer_token, &s->store, &why);
+        int rc = xfer_store_serve(url, &auth, &s->store, &why);
         if (rc == 0)
             log_info("store", "config store at %s", url);
         else if (rc != ERR_EXISTS)
@@ -286,7 +288,7 @@ static void join_store(struct server *s)
                      why.text);
     }
     why = (struct why){0};
-    int rc = xfer_store_open(url, s->o.transfer_token, &s->store_client, &why);
+    int rc = xfer_store_open(url, &auth, &s->store_client, &why);
     if (!rc) {
         char key[300];
         const char *name = xfer_name(s->xfer);

@@ -265,7 +265,6 @@ static int read_env(struct server_options *o, struct why *why)
     o->plain_health = generate && (strcmp(generate, "0") == 0 ||
                                    strcasecmp(generate, "false") == 0);
     o->store_url = getenv("ASCEND_MF_STORE_URL");
-    o->transfer_token = getenv("BATON_TRANSFER_TOKEN");
     o->host_ip = getenv("SGLANG_HOST_IP");
     if (!o->host_ip) o->host_ip = getenv("HOST_IP");
     return 0;

@@ -32,9 +32,8 @@ struct server_options {
     int64_t bootstrap_port;
 
     /* From the environment. */
-    const char *store_url;      /* ASCEND_MF_STORE_URL                  */
-    const char *host_ip;        /* SGLANG_HOST_IP, HOST_IP              */
-    const char *transfer_token; /* BATON_TRANSFER_TOKEN                 */
+    const char *store_url; /* ASCEND_MF_STORE_URL                  */
+    const char *host_ip;   /* SGLANG_HOST_IP, HOST_IP              */
     int64_t bootstrap_timeout_ms, waiting_timeout_ms;
     int64_t heartbeat_interval_ms, heartbeat_max_failure;
     int64_t health_timeout_ms;

@@ -30,10 +30,11 @@ static int serve_until_signal(const char *url, struct why *why)
     static const int signals[] = {SIGINT, SIGTERM};
     struct loop *loop = NULL;
     struct xfer_store *store = NULL;
+    struct xfer_store_auth auth;
+    xfer_store_auth_env(&auth);
     int rc = loop_create(&loop, why);
     if (!rc) rc = loop_signals(loop, signals, 2, on_signal, loop, why);
-    if (!rc)
-        rc = xfer_store_serve(url, getenv("BATON_TRANSFER_TOKEN"), &store, why);
+    if (!rc) rc = xfer_store_serve(url, &auth, &store, why);
     if (!rc) {
         log_info("store", "config store at %s", url);
         loop_run(loop);

@@ -71,30 +71,30 @@ int32_t smem_set_log_level(int level)
     return xfer_log_level(level) ? bad("log level is not 0 to 3") : 0;
 }
 
-static int32_t no_tls(void)
-{
-    snprintf(last.text, sizeof last.text,
-             "no TLS in this build; set BATON_TRANSFER_TOKEN to keep strangers "
-             "out");
-    return SMEM_UNSUPPORTED;
-}
-
 int32_t smem_set_conf_store_tls(bool enable, const char *tls_info,
                                 const uint32_t tls_info_len)
 {
-    (void)tls_info, (void)tls_info_len;
-    return enable ? no_tls() : 0;
+    if (enable && !tls_info) return bad("tls_info is NULL");
+    return code(
+        xfer_binding_store_tls(enable ? tls_info : NULL, tls_info_len, &last));
 }
 
-int32_t smem_set_config_store_tls_key(
-    const char *tls_pk, const uint32_t tls_pk_len, const char *tls_pk_pw,
-    const uint32_t tls_pk_pw_len,
-    int (*decrypt)(const char *cipher_text, const uint32_t cipher_text_len,
-                   char *plain_text, const uint32_t *plain_text_len))
+int32_t smem_set_config_store_tls_key(const char *tls_pk,
+                                      const uint32_t tls_pk_len,
+                                      const char *tls_pk_pw,
+                                      const uint32_t tls_pk_pw_len,
+                                      const smem_decrypt_handler h)
 {
-    (void)tls_pk, (void)tls_pk_len, (void)tls_pk_pw, (void)tls_pk_pw_len;
-    (void)decrypt;
-    return no_tls();
+    char plain[4096];
+    size_t n = sizeof plain;
+    bool secret = h && tls_pk_pw && tls_pk_pw_len;
+    if (secret && (h(tls_pk_pw, tls_pk_pw_len, plain, &n) || n > sizeof plain))
+        return bad("the handler did not decrypt the password");
+    int rc = xfer_binding_store_tls_key(tls_pk, tls_pk_len,
+                                        secret ? plain : tls_pk_pw,
+                                        secret ? n : tls_pk_pw_len, &last);
+    explicit_bzero(plain, sizeof plain);
+    return code(rc);
 }
 
 const char *smem_get_last_err_msg(void)

@@ -5,6 +5,7 @@
 #define BATON_DROPIN_SMEM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -26,16 +27,32 @@ int32_t smem_create_config_store(const char *storeUrl);
 int32_t smem_set_extern_logger(void (*func)(int level, const char *msg));
 int32_t smem_set_log_level(int level);
 
-/* There is no TLS in this build: enabling it fails with SMEM_UNSUPPORTED (and
- * is not answered with a success that means plain text); switching it off is
- * 0. What there is instead: BATON_TRANSFER_TOKEN. */
+/* TLS 1.3 for config stores that this process serves or joins from now on; both
+ * sides show a certificate. tls_info is "name: value; name: value ...":
+ *   tlsCert      file: our certificate (PEM, as all)
+ *   tlsCaPath    folder of tlsCaFile
+ *   tlsCaFile    names, with commas between, of the CAs that we accept
+ *   tlsPk        file of our key, when it has no password and the next call is
+ *                not made
+ *   tlsCrlPath, packagePath   not looked at
+ * tlsCrlFile and tlsPkPwd are SMEM_UNSUPPORTED: revoked certificates are not
+ * known here. The files are read at once, if the key is known: a bad one is
+ * SMEM_INVALID_PARAM, and stores fail until TLS is set well or switched off.
+ * enable false: what BATON_TLS_CERT, _KEY, _CA say, or no TLS. */
 int32_t smem_set_conf_store_tls(bool enable, const char *tls_info,
                                 const uint32_t tls_info_len);
-int32_t smem_set_config_store_tls_key(
-    const char *tls_pk, const uint32_t tls_pk_len, const char *tls_pk_pw,
-    const uint32_t tls_pk_pw_len,
-    int (*decrypt)(const char *cipher_text, const uint32_t cipher_text_len,
-                   char *plain_text, const uint32_t *plain_text_len));
+/* Writes the password and its length (at most what *plain_text_len was); not 0
+ * when it cannot. C++ has a reference for the last. */
+typedef int (*smem_decrypt_handler)(const char *cipher_text,
+                                    size_t cipher_text_len, char *plain_text,
+                                    size_t *plain_text_len);
+/* The PEM text of our key; its password, if it has one, which h decrypts during
+ * the call (NULL: it is plain). */
+int32_t smem_set_config_store_tls_key(const char *tls_pk,
+                                      const uint32_t tls_pk_len,
+                                      const char *tls_pk_pw,
+                                      const uint32_t tls_pk_pw_len,
+                                      const smem_decrypt_handler h);
 
 /* Why the last call on this thread that failed did; "" when none did. Valid
  * until the next call on this thread. */

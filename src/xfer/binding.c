@@ -207,7 +207,7 @@ static int join(struct xfer_binding *b, const char *url, const char *name,
 {
     struct xfer_store_client *store;
     char key[STORE_KEY_MAX], value[WIRE_NAME_MAX + 40];
-    int rc = xfer_store_open(url, b->settings.xfer.token, &store, why);
+    int rc = binding_store_open(url, &store, why);
     if (rc) return rc;
     pthread_mutex_lock(&b->lock);
     bool second = b->store != NULL;
@@ -429,31 +429,6 @@ int xfer_binding_explain(struct xfer_binding *b, const char *peer, char *out,
 }
 
 /* ---- the process ---- */
-
-int xfer_binding_serve_store(const char *url, struct why *why)
-{
-    /* Until the process ends, as whoever started it expects. */
-    static struct xfer_store *stores[16];
-    static size_t count;
-    struct xfer_store *store;
-    int rc = xfer_store_serve(url, getenv("BATON_TRANSFER_TOKEN"), &store, why);
-    if (rc == ERR_EXISTS) {
-        log_info("store", "%s is served already; being a client of it", url);
-        return 0;
-    }
-    if (rc) return rc;
-    pthread_mutex_lock(&all_lock);
-    bool room = count < sizeof stores / sizeof stores[0];
-    if (room) stores[count++] = store;
-    pthread_mutex_unlock(&all_lock);
-    if (!room) {
-        xfer_store_stop(store);
-        return err_set(why, ERR_AGAIN, "a process serves %zu stores at most",
-                       count);
-    }
-    log_info("store", "config store at %s", xfer_store_url(store));
-    return 0;
-}
 
 int xfer_log_level(int level)
 {

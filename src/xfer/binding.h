@@ -117,8 +117,19 @@ int xfer_binding_explain(struct xfer_binding *b, const char *peer, char *out,
 /* ---- the process ----------------------------------------------------- */
 
 /* Serves a config store in this process until it ends. 0 also when one is
- * served at url already (by whomever); then this process is a client of it. */
+ * served at url already (by whomever); then this process is a client of it.
+ * Token and TLS: xfer_store_auth_env, or the following. */
 int xfer_binding_serve_store(const char *url, struct why *why);
+/* The certificates of stores that this process serves or joins from now on, in
+ * MemFabric's words: "tlsCert: FILE; tlsPk: FILE; tlsCaPath: FOLDER; tlsCaFile:
+ * NAME, NAME" in any order, all PEM; packagePath is not looked at, and without
+ * tlsPk the key comes by the next call. NULL: what the environment says, as at
+ * first. ERR_INVALID; ERR_UNSUPPORTED: tlsCrlFile, tlsPkPwd, no libssl. */
+int xfer_binding_store_tls(const char *info, size_t bytes, struct why *why);
+/* PEM text of the key, and its password (0 bytes: it has none). */
+int xfer_binding_store_tls_key(const char *key, size_t key_bytes,
+                               const char *password, size_t password_bytes,
+                               struct why *why);
 /* 0 debug, 1 info, 2 warn, 3 error: what goes to stderr, or to the sink. */
 int xfer_log_level(int level);
 /* Whole lines, without a newline; level as above. NULL: stderr again. sink

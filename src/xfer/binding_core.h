@@ -80,6 +80,10 @@ struct xfer_binding {
 int binding_enter(struct xfer_binding *b, struct why *why);
 void binding_leave(struct xfer_binding *b);
 
+/* xfer_store_open with what this process has for stores. */
+int binding_store_open(const char *url, struct xfer_store_client **out,
+                       struct why *why);
+
 struct known *known_take(struct xfer_binding *b, const char *name,
                          struct why *why); /* NULL: why says */
 void known_drop(struct xfer_binding *b, struct known *k);

@@ -9,6 +9,8 @@
 #include "xfer/core.h"
 #include "xfer/hmac.h"
 #include "xfer/store_keys.h"
+#include "xfer/store_link.h"
+#include "xfer/tls.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +35,7 @@ enum {
 
 struct client {
     TAILQ_ENTRY(client) next;
-    int fd;
+    struct store_link link;
     bool known, dead;
     uint64_t hello_by_ms, heard_ms;
     uint8_t nonce[STORE_NONCE];
@@ -61,6 +63,7 @@ struct departure {
 struct xfer_store {
     int listener, epoll, wake;
     char *token;
+    struct tls_setup *tls; /* or NULL */
     char url[HOST_MAX + 40];
     pthread_t thread;
     bool running;
@@ -82,14 +85,13 @@ static void client_kill(struct client *c)
 
 static void client_flush(struct xfer_store *s, struct client *c)
 {
-    while (c->sent < c->out.len) {
-        ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent,
-                         MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && errno != EAGAIN) client_kill(c);
-        if (n < 0) break;
-        c->sent += (size_t)n;
-    }
+    ssize_t n;
+    do { /* nothing, for TLS, is what it took before */
+        n = store_link_send(&c->link, c->out.data + c->sent,
+                            c->out.len - c->sent, NULL);
+        if (n < 0) client_kill(c);
+        if (n > 0) c->sent += (size_t)n;
+    } while (n > 0 && c->sent < c->out.len);
     if (c->sent == c->out.len) {
         buf_reset(&c->out);
         c->sent = 0;
@@ -97,11 +99,12 @@ static void client_flush(struct xfer_store *s, struct client *c)
         buf_drop_front(&c->out, c->sent);
         c->sent = 0;
     }
-    uint32_t want = EPOLLIN | (c->out.len ? EPOLLOUT : 0);
+    uint32_t want = EPOLLIN;
+    if (store_link_wants_out(&c->link, c->out.len > 0)) want |= EPOLLOUT;
     if (want == c->events || c->dead) return;
     c->events = want;
     struct epoll_event ev = {.events = want, .data.ptr = c};
-    epoll_ctl(s->epoll, EPOLL_CTL_MOD, c->fd, &ev);
+    epoll_ctl(s->epoll, EPOLL_CTL_MOD, c->link.fd, &ev);
 }
 
 static void answer(struct client *c, uint64_t id, int rc, int64_t number,
@@ -211,7 +214,7 @@ static void client_destroy(struct xfer_store *s, struct client *c)
     TAILQ_REMOVE(&s->clients, c, next);
     s->client_count--;
     if (!c->known) s->stranger_count--;
-    close(c->fd);
+    store_link_close(&c->link);
     buf_fini(&c->in);
     buf_fini(&c->out);
     mem_free(c);
@@ -406,21 +409,19 @@ static void client_parse(struct xfer_store *s, struct client *c)
 static void client_read(struct xfer_store *s, struct client *c)
 {
     size_t room = c->in.max - c->in.len;
-    char *at = buf_grow(&c->in, room < READ_STEP ? room : READ_STEP);
-    if (!at) {
+    if (room > READ_STEP) room = READ_STEP;
+    char *at = buf_grow(&c->in, room);
+    ssize_t n = at ? store_link_recv(&c->link, at, room, NULL) : ERR_NOMEM;
+    if (n < 0) {
         client_kill(c);
         return;
     }
-    ssize_t n =
-        recv(c->fd, at, room < READ_STEP ? room : READ_STEP, MSG_DONTWAIT);
     if (n > 0) {
         c->in.len += (size_t)n;
         c->heard_ms = clock_ms();
         client_parse(s, c);
-        client_flush(s, c);
-    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-        client_kill(c);
     }
+    client_flush(s, c); /* also where a handshake of TLS is through */
 }
 
 static void client_accept(struct xfer_store *s, int fd)
@@ -429,7 +430,7 @@ static void client_accept(struct xfer_store *s, int fd)
     struct client *c = mem_must(1, sizeof *c), *old;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
-    c->fd = fd;
+    store_link_open(&c->link, fd, s->tls, true);
     c->heard_ms = clock_ms();
     c->hello_by_ms = c->heard_ms + HELLO_MS;
     c->events = EPOLLIN;
@@ -469,7 +470,8 @@ static void accept_all(struct xfer_store *s)
     }
 }
 
-/* What is late: strangers, waits. Returns ms until the next, -1: none. */
+/* What is late: strangers, waits, and what TLS holds of a client that was not
+ * read yet. Returns ms until the next, -1: none. */
 static int timers(struct xfer_store *s)
 {
     uint64_t now = clock_ms(), next = UINT64_MAX;
@@ -490,6 +492,8 @@ static int timers(struct xfer_store *s)
     }
     for (c = TAILQ_FIRST(&s->clients); c; c = c_after) {
         c_after = TAILQ_NEXT(c, next);
+        if (c->link.unread && !c->dead) client_read(s, c);
+        if (c->link.unread) next = now;
         uint64_t by =
             c->known ? c->heard_ms + STORE_SILENCE_MS : c->hello_by_ms;
         if (now >= by) client_kill(c);
@@ -550,17 +554,20 @@ static int store_open(struct xfer_store *s, const char *host, uint16_t port,
     return 0;
 }
 
-int xfer_store_serve(const char *url, const char *token,
+int xfer_store_serve(const char *url, const struct xfer_store_auth *auth,
                      struct xfer_store **out, struct why *why)
 {
     char host[HOST_MAX];
     uint16_t port;
+    struct tls_setup *tls;
     *out = NULL;
     int rc = store_url_split(url, host, &port, why);
+    if (!rc) rc = store_link_setup(&tls, auth, why);
     if (rc) return rc;
     struct xfer_store *s = mem_must(1, sizeof *s);
     s->listener = s->epoll = s->wake = -1;
-    s->token = mem_dup(token ? token : "");
+    s->token = mem_dup(auth && auth->token ? auth->token : "");
+    s->tls = tls;
     store_keys_init(&s->keys);
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->waits);
@@ -594,6 +601,7 @@ void xfer_store_stop(struct xfer_store *s)
     if (s->listener >= 0) close(s->listener);
     if (s->epoll >= 0) close(s->epoll);
     if (s->wake >= 0) close(s->wake);
+    tls_setup_destroy(s->tls);
     mem_free(s->token);
     mem_free(s);
 }

@@ -24,11 +24,26 @@ extern "C" {
 
 struct xfer_store;
 
-/* Serves url on its own thread; port 0 takes any. token: the secret that
- * clients must prove, NULL for none (then whoever can connect may use it).
- * ERR_EXISTS: somebody serves there already: be a client. ERR_INVALID: url;
- * ERR_IO. One silent or hostile client delays nobody. */
-int xfer_store_serve(const char *url, const char *token,
+/* By what a store and its clients know each other; alike on both sides. All
+ * NULL, or no struct at all: whoever can connect may use the store. */
+struct xfer_store_auth {
+    const char *token; /* secret that both prove to have */
+    /* TLS 1.3, where all three are given: PEM files of our certificate, its
+     * key (or the key's own text), and the CAs (commas between files) that sign
+     * the certificates of those who are let in. Needs libssl at run time. */
+    const char *tls_cert, *tls_key, *tls_ca;
+    const char *tls_password; /* of the key, if it has one */
+};
+
+/* What the environment says: BATON_TRANSFER_TOKEN, BATON_TLS_CERT,
+ * BATON_TLS_KEY, BATON_TLS_CA. The strings lie there. */
+void xfer_store_auth_env(struct xfer_store_auth *out);
+
+/* Serves url on its own thread; port 0 takes any. auth is copied.
+ * ERR_EXISTS: somebody serves there already: be a client. ERR_INVALID: url, a
+ * file of auth; ERR_UNSUPPORTED: no libssl; ERR_IO. One silent or hostile
+ * client delays nobody. */
+int xfer_store_serve(const char *url, const struct xfer_store_auth *auth,
                      struct xfer_store **out, struct why *why);
 /* The url that clients use, with the real port. Valid until stop. */
 const char *xfer_store_url(const struct xfer_store *store);
@@ -37,17 +52,19 @@ void xfer_store_stop(struct xfer_store *store); /* NULL is fine */
 struct xfer_store_client;
 
 /* Begins to connect and returns at once; the server may start later. Calls
- * wait for it as long as they may. ERR_INVALID: url; ERR_IO. */
-int xfer_store_open(const char *url, const char *token,
+ * wait for it as long as they may. auth is copied. ERR_INVALID: url, a file of
+ * auth; ERR_UNSUPPORTED: no libssl; ERR_IO. */
+int xfer_store_open(const char *url, const struct xfer_store_auth *auth,
                     struct xfer_store_client **out, struct why *why);
 /* Waits until it is connected. ERR_PEER: not within timeout_ms; it goes on
- * trying. ERR_AUTH: other token. */
+ * trying. ERR_AUTH: other token or certificate, or no TLS there. */
 int xfer_store_wait(struct xfer_store_client *client, int timeout_ms,
                     struct why *why);
 /* Open, wait, and disconnect when that failed. A client whose server went away
- * connects anew by itself. ERR_PEER: "config store URL: connection refused"; ERR_AUTH: other token. */
-int xfer_store_connect(const char *url, const char *token, int timeout_ms,
-                       struct xfer_store_client **out, struct why *why);
+ * connects anew by itself. ERR_PEER: "config store URL: connection refused"; ERR_AUTH: as above. */
+int xfer_store_connect(const char *url, const struct xfer_store_auth *auth,
+                       int timeout_ms, struct xfer_store_client **out,
+                       struct why *why);
 /* Watches get ERR_CANCELED first. NULL is fine. */
 void xfer_store_disconnect(struct xfer_store_client *client);
 

@@ -7,7 +7,9 @@
 #include "base/mem.h"
 #include "xfer/core.h"
 #include "xfer/hmac.h"
+#include "xfer/store_link.h"
 #include "xfer/store_wire.h"
+#include "xfer/tls.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -48,8 +50,10 @@ struct xfer_store_client {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     pthread_t thread;
-    int fd, wake;      /* fd: the thread's */
-    uint64_t heard_ms; /* the thread's */
+    int wake;
+    struct tls_setup *tls;  /* or NULL */
+    struct store_link link; /* the thread's, as is heard_ms */
+    uint64_t heard_ms;
     bool running, up, quit;
     struct why why; /* of the last attempt to connect */
     uint64_t ids;
@@ -89,19 +93,24 @@ static bool wait_fd(struct xfer_store_client *c, int fd, short events,
     }
 }
 
-static int read_frame(struct xfer_store_client *c, int fd, uint64_t deadline,
+static short link_events(const struct xfer_store_client *c, bool more)
+{
+    return (short)(POLLIN |
+                   (store_link_wants_out(&c->link, more) ? POLLOUT : 0));
+}
+
+static int read_frame(struct xfer_store_client *c, uint64_t deadline,
                       struct store_header *h, uint8_t *frame, size_t cap,
                       struct why *why)
 {
     size_t have = 0, need = STORE_HEADER;
     while (have < need) {
-        if (!wait_fd(c, fd, POLLIN, deadline))
-            return err_set(why, ERR_TIMEOUT, "no greeting in time");
-        ssize_t n = recv(fd, frame + have, need - have, MSG_DONTWAIT);
-        if (n == 0) return err_set(why, ERR_PEER, "connection closed");
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return err_sys(why, ERR_PEER, errno, "connection lost");
-        if (n > 0) have += (size_t)n;
+        ssize_t n = store_link_recv(&c->link, frame + have, need - have, why);
+        if (n < 0) return (int)n;
+        if (n == 0 && !wait_fd(c, c->link.fd, link_events(c, false), deadline))
+            return err_set(why, ERR_TIMEOUT, "no greeting in time%s",
+                           c->tls ? "" : "; the store may want TLS");
+        have += (size_t)n;
         if (have != STORE_HEADER || need != STORE_HEADER) continue;
         int rc = store_header_decode(h, frame, why);
         if (rc) return rc;
@@ -111,14 +120,14 @@ static int read_frame(struct xfer_store_client *c, int fd, uint64_t deadline,
     return 0;
 }
 
-static int greet(struct xfer_store_client *c, int fd, struct why *why)
+static int greet(struct xfer_store_client *c, struct why *why)
 {
     uint64_t deadline = clock_ms() + GREETING_MS;
     uint8_t frame[256], theirs[STORE_NONCE], mine[STORE_NONCE], mac[STORE_MAC];
     uint8_t *body = frame + STORE_HEADER;
     struct store_header h;
     struct store_answer a;
-    int rc = read_frame(c, fd, deadline, &h, frame, sizeof frame, why);
+    int rc = read_frame(c, deadline, &h, frame, sizeof frame, why);
     if (!rc) rc = store_greeting_decode(&h, body, theirs, why);
     if (rc) return rc;
     random_bytes(mine, sizeof mine);
@@ -126,11 +135,12 @@ static int greet(struct xfer_store_client *c, int fd, struct why *why)
     struct buf out;
     buf_init(&out, 1024);
     store_hello_encode(&out, 0, mine, mac);
-    ssize_t n = send(fd, out.data, out.len, MSG_NOSIGNAL);
+    ssize_t n = store_link_send(&c->link, out.data, out.len, why);
     bool sent = n == (ssize_t)out.len;
     buf_fini(&out);
+    if (n < 0) return (int)n;
     if (!sent) return err_set(why, ERR_PEER, "connection lost");
-    rc = read_frame(c, fd, deadline, &h, frame, sizeof frame, why);
+    rc = read_frame(c, deadline, &h, frame, sizeof frame, why);
     if (!rc) rc = store_answer_decode(&a, body, h.body_bytes, why);
     if (rc) return rc;
     store_proof(c->token, 'T', theirs, mine, mac);
@@ -151,6 +161,7 @@ static int dial(struct xfer_store_client *c, struct why *why)
                     SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return err_sys(why, ERR_IO, errno, "socket");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    store_link_open(&c->link, fd, c->tls, false);
     if (connect(fd, (struct sockaddr *)&addr.ss, addr.bytes) &&
         errno != EINPROGRESS)
         e = errno;
@@ -158,18 +169,11 @@ static int dial(struct xfer_store_client *c, struct why *why)
         e = ETIMEDOUT;
     else
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &e_bytes);
-    if (e) {
-        char text[100];
-        rc = err_set(why, ERR_PEER, "%s", strerror_r(e, text, sizeof text));
-    } else {
-        rc = greet(c, fd, why);
-    }
-    if (rc) {
-        close(fd);
-        return rc;
-    }
-    c->fd = fd;
-    return 0;
+    char text[100];
+    rc = e ? err_set(why, ERR_PEER, "%s", strerror_r(e, text, sizeof text))
+           : greet(c, why);
+    if (rc) store_link_close(&c->link);
+    return rc;
 }
 
 /* ---- the thread: answers ---- */
@@ -253,10 +257,8 @@ static int answers_read(struct xfer_store_client *c, struct why *why)
     if (room > READ_STEP) room = READ_STEP;
     char *at = buf_grow(&c->in, room);
     if (!at) return err_set(why, ERR_NOMEM, "out of memory");
-    ssize_t n = recv(c->fd, at, room, MSG_DONTWAIT);
-    if (n == 0) return err_set(why, ERR_PEER, "connection closed");
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
-    if (n < 0) return err_sys(why, ERR_PEER, errno, "connection lost");
+    ssize_t n = store_link_recv(&c->link, at, room, why);
+    if (n <= 0) return (int)n;
     c->in.len += (size_t)n;
     c->heard_ms = clock_ms();
     return answers_parse(c, why);
@@ -264,18 +266,17 @@ static int answers_read(struct xfer_store_client *c, struct why *why)
 
 static int requests_send(struct xfer_store_client *c, struct why *why)
 {
-    int rc = 0;
+    size_t sent = 0;
+    ssize_t n;
     pthread_mutex_lock(&c->lock);
-    while (c->out.len && !rc) {
-        ssize_t n =
-            send(c->fd, c->out.data, c->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n < 0 && errno == EAGAIN) break;
-        if (n < 0 && errno != EINTR)
-            rc = err_sys(why, ERR_PEER, errno, "connection lost");
-        if (n > 0) buf_drop_front(&c->out, (size_t)n);
-    }
+    do { /* nothing, for TLS, is what it took before */
+        n = store_link_send(&c->link, c->out.data + sent, c->out.len - sent,
+                            why);
+        if (n > 0) sent += (size_t)n;
+    } while (n > 0 && sent < c->out.len);
+    buf_drop_front(&c->out, sent);
     pthread_mutex_unlock(&c->lock);
-    return rc;
+    return n < 0 ? (int)n : 0;
 }
 
 /* A life sign when it is time; ERR_PEER when the store gave none. Returns ms
@@ -309,17 +310,18 @@ static void connected(struct xfer_store_client *c, struct why *why)
         bool quit = c->quit, more = c->out.len > 0;
         pthread_mutex_unlock(&c->lock);
         if (quit || rc) return;
-        struct pollfd p[2] = {{.fd = c->fd, .events = POLLIN},
-                              {.fd = c->wake, .events = POLLIN}};
-        if (more) p[0].events |= POLLOUT;
-        if (poll(p, 2, wait) < 0) continue;
+        struct pollfd p[2] = {
+            {.fd = c->link.fd, .events = link_events(c, more)},
+            {.fd = c->wake, .events = POLLIN}};
+        if (poll(p, 2, c->link.unread ? 0 : wait) < 0) continue;
         if (p[1].revents) {
             uint64_t drained;
             ssize_t n = read(c->wake, &drained, sizeof drained);
             (void)n;
         }
         rc = requests_send(c, why);
-        if (!rc && p[0].revents & ~POLLOUT) rc = answers_read(c, why);
+        if (!rc && (c->link.unread || p[0].revents & ~POLLOUT))
+            rc = answers_read(c, why);
     }
 }
 
@@ -371,8 +373,7 @@ static void *client_main(void *arg)
             went_up(c);
             pthread_mutex_unlock(&c->lock);
             connected(c, &why);
-            close(c->fd);
-            c->fd = -1;
+            store_link_close(&c->link);
         }
         pthread_mutex_lock(&c->lock);
         went_down(c, &why);
@@ -622,20 +623,21 @@ int xfer_store_wait(struct xfer_store_client *c, int timeout_ms,
     return fail(c, why, rc, last.text[0] ? last.text : "no answer");
 }
 
-int xfer_store_open(const char *url, const char *token,
+int xfer_store_open(const char *url, const struct xfer_store_auth *auth,
                     struct xfer_store_client **out, struct why *why)
 {
     *out = NULL;
     struct xfer_store_client *c = mem_must(1, sizeof *c);
-    c->fd = c->wake = -1;
+    c->wake = c->link.fd = -1;
     c->url = mem_dup(url);
-    c->token = mem_dup(token ? token : "");
+    c->token = mem_dup(auth && auth->token ? auth->token : "");
     TAILQ_INIT(&c->calls);
     buf_init(&c->out, OUT_MAX);
     buf_init(&c->in, STORE_HEADER + STORE_BODY_MAX);
     pthread_mutex_init(&c->lock, NULL);
     cond_init(&c->changed);
     int rc = store_url_split(url, c->host, &c->port, why);
+    if (!rc) rc = store_link_setup(&c->tls, auth, why);
     if (!rc && (c->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         rc = err_sys(why, ERR_IO, errno, "eventfd");
     if (!rc) {
@@ -650,10 +652,11 @@ int xfer_store_open(const char *url, const char *token,
     return rc;
 }
 
-int xfer_store_connect(const char *url, const char *token, int timeout_ms,
-                       struct xfer_store_client **out, struct why *why)
+int xfer_store_connect(const char *url, const struct xfer_store_auth *auth,
+                       int timeout_ms, struct xfer_store_client **out,
+                       struct why *why)
 {
-    int rc = xfer_store_open(url, token, out, why);
+    int rc = xfer_store_open(url, auth, out, why);
     if (!rc) rc = xfer_store_wait(*out, timeout_ms, why);
     if (!rc) return 0;
     xfer_store_disconnect(*out);
@@ -687,6 +690,7 @@ void xfer_store_disconnect(struct xfer_store_client *c)
     buf_fini(&c->out);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
+    tls_setup_destroy(c->tls);
     mem_free(c->url);
     mem_free(c->token);
     mem_free(c);

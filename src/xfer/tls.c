@@ -29,6 +29,9 @@ enum {
     LAST = 23, /* types of record that begin a TLS stream */
 };
 
+/* Writes a password and returns its length. */
+typedef int password_fn(char *to, int room, int writing, void *arg);
+
 struct openssl {
     void *(*tls_method)(void);
     void *(*ctx_new)(const void *method);
@@ -36,7 +39,10 @@ struct openssl {
     long (*ctx_ctrl)(void *ctx, int what, long number, void *pointer);
     int (*ctx_cert)(void *ctx, const char *file);
     int (*ctx_key)(void *ctx, const char *file, int type);
+    int (*ctx_key_take)(void *ctx, void *key);
     int (*ctx_key_check)(const void *ctx);
+    void (*ctx_password)(void *ctx, password_fn *ask);
+    void (*ctx_password_of)(void *ctx, void *arg);
     int (*ctx_ca)(void *ctx, const char *file, const char *folder);
     void (*ctx_verify)(void *ctx, int mode, void *callback);
     int (*ctx_tickets)(void *ctx, size_t count);
@@ -52,6 +58,10 @@ struct openssl {
     long (*ssl_verified)(const void *ssl);
     const char *(*cert_text)(long error);
     void *(*bio_new)(const void *method);
+    void *(*bio_text)(const void *text, int n);
+    int (*bio_free)(void *bio);
+    void *(*key_read)(void *bio, void **out, password_fn *ask, void *arg);
+    void (*key_free)(void *key);
     const void *(*bio_mem)(void);
     int (*bio_read)(void *bio, void *to, int n);
     int (*bio_write)(void *bio, const void *from, int n);
@@ -92,6 +102,9 @@ static void ossl_load(void)
         {&ossl.ctx_ctrl, "SSL_CTX_ctrl"},
         {&ossl.ctx_cert, "SSL_CTX_use_certificate_chain_file"},
         {&ossl.ctx_key, "SSL_CTX_use_PrivateKey_file"},
+        {&ossl.ctx_key_take, "SSL_CTX_use_PrivateKey"},
+        {&ossl.ctx_password, "SSL_CTX_set_default_passwd_cb"},
+        {&ossl.ctx_password_of, "SSL_CTX_set_default_passwd_cb_userdata"},
         {&ossl.ctx_key_check, "SSL_CTX_check_private_key"},
         {&ossl.ctx_ca, "SSL_CTX_load_verify_locations"},
         {&ossl.ctx_verify, "SSL_CTX_set_verify"},
@@ -108,6 +121,10 @@ static void ossl_load(void)
         {&ossl.ssl_verified, "SSL_get_verify_result"},
         {&ossl.cert_text, "X509_verify_cert_error_string"},
         {&ossl.bio_new, "BIO_new"},
+        {&ossl.bio_text, "BIO_new_mem_buf"},
+        {&ossl.bio_free, "BIO_free"},
+        {&ossl.key_read, "PEM_read_bio_PrivateKey"},
+        {&ossl.key_free, "EVP_PKEY_free"},
         {&ossl.bio_mem, "BIO_s_mem"},
         {&ossl.bio_read, "BIO_read"},
         {&ossl.bio_write, "BIO_write"},
@@ -131,31 +148,79 @@ static const char *last_error(void)
     return text ? text : "unknown error";
 }
 
-static int setup_fill(void *ctx, const char *cert, const char *key,
-                      const char *ca, struct why *why)
+static int password_give(char *to, int room, int writing, void *arg)
 {
-    const char *file = NULL;
+    const char *password = arg;
+    (void)writing;
+    size_t n = password ? strlen(password) : 0;
+    if (n > (size_t)room) return 0;
+    memcpy(to, password ? password : "", n);
+    return (int)n;
+}
+
+/* The key itself, not the name of its file. */
+static bool is_pem(const char *key)
+{
+    return strncmp(key, "-----BEGIN", 10) == 0;
+}
+
+static bool take_key(void *ctx, const struct tls_files *f)
+{
+    void *password = (void *)(uintptr_t)f->password;
+    ossl.ctx_password(ctx, password_give);
+    ossl.ctx_password_of(ctx, password);
+    int rc;
+    if (is_pem(f->key)) {
+        void *bio = ossl.bio_text(f->key, -1);
+        void *key =
+            bio ? ossl.key_read(bio, NULL, password_give, password) : NULL;
+        rc = key ? ossl.ctx_key_take(ctx, key) : 0;
+        if (key) ossl.key_free(key);
+        if (bio) ossl.bio_free(bio);
+    } else {
+        rc = ossl.ctx_key(ctx, f->key, OSSL_FILETYPE_PEM);
+    }
+    ossl.ctx_password_of(ctx, NULL);
+    return rc == 1 && ossl.ctx_key_check(ctx) == 1;
+}
+
+/* Each of the files between the commas; file gets the one that is bad. */
+static bool take_ca(void *ctx, const char *files, char *file, size_t n)
+{
+    while (*files) {
+        size_t bytes = strcspn(files, ",");
+        snprintf(file, n, "%.*s", (int)bytes, files);
+        if (bytes >= n || ossl.ctx_ca(ctx, file, NULL) != 1) return false;
+        files += bytes;
+        files += *files == ',';
+    }
+    return true;
+}
+
+static int setup_fill(void *ctx, const struct tls_files *f, struct why *why)
+{
+    char file[1024];
     if (ossl.ctx_ctrl(ctx, OSSL_CTRL_MIN_PROTO, OSSL_TLS_1_3, NULL) != 1 ||
         ossl.ctx_tickets(ctx, 0) != 1)
         return err_set(why, ERR_UNSUPPORTED, "TLS 1.3: %s", last_error());
-    if (ossl.ctx_cert(ctx, cert) != 1)
-        file = cert;
-    else if (ossl.ctx_key(ctx, key, OSSL_FILETYPE_PEM) != 1 ||
-             ossl.ctx_key_check(ctx) != 1)
-        file = key;
-    else if (ossl.ctx_ca(ctx, ca, NULL) != 1)
-        file = ca;
-    if (file)
+    snprintf(file, sizeof file, "%s", f->cert);
+    bool good = ossl.ctx_cert(ctx, f->cert) == 1;
+    if (good) {
+        snprintf(file, sizeof file, "%s", is_pem(f->key) ? "the key" : f->key);
+        good = take_key(ctx, f);
+    }
+    if (good) good = take_ca(ctx, f->ca, file, sizeof file);
+    if (!good)
         return err_set(why, ERR_INVALID, "TLS: %s: %s", file, last_error());
     ossl.ctx_verify(ctx, OSSL_VERIFY_BOTH, NULL);
     return 0;
 }
 
-int tls_setup_create(struct tls_setup **out, const char *cert, const char *key,
-                     const char *ca, struct why *why)
+int tls_setup_create(struct tls_setup **out, const struct tls_files *files,
+                     struct why *why)
 {
     *out = NULL;
-    if (!cert || !key || !ca)
+    if (!files->cert || !files->key || !files->ca || !*files->ca)
         return err_set(why, ERR_INVALID,
                        "TLS needs a certificate, its key and a CA");
     pthread_once(&ossl_once, ossl_load);
@@ -165,7 +230,7 @@ int tls_setup_create(struct tls_setup **out, const char *cert, const char *key,
     ossl.error_clear();
     void *ctx = ossl.ctx_new(ossl.tls_method());
     if (!ctx) return err_set(why, ERR_NOMEM, "TLS: %s", last_error());
-    int rc = setup_fill(ctx, cert, key, ca, why);
+    int rc = setup_fill(ctx, files, why);
     if (rc) {
         ossl.ctx_free(ctx);
         return rc;

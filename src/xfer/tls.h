@@ -16,11 +16,20 @@
 struct tls_setup; /* certificate, key, CA: of an engine; any thread */
 struct tls;       /* of a connection; the thread that owns it */
 
-/* PEM files: ours, its key, and the CA whose certificates we accept from
- * peers: any of them, whatever name it has. ERR_UNSUPPORTED: there is no
- * libssl; ERR_INVALID: a file, named in the text. */
-int tls_setup_create(struct tls_setup **out, const char *cert, const char *key,
-                     const char *ca, struct why *why);
+/* What a side shows and whom it lets in; PEM. */
+struct tls_files {
+    const char *cert;     /* file: our certificate, and what leads to its CA */
+    const char *key;      /* file: its key; or the key's own text            */
+    const char *ca;       /* file, or several with commas between: the CAs whose
+                           * certificates we accept of peers, whatever name
+                           * they have                                       */
+    const char *password; /* of the key, or NULL; nobody is asked for one    */
+};
+
+/* ERR_UNSUPPORTED: there is no libssl; ERR_INVALID: a file, named in the
+ * text. */
+int tls_setup_create(struct tls_setup **out, const struct tls_files *files,
+                     struct why *why);
 void tls_setup_destroy(struct tls_setup *setup); /* NULL is fine */
 
 struct tls *tls_create(struct tls_setup *setup, int fd, bool inbound);

@@ -147,7 +147,11 @@ int xfer_open(struct xfer **out, const struct xfer_options *opt,
         rc = err_sys(why, ERR_IO, errno, "eventfd");
     const struct xfer_options *o = &x->opt;
     if (!rc && (o->tls_cert || o->tls_key || o->tls_ca))
-        rc = tls_setup_create(&x->tls, o->tls_cert, o->tls_key, o->tls_ca, why);
+        rc = tls_setup_create(&x->tls,
+                              &(struct tls_files){.cert = o->tls_cert,
+                                                  .key = o->tls_key,
+                                                  .ca = o->tls_ca},
+                              why);
     if (!rc) rc = fabric_open(x, why);
     if (!rc) rc = io_start(x, why);
     if (!rc) rc = workers_start(x, why);

@@ -118,6 +118,8 @@ class SglangAscend(unittest.TestCase):
         self.assertEqual(engine.initialize("tcp://127.0.0.1:1", "127.0.0.1:0",
                                            "prefill", 0), -1)
         self.assertLess(mf_adapter.set_conf_store_tls(True, "x"), 0)
+        self.assertLess(mf_adapter.create_config_store(free_url()), 0)
+        self.assertEqual(mf_adapter.set_conf_store_tls(False, ""), 0)
         self.assertLess(mf_adapter.set_log_level(9), 0)
         self.assertEqual(mf_adapter.set_log_level(1), 0)
         self.assertLess(engine.register_memory(1, 1), 0)

@@ -412,13 +412,15 @@ static void the_token_is_asked_for(void **state)
     struct xfer_store *store;
     struct xfer_store_client *c;
     struct why why = {0};
+    const struct xfer_store_auth secret = {.token = "secret"},
+                                 guess = {.token = "guess"};
     assert_int_equal(
-        xfer_store_serve("tcp://127.0.0.1:0", "secret", &store, &why), 0);
+        xfer_store_serve("tcp://127.0.0.1:0", &secret, &store, &why), 0);
     const char *url = xfer_store_url(store);
-    assert_int_equal(xfer_store_connect(url, "secret", MS, &c, &why), 0);
+    assert_int_equal(xfer_store_connect(url, &secret, MS, &c, &why), 0);
     assert_int_equal(xfer_store_set(c, "k", "v", 1, MS, &why), 0);
     xfer_store_disconnect(c);
-    assert_int_equal(xfer_store_connect(url, "guess", MS, &c, &why), ERR_AUTH);
+    assert_int_equal(xfer_store_connect(url, &guess, MS, &c, &why), ERR_AUTH);
     assert_int_equal(xfer_store_connect(url, NULL, MS, &c, &why), ERR_AUTH);
     assert_non_null(strstr(why.text, "token does not match"));
     xfer_store_stop(store);
