@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 struct bench {
-    const char *model_path, *device, *isa, *kv_dtype, *quantization;
+    const char *model_path, *device, *isa, *kv_dtype, *quantization,
+        *weight_cache;
     int64_t threads, prompt, gen, chunk, batch, repeat;
     bool json;
 };
@@ -38,6 +39,8 @@ static const struct opt options[] = {
      .choices = KV_TYPE_CHOICES, .help = "KV cache"},
     {"quantization", OPT_STRING, AT(quantization),
      .help = "round weights: int8, int4, w8a8_int8"},
+    {"weight-cache", OPT_STRING, AT(weight_cache),
+     .help = "folder for packed weights"},
     {"threads", OPT_INT, AT(threads), "0", 0, 1024,
      .help = "compute workers, 0: one a core"},
     {"prompt", OPT_INT, AT(prompt), "512", 1, 1e6, .help = "prompt tokens"},
@@ -115,7 +118,8 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     int64_t rows = b->chunk > b->batch ? b->chunk : b->batch;
     struct model_options mo = {.path = b->model_path,
                                .max_tokens = (uint32_t)rows,
-                               .max_logits = (uint32_t)b->batch};
+                               .max_logits = (uint32_t)b->batch,
+                               .weight_cache = b->weight_cache};
     if (b->quantization) {
         rc = model_quantize_parse(&mo.quantize, b->quantization, why);
         if (rc) return rc;

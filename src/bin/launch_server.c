@@ -72,6 +72,12 @@ static void on_progress(void *arg, size_t done, size_t total)
              total / 1000000);
 }
 
+static void on_note(void *arg, bool coped, const char *text)
+{
+    (void)arg;
+    log_line(coped ? LOG_WARN : LOG_INFO, "model", "%s", text);
+}
+
 /* --- device and model --- */
 
 /* Compute workers: as told, else as many as cores; --tp-size asks for that
@@ -162,6 +168,8 @@ static int open_model(struct server *s, struct why *why)
                                              (uint32_t)o->max_running_requests,
                                .max_logits = logit_rows(o),
                                .quantize = s->quantize,
+                               .weight_cache = o->weight_cache,
+                               .note = on_note,
                                .progress = on_progress,
                                .arg = s};
     rc = model_open(&s->model, s->device, &mo, why);

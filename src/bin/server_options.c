@@ -77,6 +77,9 @@ static const struct opt table[] = {
          "compressed-tensors|modelslim",
          "w8a8_int8, int8, int4: round float weights so while loading; the "
          "others name how the files are stored, which is seen from them"),
+    TEXT("weight-cache", weight_cache, NULL,
+         "folder for the weights as they are computed with: written at the "
+         "first start, mapped and shared by servers at the next ones"),
     PICK("kv-cache-dtype", kv_cache_dtype, "auto", KV_TYPE_CHOICES,
          "auto: the model's own (bf16 for quantized files)"),
     REAL("mem-fraction-static", mem_fraction, "0.8", 0.01, 0.99,

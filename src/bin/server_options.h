@@ -14,7 +14,8 @@ struct server_options {
     const char *model_path, *tokenizer_path, *served_model_name;
     const char *reasoning_parser, *tool_call_parser;
     const char *chat_template, *api_key, *device, *cpu_isa, *attention_backend;
-    const char *kv_cache_dtype, *quantization, *sampling_defaults, *log_level;
+    const char *kv_cache_dtype, *quantization, *weight_cache,
+        *sampling_defaults, *log_level;
     const char *host, *dist_init_addr;
     int64_t port, threads, tp_size, dp_size, nnodes, node_rank;
     double mem_fraction;

@@ -3,12 +3,17 @@
  * a matrix from where it is mapped and keeps its own. Copied for that moment
  * are rows of q and k that a GGUF file keeps in another order, matrices that a
  * file did not align, and those that must be converted (matrix.h) or are
- * quantized on the way; vectors become float32. */
+ * quantized on the way; vectors become float32.
+ *
+ * All of it is one walk over what the architecture wants, which is done for
+ * one of three ends: to bind, to count (survey), or to write a cache file, for
+ * which each matrix is made, written and given back. */
 #include "model/load.h"
+#include "model/cache.h"
 #include "model/config.h"
 #include "model/file.h"
 #include "model/matrix.h"
-#include "model/spread.h"
+#include "model/rows.h"
 #include "base/map.h"
 #include "base/mem.h"
 
@@ -29,6 +34,9 @@ struct load {
     size_t bound_bytes, done_bytes, total_bytes;
     uint64_t hash;
     struct model_survey *survey; /* not NULL: nothing is bound, only counted */
+    struct cache_writer *writer; /* not NULL: nor here, only written */
+    struct cache *cache;         /* where matrices come from, or NULL */
+    size_t missed;               /* that it lacked */
     const struct model_options *options; /* while binding */
     struct why *why;                     /* while binding */
 };
@@ -53,6 +61,7 @@ void load_close(struct load *l)
         weight_destroy(l->weights[i]);
     for (size_t i = 0; i < l->vector_count; i++)
         device_free(l->dev, l->vectors[i]);
+    cache_close(l->cache);
     mem_free(l->weights);
     mem_free(l->vectors);
     model_files_close(&l->files);
@@ -139,97 +148,19 @@ static void keep(void ***list, size_t *count, size_t *cap, void *what)
     (*list)[(*count)++] = what;
 }
 
-/* Where row r of heads of d rows stands in the interleaved order of GGUF
- * files, which pairs what is rotated together and leaves the rest. */
-static size_t interleaved(size_t r, size_t d, size_t rotary)
+static struct row_order order_of(const struct load *l, const struct want *w)
 {
-    size_t at = r % d;
-    if (at < rotary / 2)
-        at = 2 * at;
-    else if (at < rotary)
-        at = 2 * (at - rotary / 2) + 1;
-    return r - r % d + at;
-}
-
-static size_t row_place(const struct load *l, const struct want *w, size_t r)
-{
-    if (!l->files.gguf || !w->heads) return r;
     size_t rows = w->rows ? w->rows : w->cols;
-    return interleaved(r, rows / w->heads, l->rotary);
-}
-
-/* Types that matrices of cols columns become, best first. */
-static enum dtype quantized_type(enum model_quantize quantize, size_t cols)
-{
-    static const enum dtype types[][4] = {
-        [QUANTIZE_W8A8_INT8] = {DTYPE_INT8, DTYPE_F32},
-        [QUANTIZE_INT8] = {DTYPE_INT8_G128, DTYPE_Q8_0, DTYPE_F32},
-        [QUANTIZE_INT4] = {DTYPE_INT4_G128, DTYPE_INT4_G64, DTYPE_INT4_G32,
-                           DTYPE_F32},
-    };
-    const enum dtype *t = types[quantize];
-    while (*t != DTYPE_F32 && !dtype_row_bytes(*t, cols))
-        t++;
-    return *t;
+    return (struct row_order){l->files.gguf && w->heads ? rows / w->heads : 0,
+                              l->rotary};
 }
 
 /* What a matrix is bound as. */
 static enum dtype bound_type(const struct load *l, const struct want *w,
                              const struct matrix *m)
 {
-    enum model_quantize quantize = l->options->quantize;
-    if (quantize == QUANTIZE_NONE || w->floats || m->type > DTYPE_BF16)
-        return m->type;
-    enum dtype type = quantized_type(quantize, m->cols);
-    return type == DTYPE_F32 ? m->type : type;
-}
-
-static bool misaligned(const struct matrix *m)
-{
-    return (uintptr_t)m->bytes % (m->type == DTYPE_F32 ? 4 : 2) != 0;
-}
-
-/* The rows of a matrix in order, as rows of type. */
-struct convert {
-    const struct load *load;
-    const struct want *w;
-    const struct matrix *m;
-    enum dtype type;
-    uint8_t *out;
-};
-
-static void convert_rows(void *arg, size_t first, size_t end)
-{
-    const struct convert *c = arg;
-    const struct matrix *m = c->m;
-    const size_t row_bytes = dtype_row_bytes(c->type, m->cols);
-    uint8_t *row = mem_must(dtype_row_bytes(m->type, m->cols), 1);
-    float *values = mem_must(m->cols, sizeof *values);
-    for (size_t r = first; r < end; r++) {
-        uint8_t *out = c->out + r * row_bytes;
-        if (c->type == m->type) {
-            matrix_rows(m, row_place(c->load, c->w, r), 1, out);
-        } else {
-            matrix_rows(m, row_place(c->load, c->w, r), 1, row);
-            dtype_decode(m->type, row, values, m->cols);
-            dtype_encode(c->type, values, out, m->cols);
-        }
-    }
-    mem_free(row);
-    mem_free(values);
-}
-
-static int make_copy(struct load *l, const struct want *w,
-                     const struct matrix *m, enum dtype type, void **copy)
-{
-    size_t row_bytes = dtype_row_bytes(type, m->cols);
-    *copy = mem_try(m->rows, row_bytes, 64);
-    if (!*copy)
-        return err_set(l->why, ERR_NOMEM, "%s: %zu bytes for a copy of %s",
-                       m->main->file, m->rows * row_bytes, m->main->name);
-    struct convert c = {l, w, m, type, *copy};
-    spread_rows(m->rows, device_threads(l->dev), convert_rows, &c);
-    return 0;
+    return w->floats ? m->type
+                     : rows_quantized(l->options->quantize, m->type, m->cols);
 }
 
 static void count_bound(struct load *l, enum dtype type, size_t bytes)
@@ -243,7 +174,7 @@ static void count_bound(struct load *l, enum dtype type, size_t bytes)
 static int load_floats(struct load *l, float **out, const float *values,
                        size_t n)
 {
-    if (l->survey) return 0;
+    if (l->survey || l->writer) return 0;
     void *memory;
     int rc = device_alloc(l->dev, &memory, n * sizeof *values, l->why);
     if (rc) return rc;
@@ -263,10 +194,64 @@ static int load_hidden_bias(struct load *l, const struct matrix *m,
     return rc;
 }
 
+/* Makes the weight from the model's files. */
+static int make_weight(struct load *l, struct weight **out,
+                       const struct want *w, const struct matrix *m,
+                       enum dtype type)
+{
+    void *copy;
+    struct row_order order = order_of(l, w);
+    int rc = rows_make(&copy, m, type, &order, device_threads(l->dev), l->why);
+    if (!rc)
+        rc = weight_create(out, l->dev, type, w->rows, w->cols,
+                           copy ? copy : m->bytes, l->why);
+    mem_free(copy); /* the device has its own */
+    return rc;
+}
+
+static int write_weight(struct load *l, const struct want *w,
+                        const struct matrix *m, const struct cache_entry *e)
+{
+    struct weight *made;
+    int rc = make_weight(l, &made, w, m, (enum dtype)e->type);
+    if (rc) return rc;
+    rc = cache_writer_add(l->writer, e, weight_packed(made), l->why);
+    if (rc) l->writer = NULL;
+    weight_destroy(made);
+    return rc;
+}
+
+static int bind_weight(struct load *l, struct weight **out,
+                       const struct want *w, const struct matrix *m,
+                       const struct cache_entry *e)
+{
+    const void *packed = l->cache ? cache_find(l->cache, e) : NULL;
+    enum dtype type = (enum dtype)e->type;
+    if (l->cache && !packed) l->missed++;
+    int rc =
+        packed ? weight_map(out, l->dev, type, w->rows, w->cols, packed, l->why)
+               : make_weight(l, out, w, m, type);
+    if (!rc)
+        keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
+    return rc;
+}
+
+static struct cache_entry entry_of(const struct load *l, const struct want *w,
+                                   enum dtype type, const char *name)
+{
+    struct cache_entry e = {
+        .type = type, .expert = w->expert, .rows = w->rows, .cols = w->cols};
+    snprintf(e.name, sizeof e.name, "%s", name);
+    if (l->cache || l->writer)
+        e.bytes = weight_packed_bytes(l->dev, type, w->rows, w->cols);
+    return e;
+}
+
 /* *bias is filled where the matrix hides one. */
 static int load_matrix(struct load *l, struct weight **out, float **bias,
                        const struct want *w, int layer)
 {
+    static float hidden; /* stands for a bias that is not read */
     char name[160];
     struct matrix m;
     int rc = matrix_find(
@@ -276,28 +261,22 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     enum dtype type = bound_type(l, w, &m);
     count_bound(l, type, w->rows * dtype_row_bytes(type, w->cols));
     note_used(l, m.main);
-    if (l->survey) {
-        static float hidden; /* stands for the bias, which is not read */
+    const struct cache_entry e = entry_of(l, w, type, name);
+    if (l->survey || l->writer) {
         if (m.partial) *bias = &hidden;
-        return 0;
+        if (l->survey) return 0;
+        rc = write_weight(l, w, &m, &e);
+    } else {
+        rc = bind_weight(l, out, w, &m, &e);
+        if (!rc && m.partial) rc = load_hidden_bias(l, &m, bias);
     }
-    void *copy = NULL;
-    bool as_is = m.form == MATRIX_AS_IS && type == m.type && !misaligned(&m) &&
-                 !(l->files.gguf && w->heads);
-    if (!as_is) rc = make_copy(l, w, &m, type, &copy);
-    if (!rc)
-        rc = weight_create(out, l->dev, type, w->rows, w->cols,
-                           copy ? copy : m.bytes, l->why);
-    mem_free(copy); /* the device has its own */
     if (rc) return rc;
-    keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
-    if (m.partial) rc = load_hidden_bias(l, &m, bias);
     note_bound(l, m.main, m.bytes,
                m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
     if (m.scales) note_bound(l, m.scales, m.scales->bytes, m.scales->size);
     l->hash = hash_bytes(&type, sizeof type, l->hash);
     note_progress(l, m.size);
-    return rc;
+    return 0;
 }
 
 /* The tensor as float32 in host memory, the caller's. */
@@ -324,9 +303,10 @@ static int read_vector(struct load *l, float **out, const struct want *w,
     float *values = mem_try(w->cols, sizeof *values, 0);
     if (!values) return err_set(l->why, ERR_NOMEM, "%s: %s", t->file, name);
     size_t size = dtype_block_bytes((enum dtype)t->type);
+    const struct row_order order = order_of(l, w);
     for (size_t i = 0; i < w->cols; i++)
-        dtype_decode((enum dtype)t->type, t->bytes + row_place(l, w, i) * size,
-                     &values[i], 1);
+        dtype_decode((enum dtype)t->type,
+                     t->bytes + rows_place(&order, i) * size, &values[i], 1);
     note_bound(l, t, t->bytes, t->size);
     count_bound(l, (enum dtype)t->type, t->size);
     note_used(l, t);
@@ -539,7 +519,7 @@ static uint64_t hash_config(const struct model_config *c)
     return hash_bytes(reals, sizeof reals, h);
 }
 
-/* All of m; binds, or counts where the load surveys. */
+/* All of m: binds it, or counts or writes what would be bound. */
 static int load_all(struct load *l, struct model *m,
                     const struct model_options *options, struct why *why)
 {
@@ -547,6 +527,8 @@ static int load_all(struct load *l, struct model *m,
     l->config = &m->config;
     l->rotary = m->config.rope.rotary;
     l->total_bytes = model_files_bytes(&l->files);
+    l->bound_bytes = l->done_bytes = 0;
+    mem_free(l->used);
     l->used = mem_must(model_files_count(&l->files), sizeof *l->used);
     l->options = options;
     l->why = why;
@@ -561,11 +543,89 @@ static int load_all(struct load *l, struct model *m,
     return rc;
 }
 
+/* The same for a model that is not kept: nothing of it is bound. */
+static int load_dry(struct load *l, const struct model_config *config,
+                    struct device *dev, const struct model_options *options,
+                    size_t *embed_bytes, struct why *why)
+{
+    struct model *m = mem_must(1, sizeof *m);
+    m->config = *config;
+    m->arch = arch_find(config->arch, NULL);
+    m->dev = dev;
+    m->layers = mem_must(config->layers, sizeof *m->layers);
+    int rc = load_all(l, m, options, why);
+    *embed_bytes = m->embed_bytes;
+    for (uint32_t i = 0; i < config->layers; i++)
+        mem_free(m->layers[i].expert_weights);
+    mem_free(m->layers);
+    mem_free(m->rope_freqs);
+    mem_free(m);
+    return rc;
+}
+
+/* --- the cache file --------------------------------------------------- */
+
+static void note(const struct model_options *options, bool coped,
+                 const char *fmt, const char *text)
+{
+    char line[768];
+    snprintf(line, sizeof line, fmt, text);
+    if (options->note) options->note(options->arg, coped, line);
+}
+
+/* Writes a file at path that has all matrices. */
+static int cache_write(struct load *l, const struct model *m,
+                       const struct model_options *options, const char *path,
+                       const char *source, struct why *why)
+{
+    size_t embed_bytes;
+    int rc = cache_writer_open(&l->writer, path, source, m->dev, why);
+    if (rc) return rc;
+    rc = load_dry(l, &m->config, m->dev, options, &embed_bytes, why);
+    if (rc)
+        cache_writer_drop(l->writer);
+    else
+        rc = cache_writer_finish(l->writer, why);
+    l->writer = NULL;
+    return rc;
+}
+
+/* Opens the cache file of the model, which is written first where there is
+ * none or it is of no use. Without it all goes on, slower. */
+static void cache_prepare(struct load *l, const struct model *m,
+                          const struct model_options *options)
+{
+    if (!device_layout(m->dev)) {
+        note(options, true, "no weight cache: %s keeps its own form",
+             device_describe(m->dev));
+        return;
+    }
+    struct why why = {0};
+    char *path = cache_path(options->weight_cache, options, m->dev);
+    char *source = cache_source(&l->files, &m->config, options, m->dev);
+    int rc = cache_open(&l->cache, path, source, m->dev, &why);
+    if (rc && rc != ERR_IO) {
+        if (rc != ERR_NOT_FOUND)
+            note(options, true, "weight cache not used: %s",
+                 why_text(&why, rc));
+        why = (struct why){0};
+        note(options, false, "writing the weight cache %s", path);
+        rc = cache_write(l, m, options, path, source, &why);
+        if (!rc) rc = cache_open(&l->cache, path, source, m->dev, &why);
+    }
+    if (rc) note(options, true, "no weight cache: %s", why_text(&why, rc));
+    mem_free(path);
+    mem_free(source);
+}
+
 int load_bind(struct load *l, struct model *m,
               const struct model_options *options, struct why *why)
 {
+    if (options->weight_cache) cache_prepare(l, m, options);
     int rc = load_all(l, m, options, why);
     if (rc) return rc;
+    if (l->missed)
+        note(options, true, "%s", "the weight cache lacks some matrices");
     m->fingerprint = hash_bytes(
         m->rope_freqs, m->config.rope.rotary / 2 * sizeof(float), l->hash);
     return 0;
@@ -576,20 +636,12 @@ int load_survey(struct load *l, const struct model_config *config,
                 struct why *why)
 {
     struct model_options plain = *options;
-    struct model *m = mem_must(1, sizeof *m);
+    size_t embed_bytes;
     plain.progress = NULL;
-    m->config = *config;
-    m->arch = arch_find(config->arch, NULL);
-    m->layers = mem_must(config->layers, sizeof *m->layers);
     l->survey = out;
-    int rc = load_all(l, m, &plain, why);
+    int rc = load_dry(l, config, NULL, &plain, &embed_bytes, why);
     out->stored_bytes = l->total_bytes;
     out->weight_bytes = l->bound_bytes;
-    out->step_bytes = l->bound_bytes - (config->tied ? 0 : m->embed_bytes);
-    for (uint32_t i = 0; i < config->layers; i++)
-        mem_free(m->layers[i].expert_weights);
-    mem_free(m->layers);
-    mem_free(m->rope_freqs);
-    mem_free(m);
+    out->step_bytes = l->bound_bytes - (config->tied ? 0 : embed_bytes);
     return rc;
 }

@@ -105,6 +105,13 @@ struct model_options {
     uint32_t max_tokens; /* rows of the largest batch                      */
     uint32_t max_logits; /* logit rows of the largest batch                */
     enum model_quantize quantize;
+    /* A folder for a file of the weights as the device keeps them, which is
+     * written where it is missing, stale or damaged, and mapped where it is
+     * not: servers then share it. NULL: none. */
+    const char *weight_cache;
+    /* Told what became of it: coped: a cache that was there, or asked for, is
+     * not used. May be NULL. */
+    void (*note)(void *arg, bool coped, const char *text);
     /* Called now and then while loading; may be NULL. */
     void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
     void *arg;

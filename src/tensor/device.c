@@ -111,6 +111,30 @@ int weight_create(struct weight **out, struct device *dev, enum dtype type,
     return dev->ops->weight_create(out, &plain, why);
 }
 
+const char *device_layout(const struct device *dev)
+{
+    return dev->layout[0] ? dev->layout : NULL;
+}
+
+size_t weight_packed_bytes(const struct device *dev, enum dtype type,
+                           size_t rows, size_t cols)
+{
+    return dev->ops->packed_bytes(type, rows, cols);
+}
+
+const void *weight_packed(const struct weight *w)
+{
+    return w->dev->ops->packed(w);
+}
+
+int weight_map(struct weight **out, struct device *dev, enum dtype type,
+               size_t rows, size_t cols, const void *packed, struct why *why)
+{
+    *out = NULL;
+    const struct weight plain = {dev, type, rows, cols, NULL};
+    return dev->ops->weight_map(out, &plain, packed, why);
+}
+
 void weight_destroy(struct weight *w)
 {
     if (w) w->dev->ops->weight_destroy(w);

@@ -62,6 +62,17 @@ struct weight;
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
                   size_t rows, size_t cols, const void *bytes, struct why *why);
 void weight_destroy(struct weight *w);
+/* Weights may outlive the process, in a file: the name of the form in which
+ * this device keeps them (under equal names equal weights are equal bytes);
+ * NULL: it cannot. The bytes of a weight in that form, and where they lie. */
+const char *device_layout(const struct device *dev);
+size_t weight_packed_bytes(const struct device *dev, enum dtype type,
+                           size_t rows, size_t cols);
+const void *weight_packed(const struct weight *w);
+/* The weight that is these bytes, aligned to 64, which stay the caller's, and
+ * as they are, until weight_destroy. */
+int weight_map(struct weight **out, struct device *dev, enum dtype type,
+               size_t rows, size_t cols, const void *packed, struct why *why);
 size_t weight_rows(const struct weight *w);
 size_t weight_cols(const struct weight *w);
 

@@ -12,7 +12,9 @@
 struct device {
     const struct device_ops *ops;
     int threads;
-    char text[128]; /* device_describe */
+    char text[128];  /* device_describe */
+    char layout[64]; /* device_layout; "": none, then the three operations
+                        that are about it may be NULL */
 };
 
 struct weight {
@@ -40,6 +42,11 @@ struct device_ops {
     int (*weight_create)(struct weight **out, const struct weight *plain,
                          struct why *why);
     void (*weight_destroy)(struct weight *w);
+    size_t (*packed_bytes)(enum dtype type, size_t rows, size_t cols);
+    const void *(*packed)(const struct weight *w);
+    /* plain: as above, without bytes. */
+    int (*weight_map)(struct weight **out, const struct weight *plain,
+                      const void *packed, struct why *why);
 
     void (*embed)(struct device *dev, float *out, const struct weight *table,
                   const int32_t *ids, size_t tokens);

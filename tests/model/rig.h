@@ -17,16 +17,14 @@ struct rig {
     uint32_t vocab, page_tokens;
 };
 
-static inline void rig_open_as(struct rig *r, const char *path,
-                               const char *device, uint32_t page_tokens,
-                               enum dtype kv, enum model_quantize quantize)
+/* max_tokens and max_logits of options are filled in. */
+static inline void rig_open_with(struct rig *r, struct model_options options,
+                                 const char *device, uint32_t page_tokens,
+                                 enum dtype kv)
 {
     struct why why = {0};
     const struct device_options dev = {.kind = device, .threads = 2};
-    const struct model_options options = {.path = path,
-                                          .max_tokens = RIG_TOKENS,
-                                          .max_logits = RIG_TOKENS,
-                                          .quantize = quantize};
+    options.max_tokens = options.max_logits = RIG_TOKENS;
     if (device_open(&r->dev, &dev, &why) ||
         model_open(&r->model, r->dev, &options, &why))
         fail_msg("%s", why.text);
@@ -39,6 +37,14 @@ static inline void rig_open_as(struct rig *r, const char *path,
     if (kv_pool_create(&r->pool, &pool, &why)) fail_msg("%s", why.text);
     r->vocab = c->vocab;
     r->page_tokens = page_tokens;
+}
+
+static inline void rig_open_as(struct rig *r, const char *path,
+                               const char *device, uint32_t page_tokens,
+                               enum dtype kv, enum model_quantize quantize)
+{
+    const struct model_options options = {.path = path, .quantize = quantize};
+    rig_open_with(r, options, device, page_tokens, kv);
 }
 
 static inline void rig_open(struct rig *r, const char *path, const char *device,

@@ -151,46 +151,6 @@ static void cpu_share(struct device *dev, void (*fn)(void *, size_t, int),
     pool_run(((struct cpu *)dev)->pool, fn, arg, count);
 }
 
-/* --- weights ----------------------------------------------------------- */
-
-static void cpu_weight_destroy(struct weight *w)
-{
-    host_free(((struct cpu_weight *)w)->panels);
-    mem_free(w);
-}
-
-enum { PACK_PANELS = 16 };
-
-static void weight_pack(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct cpu_weight *w = arg;
-    size_t p = chunk * PACK_PANELS, end = p + PACK_PANELS;
-    for (; p < end && p < w->panel_count; p++)
-        panel_pack(&w->plain, p * ROWS, (char *)w->panels + p * w->panel_bytes);
-}
-
-static int cpu_weight_create(struct weight **out, const struct weight *plain,
-                             struct why *why)
-{
-    struct cpu *cpu = (struct cpu *)plain->dev;
-    struct cpu_weight *w = mem_must(1, sizeof *w);
-    w->plain = *plain;
-    w->panel_bytes = panel_bytes(plain->type, plain->cols);
-    w->panel_count = (plain->rows + ROWS - 1) / ROWS;
-    w->panels = host_array(w->panel_count, w->panel_bytes, 1);
-    if (!w->panels) {
-        mem_free(w);
-        return err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
-                       plain->rows, plain->cols, dtype_name(plain->type));
-    }
-    pool_run(cpu->pool, weight_pack, w,
-             (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
-    w->plain.bytes = NULL;
-    *out = &w->plain;
-    return 0;
-}
-
 /* --- rows -------------------------------------------------------------- */
 
 struct job {
@@ -399,6 +359,9 @@ static const struct device_ops cpu_ops = {
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
+    .packed_bytes = cpu_packed_bytes,
+    .packed = cpu_packed,
+    .weight_map = cpu_weight_map,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .linear = cpu_linear,
@@ -445,6 +408,7 @@ int device_cpu_open(struct device **out, const struct device_options *options,
     }
     snprintf(cpu->device.text, sizeof cpu->device.text, "cpu %s, %d thread%s",
              kernels->name, pool.threads, pool.threads == 1 ? "" : "s");
+    cpu_layout(cpu, cpu->device.layout, sizeof cpu->device.layout);
     *out = &cpu->device;
     return 0;
 

@@ -6,10 +6,14 @@
 #include "tensor/cpu/pool.h"
 #include "tensor/device_ops.h"
 
+struct panel_block; /* weights.c */
+
 struct cpu_weight {
     struct weight plain;
-    void *panels;
+    const void *panels;
     size_t panel_bytes, panel_count;
+    void *own;                 /* the panels, or */
+    struct panel_block *block; /* where they lie; or neither: the caller's */
 };
 
 /* How the attention of a sequence is shared out. */
@@ -44,6 +48,8 @@ struct cpu {
         float scale;
     } rope;
 
+    struct panel_block *block; /* that has room for more weights, or NULL */
+
     char *scratch; /* [threads] of scratch_bytes */
     size_t scratch_bytes;
 
@@ -70,6 +76,14 @@ size_t linear_scratch_bytes(void);
 size_t attention_scratch_bytes(void);
 enum { PARTIALS_BYTES = 8 << 20 };
 
+int cpu_weight_create(struct weight **out, const struct weight *plain,
+                      struct why *why);
+void cpu_weight_destroy(struct weight *w);
+size_t cpu_packed_bytes(enum dtype type, size_t rows, size_t cols);
+const void *cpu_packed(const struct weight *w);
+int cpu_weight_map(struct weight **out, const struct weight *plain,
+                   const void *packed, struct why *why);
+void cpu_layout(const struct cpu *cpu, char *text, size_t n);
 void cpu_linear(struct device *dev, const float *x, size_t tokens,
                 const struct linear *list, size_t count);
 void cpu_kv_write(struct device *dev, const struct op_kv *kv,

@@ -44,8 +44,13 @@ enum {
 
 /* A panel's bytes; cols as weight_create takes them. */
 size_t panel_bytes(enum dtype type, size_t cols);
-/* Packs rows first .. first + 15 of w (fewer at its end). */
-void panel_pack(const struct weight *w, size_t first, void *panel);
+/* Packs rows first .. first + 15 of w (fewer at its end) into zeroed bytes.
+ * kernels NULL: in plain C, which specifies it. */
+struct kernels;
+void panel_pack(const struct kernels *k, const struct weight *w, size_t first,
+                void *panel);
+/* A number for how all types are packed: another one once that changes. */
+uint64_t panel_layout(void);
 /* Row row (0..15) of a panel as dtype_decode gives it. */
 void panel_decode(enum dtype type, size_t cols, const void *panel, int row,
                   float *out);
@@ -67,6 +72,29 @@ static inline struct panel_format panel_format(enum dtype type)
     case DTYPE_Q5_K: return (struct panel_format){8, 64, 256 + 64 + 32};
     default: return (struct panel_format){8, 32, 256 + 128 + 32}; /* Q6_K */
     }
+}
+
+/* What most types' panels are made of: words of 4 bytes of ROWS rows turned
+ * into steps. A row's words lie in units of 16 bytes, several to a block. */
+enum { PACK_UNIT = 16, PACK_WORDS = 16 };
+struct pack {
+    const uint8_t *rows; /* [ROWS] of row_bytes */
+    size_t row_bytes, words;
+    size_t head, block_units, block_bytes; /* see pack_unit */
+    uint32_t flip;                         /* bits of each word */
+    bool halves; /* a step is [2][ROWS] halves of words, not [ROWS] words */
+    uint8_t *to;
+    size_t part_words, part_gap; /* after so many steps, so many bytes are
+                                    left free */
+};
+static inline size_t pack_unit(const struct pack *p, size_t unit)
+{
+    return p->head + unit / p->block_units * p->block_bytes +
+           unit % p->block_units * PACK_UNIT;
+}
+static inline uint8_t *pack_step(const struct pack *p, size_t word)
+{
+    return p->to + word * STEP + word / p->part_words * p->part_gap;
 }
 
 /* What fits the first level cache beside what else a tile needs, when two
@@ -232,6 +260,9 @@ struct kernels {
                    size_t first, size_t cols, struct slab_room *room,
                    struct slab *out);
     void (*tile)(enum form form, const struct tile *tile);
+
+    /* The first words / PACK_WORDS * PACK_WORDS words. */
+    void (*pack)(const struct pack *p);
 
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);

@@ -3,6 +3,7 @@
 #define BATON_TENSOR_CPU_KERNELS_BODY_H
 
 #include "tensor/cpu/attention_body.h"
+#include "tensor/cpu/pack_body.h"
 #include "tensor/cpu/peak_body.h"
 #include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/stream_body.h"
@@ -12,9 +13,9 @@
         .name = NAME, .bf16 = VEC_BF16, .tile_panels = TILE_PANELS,        \
         .tile_tokens = tile_tokens, .acts_floats = acts_floats,            \
         .acts_bf16 = acts_pairs, .acts_int8 = acts_int8, .stream = stream, \
-        .unpack = unpack, .tile = tile, .rmsnorm = rmsnorm,                \
-        .silu_mul = silu_mul, .rope = rope, .encode = encode,              \
-        .attend = attend, .attend_merge = attend_merge,                    \
+        .pack = pack_words, .unpack = unpack, .tile = tile,                \
+        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,            \
+        .encode = encode, .attend = attend, .attend_merge = attend_merge,  \
         .peak_read = peak_read, .peak_floats = peak_floats,                \
         .peak_dots = peak_dots, .floats_round = FLOATS_ROUND,              \
         .dots_round = DOTS_ROUND,                                          \

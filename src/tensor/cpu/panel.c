@@ -2,9 +2,11 @@
  * of panels back to floats. */
 #include "tensor/cpu/kernels.h"
 
+#include "base/checksum.h"
 #include "tensor/device_ops.h"
 #include "tensor/quant.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Steps of 4-bit, of 8-bit integers, with their scales behind them. */
@@ -91,52 +93,99 @@ static void run_pack(enum dtype type, const struct quant32 *b, bool first,
     }
 }
 
-/* What the rows of a type look like, 32 columns at a time: the bytes of run
- * index of a row, and of its group's scale and zero point. */
-struct run_at {
-    const uint8_t *q, *d, *z;
-};
-
-static struct run_at run_of(enum dtype type, const uint8_t *row, size_t index)
+/* How the words of a type of floats or steps lie in its rows. Nibbles stand
+ * there as in a panel, bytes but for the sign. */
+static struct pack pack_of(enum dtype type, size_t cols)
 {
-    if (type == DTYPE_INT8)
-        return (struct run_at){row + 4 + index * RUN, row, NULL};
-    size_t runs = dtype_block_elems(type) / RUN;
-    const uint8_t *block = row + index / runs * dtype_block_bytes(type);
-    size_t head = type >= DTYPE_INT4_G32 ? 3 : 2;
-    size_t bytes = is_nibbles(type) ? RUN / 2 : RUN;
-    return (struct run_at){block + head + index % runs * bytes, block,
-                           block + 2};
+    size_t payload = is_nibbles(type) ? cols / 2 : cols;
+    switch (type) {
+    case DTYPE_F32: payload = cols * 4; break;
+    case DTYPE_F16:
+    case DTYPE_BF16: payload = cols * 2; break;
+    default: break;
+    }
+    struct pack p = {.row_bytes = dtype_row_bytes(type, cols),
+                     .words = payload / 4,
+                     .part_words = payload / 4 + 1,
+                     .block_units = 1,
+                     .block_bytes = PACK_UNIT,
+                     .flip = is_bytes(type) ? 0x80808080 : 0,
+                     .halves = type == DTYPE_F16};
+    if (!dtype_is_block(type)) return p;
+    if (type == DTYPE_INT8) {
+        p.head = 4;
+        return p;
+    }
+    size_t block = dtype_block_elems(type) / (is_nibbles(type) ? 2 : 1);
+    p.block_units = block / PACK_UNIT;
+    p.block_bytes = dtype_block_bytes(type);
+    p.head = p.block_bytes - block; /* of a block: scale, zero point */
+    return p;
 }
 
-/* Nibbles stand in a row as in a panel, bytes but for the sign. */
-static void steps_pack(const struct weight *w, size_t first, size_t rows,
-                       uint8_t *panel)
+/* Words first .. of some rows, without a kernel. */
+static void words_pack(const struct pack *p, size_t rows, size_t first)
 {
-    bool nibbles = is_nibbles(w->type);
-    uint32_t flip = nibbles ? 0 : 0x80808080;
-    size_t steps = nibbles ? 4 : 8, group = quant_group(w->type, w->cols) / RUN;
-    size_t row_bytes = dtype_row_bytes(w->type, w->cols);
-    size_t d_bytes = w->type == DTYPE_INT8 ? sizeof(float) : 2;
+    enum { TILE = 64 }; /* so that reads and writes both stay in the cache */
+    for (size_t i = first; i < p->words; i += TILE)
+        for (size_t r = 0; r < rows; r++)
+            for (size_t w = i; w < p->words && w < i + TILE; w++) {
+                const uint8_t *from = p->rows + r * p->row_bytes +
+                                      pack_unit(p, w / 4) + w % 4 * 4;
+                uint32_t word;
+                memcpy(&word, from, 4);
+                word ^= p->flip;
+                uint8_t *step = pack_step(p, w);
+                memcpy(step + (p->halves ? 2 : 4) * r, &word,
+                       p->halves ? 2 : 4);
+                if (p->halves)
+                    memcpy(step + STEP / 2 + 2 * r, (uint8_t *)&word + 2, 2);
+            }
+}
+
+/* BF16 or F16 with an odd last column. */
+static void last_pack(const struct pack *p, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(pack_step(p, p->words) + (p->halves ? 2 : 4) * r,
+               p->rows + r * p->row_bytes + p->words * 4, 2);
+}
+
+static void scales_pack(const struct weight *w, const struct pack *p,
+                        size_t rows, uint8_t *panel)
+{
     uint8_t *scales = panel + panel_scales(w->type, w->cols);
     uint8_t *zeros = panel + panel_zeros(w->type, w->cols);
-    for (size_t i = 0; i < w->cols / RUN; i++) {
-        for (size_t r = 0; r < rows; r++) {
-            const uint8_t *row =
-                (const uint8_t *)w->bytes + (first + r) * row_bytes;
-            struct run_at run = run_of(w->type, row, i);
-            for (size_t j = 0; j < steps; j++) {
-                uint32_t four;
-                memcpy(&four, run.q + 4 * j, 4);
-                four ^= flip;
-                memcpy(panel + (i * steps + j) * STEP + 4 * r, &four, 4);
-            }
-            if (i % group) continue;
-            size_t at = i / group * ROWS + r;
-            memcpy(scales + at * d_bytes, run.d, d_bytes);
-            if (w->type >= DTYPE_INT4_G32) zeros[at] = *run.z;
+    size_t groups = w->cols / quant_group(w->type, w->cols);
+    for (size_t r = 0; r < rows; r++) {
+        const uint8_t *d = p->rows + r * p->row_bytes;
+        if (w->type == DTYPE_INT8) {
+            memcpy(scales + 4 * r, d, 4);
+            continue;
+        }
+        for (size_t g = 0; g < groups; g++, d += p->block_bytes) {
+            memcpy(scales + (g * ROWS + r) * 2, d, 2);
+            if (w->type >= DTYPE_INT4_G32) zeros[g * ROWS + r] = d[2];
         }
     }
+}
+
+static void steps_pack(const struct kernels *k, const struct weight *w,
+                       size_t first, size_t rows, uint8_t *panel)
+{
+    struct pack p = pack_of(w->type, w->cols);
+    p.rows = (const uint8_t *)w->bytes + first * p.row_bytes;
+    p.to = panel;
+    size_t done = 0;
+    if (k && rows == ROWS) {
+        k->pack(&p);
+        done = p.words / PACK_WORDS * PACK_WORDS;
+    }
+    words_pack(&p, rows, done);
+    if (dtype_is_block(w->type))
+        scales_pack(w, &p, rows, panel);
+    else if (p.words * 4 < p.row_bytes)
+        last_pack(&p, rows);
 }
 
 /* Q4_1 as run_pack does the K formats. */
@@ -172,45 +221,37 @@ static void runs_pack(const struct weight *w, size_t first, size_t rows,
     }
 }
 
-/* Tiles of a few columns, so that the rows' reads and the panel's writes
- * both stay in the cache. size is 2 or 4 bytes; pairs keeps two columns of
- * 2 bytes together. */
-static void floats_pack(const struct weight *w, size_t first, size_t rows,
-                        uint8_t *panel, size_t unit)
-{
-    size_t row_bytes = dtype_row_bytes(w->type, w->cols);
-    size_t units = row_bytes / unit;
-    enum { TILE = 64 };
-    for (size_t u = 0; u < units; u += TILE) {
-        size_t end = u + TILE < units ? u + TILE : units;
-        for (size_t r = 0; r < rows; r++) {
-            const uint8_t *row =
-                (const uint8_t *)w->bytes + (first + r) * row_bytes;
-            if (unit == 4)
-                for (size_t i = u; i < end; i++)
-                    memcpy(panel + (i * ROWS + r) * 4, row + i * 4, 4);
-            else
-                for (size_t i = u; i < end; i++)
-                    memcpy(panel + (i * ROWS + r) * 2, row + i * 2, 2);
-        }
-    }
-    if (unit * units < row_bytes) /* BF16 with an odd last column */
-        for (size_t r = 0; r < rows; r++)
-            memcpy(panel + (units * ROWS + r) * 4,
-                   (const uint8_t *)w->bytes + (first + r) * row_bytes +
-                       units * 4,
-                   2);
-}
-
-void panel_pack(const struct weight *w, size_t first, void *panel)
+void panel_pack(const struct kernels *k, const struct weight *w, size_t first,
+                void *panel)
 {
     size_t rows = w->rows - first < ROWS ? w->rows - first : ROWS;
-    if (!dtype_is_block(w->type))
-        floats_pack(w, first, rows, panel, w->type == DTYPE_F16 ? 2 : 4);
-    else if (is_bytes(w->type) || is_nibbles(w->type))
-        steps_pack(w, first, rows, panel);
+    if (!dtype_is_block(w->type) || is_bytes(w->type) || is_nibbles(w->type))
+        steps_pack(k, w, first, rows, panel);
     else
         runs_pack(w, first, rows, panel);
+}
+
+uint64_t panel_layout(void)
+{
+    enum { COLS = 256 };
+    uint8_t rows[(ROWS + 3) * COLS * 4], panel[ROWS * COLS * 4 + STEP];
+    uint64_t word = 1, sum = 0;
+    for (size_t i = 0; i < sizeof rows; i++) {
+        word = word * 6364136223846793005u + 1442695040888963407u;
+        rows[i] = (uint8_t)(word >> 56);
+    }
+    for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
+        const struct weight w = {NULL, type, ROWS + 3, COLS, rows};
+        for (size_t first = 0; first < w.rows; first += ROWS) {
+            size_t bytes = panel_bytes(type, COLS);
+            assert(bytes <= sizeof panel);
+            memset(panel, 0, bytes);
+            panel_pack(NULL, &w, first, panel);
+            const uint64_t both[] = {sum, checksum64(panel, bytes)};
+            sum = checksum64(both, sizeof both);
+        }
+    }
+    return sum;
 }
 
 /* --- and back: one row --------------------------------------------------- */

@@ -168,6 +168,26 @@ ALWAYS vi vi_of_i8(const void *p)
 }
 #endif
 
+/* L / 4 units of 16 bytes, unit i at p + at[i]. */
+ALWAYS vi vi_of_units(const uint8_t *p, const size_t at[L / 4])
+{
+#if VEC_AVX512
+    __m512i v =
+        _mm512_castsi128_si512(_mm_loadu_si128((const __m128i_u *)(p + at[0])));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i_u *)(p + at[1])),
+                           1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i_u *)(p + at[2])),
+                           2);
+    return (vi)_mm512_inserti32x4(
+        v, _mm_loadu_si128((const __m128i_u *)(p + at[3])), 3);
+#elif VEC_AVX2
+    return (vi)_mm256_loadu2_m128i((const __m128i_u *)(p + at[1]),
+                                   (const __m128i_u *)(p + at[0]));
+#else
+    return vi_load(p + at[0]);
+#endif
+}
+
 ALWAYS vf vf_of_bf16(const void *p)
 {
     return (vf)(vi_of_halves(p) << 16);

@@ -1,0 +1,148 @@
+/* Weights of the cpu device: panels (kernels.h) that it packs, or that the
+ * caller has from a file.
+ *
+ * Panels of many matrices share blocks of memory that begin where huge pages
+ * do: in a block of its own a matrix of a few MiB would lie mostly in small
+ * ones, and half of the time of packing would go to the kernel. */
+#include "tensor/cpu/cpu.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+enum {
+    HUGE_BYTES = 2 << 20,
+    BLOCK_BYTES = 64 << 20,
+    LEAST_SHARED = 1 << 20, /* what is smaller has its own memory */
+    PACK_PANELS = 16,       /* a worker's share at a time         */
+};
+
+struct panel_block {
+    char *raw;
+    size_t at, end; /* of raw: not given away so far */
+    size_t live;    /* weights in it */
+};
+
+static void block_drop(struct cpu *cpu, struct panel_block *b)
+{
+    if (--b->live) return;
+    if (cpu->block == b) cpu->block = NULL;
+    host_free(b->raw);
+    mem_free(b);
+}
+
+/* NULL: no memory. */
+static struct panel_block *block_create(size_t bytes)
+{
+    struct panel_block *b = mem_must(1, sizeof *b);
+    b->raw = host_alloc(bytes + HUGE_BYTES);
+    if (!b->raw) {
+        mem_free(b);
+        return NULL;
+    }
+    b->at = -(uintptr_t)b->raw & (HUGE_BYTES - 1);
+    b->end = b->at + bytes;
+    return b;
+}
+
+/* Zeroed bytes (a multiple of 64) for w's panels; NULL: no memory. */
+static char *panels_alloc(struct cpu *cpu, struct cpu_weight *w, size_t bytes)
+{
+    if (bytes < LEAST_SHARED) return w->own = host_alloc(bytes);
+    struct panel_block *b = cpu->block;
+    if (!b || b->end - b->at < bytes) {
+        b = block_create(bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
+        if (!b) return NULL;
+        cpu->block = b;
+    }
+    char *panels = b->raw + b->at;
+    b->at += bytes;
+    b->live++;
+    w->block = b;
+    return panels;
+}
+
+void cpu_weight_destroy(struct weight *plain)
+{
+    struct cpu_weight *w = (struct cpu_weight *)plain;
+    if (w->block) block_drop((struct cpu *)plain->dev, w->block);
+    host_free(w->own);
+    mem_free(w);
+}
+
+static struct cpu_weight *weight_plain(const struct weight *plain)
+{
+    struct cpu_weight *w = mem_must(1, sizeof *w);
+    w->plain = *plain;
+    w->panel_bytes = panel_bytes(plain->type, plain->cols);
+    w->panel_count = (plain->rows + ROWS - 1) / ROWS;
+    return w;
+}
+
+struct pack_job {
+    const struct cpu *cpu;
+    const struct cpu_weight *w;
+    char *panels;
+};
+
+static void weight_pack(void *arg, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct pack_job *job = arg;
+    const struct cpu_weight *w = job->w;
+    size_t p = chunk * PACK_PANELS, end = p + PACK_PANELS;
+    for (; p < end && p < w->panel_count; p++)
+        panel_pack(job->cpu->kernels, &w->plain, p * ROWS,
+                   job->panels + p * w->panel_bytes);
+}
+
+int cpu_weight_create(struct weight **out, const struct weight *plain,
+                      struct why *why)
+{
+    struct cpu *cpu = (struct cpu *)plain->dev;
+    struct cpu_weight *w = weight_plain(plain);
+    char *panels = NULL;
+    size_t bytes;
+    if (!__builtin_mul_overflow(w->panel_count, w->panel_bytes, &bytes))
+        panels = panels_alloc(cpu, w, bytes);
+    if (!panels) {
+        mem_free(w);
+        return err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
+                       plain->rows, plain->cols, dtype_name(plain->type));
+    }
+    struct pack_job job = {cpu, w, panels};
+    pool_run(cpu->pool, weight_pack, &job,
+             (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
+    w->plain.bytes = NULL;
+    w->panels = panels;
+    *out = &w->plain;
+    return 0;
+}
+
+/* --- from a file --------------------------------------------------------- */
+
+size_t cpu_packed_bytes(enum dtype type, size_t rows, size_t cols)
+{
+    return (rows + ROWS - 1) / ROWS * panel_bytes(type, cols);
+}
+
+const void *cpu_packed(const struct weight *w)
+{
+    return ((const struct cpu_weight *)w)->panels;
+}
+
+int cpu_weight_map(struct weight **out, const struct weight *plain,
+                   const void *packed, struct why *why)
+{
+    (void)why;
+    struct cpu_weight *w = weight_plain(plain);
+    w->panels = packed;
+    *out = &w->plain;
+    return 0;
+}
+
+void cpu_layout(const struct cpu *cpu, char *text, size_t n)
+{
+    snprintf(text, n, "%s panels %016llx", cpu->kernels->name,
+             (unsigned long long)panel_layout());
+}
