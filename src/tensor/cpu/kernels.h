@@ -237,9 +237,9 @@ struct attend_scratch {
 struct kernels {
     const char *name;
     bool bf16; /* multiplies pairs of bf16 */
-    /* Panels of a tile, and the group sizes of tokens that tiles come in,
-     * largest first, 0-ended. */
-    size_t tile_panels;
+    /* Panels of a form's tiles, and the group sizes of tokens that tiles come
+     * in, largest first, 0-ended. */
+    const uint8_t *tile_panels;
     const uint8_t *tile_tokens;
 
     /* Rows of x made ready: tokens of them, one group. */

@@ -10,7 +10,7 @@
 
 #define KERNELS(NAME)                                                      \
     {                                                                      \
-        .name = NAME, .bf16 = VEC_BF16, .tile_panels = TILE_PANELS,        \
+        .name = NAME, .bf16 = VEC_BF16, .tile_panels = tile_panels,        \
         .tile_tokens = tile_tokens, .acts_floats = acts_floats,            \
         .acts_bf16 = acts_pairs, .acts_int8 = acts_int8, .stream = stream, \
         .pack = pack_words, .unpack = unpack, .tile = tile,                \

@@ -17,7 +17,7 @@ enum {
     FEW_TOKENS = 8,
     PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
-    BLOCK_TOKENS = 504,
+    BLOCK_TOKENS = 516,
     LEAST_TOKENS = 48,
 };
 
@@ -159,6 +159,7 @@ struct chunk {
     struct scratch *s;
     size_t first, panels, t0, t1;
     enum form form;
+    size_t tile_panels;
     struct slab slabs[CHUNK_PANELS]; /* columns [from, to) */
     size_t from, to;
 };
@@ -175,23 +176,33 @@ static float *sums_at(const struct chunk *c, size_t p, size_t t, size_t n)
     return c->s->sums[t - c->t0][0] + p * n * ROWS;
 }
 
-/* The weights of panels p .. of a tile, and where their results go. Panels
- * past the chunk's last repeat it, for nothing. */
-static void tile_weights(struct tile *tile, const struct chunk *c, size_t p)
+/* The weights of panels p .. of a tile, and where the first token's words,
+ * marks, sums and results are. Panels past the chunk's last repeat it, for
+ * nothing. */
+static void tile_start(struct tile *tile, const struct chunk *c, size_t p)
 {
-    for (size_t i = 0; i < c->job->cpu->kernels->tile_panels; i++) {
+    const struct job *job = c->job;
+    size_t rows = c->l->w->rows, columns = form_columns(c->form);
+    *tile = (struct tile){
+        .steps = (c->to - c->from + columns - 1) / columns,
+        .first = c->from == 0,
+        .last = c->to == job->cols,
+        .stride = rows,
+        .add = c->l->add,
+    };
+    for (size_t i = 0; i < c->tile_panels; i++) {
         size_t panel = p + i < c->panels ? p + i : c->panels - 1;
         tile->w[i] = c->slabs[panel];
-        tile->bias[i] = c->l->bias && is_whole(c, p + i)
-                            ? c->l->bias + (c->first + p + i) * ROWS
-                            : NULL;
+        if (!is_whole(c, p + i)) continue;
+        size_t row = (c->first + p + i) * ROWS;
+        tile->out[i] = c->l->out + c->t0 * rows + row;
+        if (c->l->bias) tile->bias[i] = c->l->bias + row;
     }
-    tile->steps =
-        (c->to - c->from + form_columns(c->form) - 1) / form_columns(c->form);
-    tile->stride = c->l->w->rows;
-    tile->add = c->l->add;
-    tile->first = c->from == 0;
-    tile->last = c->to == c->job->cols;
+    size_t slab = c->from / columns / SLAB_STEPS;
+    struct acts_room x = room_at(job, c->t0, 1);
+    tile->words = (const char *)x.words + slab * x.words_stride;
+    tile->marks = x.marks;
+    if (c->form != FORM_ROW) tile->marks += slab * x.marks_stride;
 }
 
 /* With few tokens the next slab's way from memory takes longer than this
@@ -215,27 +226,20 @@ static void slab_prefetch(const struct chunk *c, size_t i, size_t n)
 static void slab_tiles(const struct chunk *c, size_t p)
 {
     const struct job *job = c->job;
-    const struct kernels *k = job->cpu->kernels;
-    size_t slab = c->from / form_columns(c->form) / SLAB_STEPS;
-    size_t tokens = c->t1 - c->t0;
+    size_t tokens = c->t1 - c->t0, marks = slab_marks(job);
     struct tile tile;
-    tile_weights(&tile, c, p);
-    for (size_t t = c->t0, n; t < c->t1; t += n) {
-        n = group_tokens(job, job->tokens - t);
+    tile_start(&tile, c, p);
+    for (size_t t = 0, n; t < tokens; t += n) {
+        n = group_tokens(job, tokens - t);
         tile.tokens = n;
-        struct acts_room x = room_at(job, t, n);
-        tile.words = (const char *)x.words + slab * x.words_stride;
-        tile.marks = x.marks;
-        if (c->form != FORM_ROW) tile.marks += slab * x.marks_stride;
-        tile.sums = sums_at(c, p, t, n);
-        for (size_t i = 0; i < k->tile_panels; i++)
-            tile.out[i] = is_whole(c, p + i) ? c->l->out + t * tile.stride +
-                                                   (c->first + p + i) * ROWS
-                                             : NULL;
+        tile.sums = sums_at(c, p, c->t0 + t, n);
         if (tokens <= PREFETCH_TOKENS)
-            slab_prefetch(c, (p * tokens + (t - c->t0)) / n,
-                          c->panels * tokens / n);
-        k->tile(c->form, &tile);
+            slab_prefetch(c, (p * tokens + t) / n, c->panels * tokens / n);
+        job->cpu->kernels->tile(c->form, &tile);
+        tile.words = (const char *)tile.words + n * SLAB_STEPS * 4;
+        tile.marks += n * marks;
+        for (size_t i = 0; i < c->tile_panels; i++)
+            if (tile.out[i]) tile.out[i] += n * tile.stride;
     }
 }
 
@@ -249,7 +253,7 @@ static void chunk_tiles(struct chunk *c)
         for (size_t p = 0; p < c->panels; p++)
             k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p),
                       c->from, c->to - c->from, &c->s->room[p], &c->slabs[p]);
-        for (size_t p = 0; p < c->panels; p += k->tile_panels)
+        for (size_t p = 0; p < c->panels; p += c->tile_panels)
             slab_tiles(c, p);
     }
 }
@@ -267,10 +271,11 @@ static void chunk_many(const struct job *job, const struct linear *l,
                       .t1 = t0 + job->block_tokens,
                       .form = kernels_form(job->cpu->kernels, l->w->type)};
     if (c.t1 > job->tokens) c.t1 = job->tokens;
+    c.tile_panels = job->cpu->kernels->tile_panels[c.form];
     chunk_tiles(&c);
     size_t p = panels - 1; /* only a matrix's last panel has fewer rows */
     if (is_whole(&c, p)) return;
-    size_t in_tile = p % job->cpu->kernels->tile_panels;
+    size_t in_tile = p % c.tile_panels;
     for (size_t t = c.t0, n; t < c.t1; t += n) {
         n = group_tokens(job, job->tokens - t);
         const float *sums = sums_at(&c, p - in_tile, t, n);
@@ -318,6 +323,11 @@ static void chunk_run(void *arg, size_t chunk, int worker)
                    block * job->block_tokens);
 }
 
+static size_t parts_of(size_t all, size_t most)
+{
+    return (all + most - 1) / most;
+}
+
 /* Chunks of panels and blocks of tokens: large ones read less, but a few for
  * each worker keep them all busy to the end. */
 static void job_cut(struct job *job, size_t panels)
@@ -328,7 +338,12 @@ static void job_cut(struct job *job, size_t panels)
            panels / job->chunk_panels < wanted)
         job->chunk_panels /= 2;
     size_t chunks = panels / job->chunk_panels + 1;
-    job->block_tokens = job->few ? job->tokens : BLOCK_TOKENS;
+    size_t blocks = job->few ? 1 : parts_of(job->tokens, BLOCK_TOKENS);
+    job->block_tokens = job->tokens; /* blocks of about the same size */
+    if (blocks > 1)
+        job->block_tokens =
+            parts_of(parts_of(job->tokens, blocks), PREPARE_TOKENS) *
+            PREPARE_TOKENS;
     while (!job->few && job->block_tokens / 2 > LEAST_TOKENS &&
            (job->tokens + job->block_tokens - 1) / job->block_tokens * chunks <
                wanted)

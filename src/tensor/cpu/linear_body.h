@@ -131,113 +131,102 @@ ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
         }
 }
 
-/* Integer sums of one group in registers, their scaled sums in memory. What is
- * constant is passed by value: stores to sums could change it otherwise. */
-struct group {
-    const uint8_t *w[PANELS_MAX];
-    const void *d[PANELS_MAX];
-    const float *e[PANELS_MAX];
-    const uint8_t *x;
-    const struct mark *mark;
-    float *sums;
-};
-
-ALWAYS void tile_group(enum form form, int P, int T, const struct group g,
-                       bool odd)
-{
-    size_t steps = group_steps(form);
-    vi acc[PANELS_MAX * PARTS * TOKENS_MAX];
-    UNROLLED (t, T) {
-        int32_t sum = g.mark[t].sum, half = g.mark[t].half;
-        if (form == FORM_16) sum = odd ? sum - half : half;
-        vi start = sum_start(sum);
-        UNROLLED (v, P * PARTS)
-            acc[v * T + t] = start;
-    }
-    steps_add(form, P, T, g.w, g.x, steps, 0, acc);
-    UNROLLED (v, P * PARTS) {
-        int part = v % PARTS;
-        vf d = group_d(form, g.d[v / PARTS], 0, part), e = {0};
-        if (form == FORM_MIN) e = vf_load(g.e[v / PARTS] + part * L);
-        float *sums = g.sums + v / PARTS * T * ROWS + part * L;
-        UNROLLED (t, T) {
-            vf f = add_scaled(vf_load(sums + t * ROWS), acc[v * T + t], d,
-                              g.mark[t].s);
-            if (form == FORM_MIN) f = vf_fma(e, vf_set(g.mark[t].s_sum), f);
-            vf_store(sums + t * ROWS, f);
-        }
-    }
-    STAY_IN_MEMORY;
-}
-
+/* Integer sums of one group and scaled sums of all in registers. */
 ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
 {
-    if (tile->first)
-        UNROLLED (v, P * PARTS)
-            UNROLLED (t, T)
-                vf_store(tile_sum(tile, T, v, t), (vf){0});
     size_t steps = group_steps(form), groups = tile->steps / steps;
     size_t d_bytes = ROWS * (form == FORM_16 || form == FORM_MIN ? 4 : 2);
-    struct group g = {
-        .x = tile->words, .mark = tile->marks, .sums = tile->sums};
+    const uint8_t *w[PANELS_MAX], *x = tile->words;
+    const char *d[PANELS_MAX];
+    const float *e[PANELS_MAX];
+    const struct mark *mark = tile->marks;
     UNROLLED (p, P) {
-        g.w[p] = tile->w[p].steps;
-        g.d[p] = tile->w[p].d;
-        g.e[p] = tile->w[p].e;
+        w[p] = tile->w[p].steps;
+        d[p] = tile->w[p].d;
+        e[p] = tile->w[p].e;
     }
+    vf f[PANELS_MAX * PARTS * TOKENS_MAX];
+    UNROLLED (v, P * PARTS)
+        UNROLLED (t, T)
+            f[v * T + t] =
+                tile->first ? (vf){0} : vf_load(tile_sum(tile, T, v, t));
     for (size_t i = 0; i < groups; i++) {
-        tile_group(form, P, T, g, i % 2);
-        UNROLLED (p, P) {
-            g.w[p] += steps * STEP;
-            g.d[p] = (const char *)g.d[p] + d_bytes;
-            g.e[p] += ROWS;
+        vi acc[PANELS_MAX * PARTS * TOKENS_MAX];
+        UNROLLED (t, T) {
+            int32_t sum = mark[t].sum, half = mark[t].half;
+            if (form == FORM_16) sum = i % 2 ? sum - half : half;
+            vi start = sum_start(sum);
+            UNROLLED (v, P * PARTS)
+                acc[v * T + t] = start;
         }
-        g.x += steps * 4 * (size_t)T;
-        if (form != FORM_16 || i % 2) g.mark += T;
+        steps_add(form, P, T, w, x, steps, 0, acc);
+        UNROLLED (v, P * PARTS) {
+            int part = v % PARTS;
+            vf dv = group_d(form, d[v / PARTS], 0, part), ev = {0};
+            if (form == FORM_MIN) ev = vf_load(e[v / PARTS] + part * L);
+            UNROLLED (t, T) {
+                vf g = add_scaled(f[v * T + t], acc[v * T + t], dv, mark[t].s);
+                if (form == FORM_MIN) g = vf_fma(ev, vf_set(mark[t].s_sum), g);
+                f[v * T + t] = g;
+            }
+        }
+        UNROLLED (p, P) {
+            w[p] += steps * STEP;
+            d[p] += d_bytes;
+            e[p] += ROWS;
+        }
+        x += steps * 4 * (size_t)T;
+        if (form != FORM_16 || i % 2) mark += T;
     }
-    if (tile->last)
-        UNROLLED (v, P * PARTS)
-            UNROLLED (t, T)
-                tile_result(tile, T, v, t, vf_load(tile_sum(tile, T, v, t)));
+    UNROLLED (v, P * PARTS)
+        UNROLLED (t, T) {
+            if (tile->last)
+                tile_result(tile, T, v, t, f[v * T + t]);
+            else
+                vf_store(tile_sum(tile, T, v, t), f[v * T + t]);
+        }
 }
 
 #if VEC_AVX512
-enum { TILE_PANELS = 4 };
+enum { PLAIN_PANELS = 4, GROUPS_PANELS = 2 };
 #else
-enum { TILE_PANELS = 1 };
+enum { PLAIN_PANELS = 1, GROUPS_PANELS = 1 };
 #endif
+static const uint8_t tile_panels[FORM_COUNT] = {
+    PLAIN_PANELS,  PLAIN_PANELS,  PLAIN_PANELS,  GROUPS_PANELS,
+    GROUPS_PANELS, GROUPS_PANELS, GROUPS_PANELS, GROUPS_PANELS};
 
 #if VEC_AVX512 || VEC_VNNI
 static const uint8_t tile_tokens[] = {6, 4, 2, 1, 0};
-#define TILE_SIX(CORE, FORM)              \
-    case 6:                               \
-        CORE(FORM, TILE_PANELS, 6, tile); \
+#define TILE_SIX(CORE, FORM, P) \
+    case 6:                     \
+        CORE(FORM, P, 6, tile); \
         break;
 #else
 static const uint8_t tile_tokens[] = {4, 2, 1, 0};
-#define TILE_SIX(CORE, FORM)
+#define TILE_SIX(CORE, FORM, P)
 #endif
 
-#define TILE(NAME, CORE, FORM)                                          \
+#define TILE(NAME, CORE, FORM, P)                                       \
     static __attribute__((noinline)) void NAME(const struct tile *tile) \
     {                                                                   \
         switch (tile->tokens) {                                         \
-            TILE_SIX(CORE, FORM)                                        \
-        case 4: CORE(FORM, TILE_PANELS, 4, tile); break;                \
-        case 2: CORE(FORM, TILE_PANELS, 2, tile); break;                \
-        default: CORE(FORM, TILE_PANELS, 1, tile);                      \
+            TILE_SIX(CORE, FORM, P)                                     \
+        case 4: CORE(FORM, P, 4, tile); break;                          \
+        case 2: CORE(FORM, P, 2, tile); break;                          \
+        default: CORE(FORM, P, 1, tile);                                \
         }                                                               \
     }
 
-TILE(tile_f32, tile_plain, FORM_F32)
-TILE(tile_row, tile_plain, FORM_ROW)
-TILE(tile_128, tile_groups, FORM_128)
-TILE(tile_64, tile_groups, FORM_64)
-TILE(tile_32, tile_groups, FORM_32)
-TILE(tile_16, tile_groups, FORM_16)
-TILE(tile_min, tile_groups, FORM_MIN)
+TILE(tile_f32, tile_plain, FORM_F32, PLAIN_PANELS)
+TILE(tile_row, tile_plain, FORM_ROW, PLAIN_PANELS)
+TILE(tile_128, tile_groups, FORM_128, GROUPS_PANELS)
+TILE(tile_64, tile_groups, FORM_64, GROUPS_PANELS)
+TILE(tile_32, tile_groups, FORM_32, GROUPS_PANELS)
+TILE(tile_16, tile_groups, FORM_16, GROUPS_PANELS)
+TILE(tile_min, tile_groups, FORM_MIN, GROUPS_PANELS)
 #if VEC_BF16
-TILE(tile_bf16, tile_plain, FORM_BF16)
+TILE(tile_bf16, tile_plain, FORM_BF16, PLAIN_PANELS)
 #else
 #define tile_bf16 NULL
 #endif
