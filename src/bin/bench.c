@@ -10,8 +10,10 @@
 #include "base/opt.h"
 #include "bin/commands.h"
 #include "bin/kv_type.h"
+#include "engine/sample.h"
 #include "model/model.h"
 #include "tensor/roofline.h"
+#include "tensor/trace.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@ struct bench {
     const char *model_path, *device, *isa, *kv_dtype, *quantization,
         *weight_cache;
     int64_t threads, prompt, gen, chunk, batch, repeat;
-    bool json;
+    bool json, trace;
 };
 
 #define AT(f) offsetof(struct bench, f)
@@ -49,6 +51,7 @@ static const struct opt options[] = {
     {"batch", OPT_INT, AT(batch), "1", 1, 256,
      .help = "sequences decoded together"},
     {"repeat", OPT_INT, AT(repeat), "3", 1, 100, .help = "runs, median kept"},
+    {"trace", OPT_FLAG, AT(trace), .help = "where the decode steps' time goes"},
     {"json", OPT_FLAG, AT(json), .help = "one JSON object on stdout"},
 };
 
@@ -64,9 +67,12 @@ struct rig {
     int32_t *ids;
     uint32_t *positions, *logit_rows;
     struct op_seq *seqs;
+    struct sampler *sampler;
     const float *logits; /* [batch, vocab] of the last step */
     uint64_t hash;       /* of the last logits */
     double load_s;       /* until the model was ready */
+    struct trace trace;  /* of all runs' decode steps */
+    uint64_t traced_ns, traced_steps;
 };
 
 static void rig_close(struct rig *r)
@@ -76,6 +82,7 @@ static void rig_close(struct rig *r)
     mem_free(r->positions);
     mem_free(r->logit_rows);
     mem_free(r->seqs);
+    sampler_destroy(r->sampler);
     model_close(r->model);
     kv_pool_destroy(r->pool);
     if (r->slab) munmap(r->slab, r->slab_bytes);
@@ -127,7 +134,16 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     uint64_t start = clock_ns();
     rc = model_open(&r->model, r->device, &mo, why);
     r->load_s = (double)(clock_ns() - start) * 1e-9;
+    if (!rc)
+        rc = sampler_create(&r->sampler, model_config(r->model)->vocab, why);
     return rc ? rc : rig_open_pool(r, b, why);
+}
+
+/* The largest, as a server's greedy request takes it. */
+static int32_t pick(struct rig *r, const float *logits)
+{
+    static const struct sampling greedy = {.top_k = 1};
+    return sample_pick(r->sampler, logits, &greedy, 0);
 }
 
 /* The prompt of sequence s, chunk by chunk; the last row's argmax to next. */
@@ -153,9 +169,7 @@ static int prefill(struct rig *r, const struct bench *b, uint32_t s,
         int rc = model_forward(r->model, &step, r->pool, &logits, why);
         if (rc) return rc;
         if (!last) continue;
-        *next = 0;
-        for (uint32_t v = 1; v < vocab; v++)
-            if (logits[v] > logits[*next]) *next = (int32_t)v;
+        *next = pick(r, logits);
     }
     return 0;
 }
@@ -177,12 +191,8 @@ static int decode(struct rig *r, uint32_t position, int32_t *next,
     const float *logits;
     int rc = model_forward(r->model, &step, r->pool, &logits, why);
     if (rc) return rc;
-    for (uint32_t s = 0; s < r->batch; s++) {
-        const float *row = logits + (size_t)s * vocab;
-        next[s] = 0;
-        for (uint32_t v = 1; v < vocab; v++)
-            if (row[v] > row[next[s]]) next[s] = (int32_t)v;
-    }
+    for (uint32_t s = 0; s < r->batch; s++)
+        next[s] = pick(r, logits + (size_t)s * vocab);
     r->logits = logits;
     return 0;
 }
@@ -216,11 +226,15 @@ static int run_one(struct rig *r, const struct bench *b, int32_t *next,
     uint64_t start = clock_ns();
     for (uint32_t s = 0; s < r->batch && !rc; s++)
         rc = prefill(r, b, s, &next[s], why);
+    if (b->trace) device_trace(r->device, &r->trace);
     uint64_t middle = clock_ns();
     for (int64_t i = 0; i < b->gen && !rc; i++)
         rc = decode(r, (uint32_t)(b->prompt + i), next, why);
     uint64_t end = clock_ns();
+    device_trace(r->device, NULL);
     if (rc) return rc;
+    r->traced_ns += end - middle;
+    r->traced_steps += (uint64_t)b->gen;
     *prefill_rate =
         (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
     *decode_rate = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
@@ -354,6 +368,33 @@ static void print_result(const struct bench *b, struct rig *r,
     printf("ready after %.3f s; logits %016" PRIx64 "\n", r->load_s, r->hash);
 }
 
+/* By operation and shape: a step's calls, its time, and the workers' time that
+ * was not computing in it. What is missing to the step is host work. */
+static void print_trace(const struct rig *r)
+{
+    double steps = (double)r->traced_steps, all = (double)r->traced_ns;
+    double workers = device_threads(r->device), rest = all;
+    printf("%-36s %6s %10s %7s %7s %7s\n", "a decode step", "calls", "us",
+           "share", "idle", "GB/s");
+    for (size_t i = 0; i < r->trace.count; i++) {
+        const struct trace_row *row = &r->trace.rows[i];
+        double ns = (double)row->ns;
+        char name[64];
+        int n = snprintf(name, sizeof name, "%s", row->op);
+        if (row->rows)
+            snprintf(name + n, sizeof name - (size_t)n, " %zu x %zu %s",
+                     row->rows, row->cols, dtype_name(row->type));
+        printf("%-36s %6.0f %10.1f %6.1f%% %6.1f%%", name,
+               (double)row->calls / steps, ns / steps * 1e-3, 100 * ns / all,
+               100 * (1 - (double)row->busy_ns / (workers * ns)));
+        if (row->bytes) printf(" %7.1f", (double)row->bytes / ns);
+        printf("\n");
+        rest -= ns;
+    }
+    printf("%-36s %6s %10.1f %6.1f%%\n", "between them", "",
+           rest / steps * 1e-3, 100 * rest / all);
+}
+
 static int engine_main(int argc, char **argv)
 {
     struct bench b = {0};
@@ -378,6 +419,7 @@ static int engine_main(int argc, char **argv)
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
     else
         print_result(&b, &rig, &res);
+    if (!rc && b.trace) print_trace(&rig);
     rig_close(&rig);
     return rc ? 1 : 0;
 }

@@ -97,6 +97,12 @@ void forward_swiglu(struct model *m, const struct layer *l, size_t t);
 void forward_experts(struct model *m, const struct layer *l, size_t t);
 void forward_logits(struct model *m, const struct batch *b);
 
+/* Tells the device that layer l's products, of its attention or of its
+ * feed-forward part, come after the next operation; l may be past the last
+ * layer, then it is the head. */
+void expect_attention(struct model *m, const struct layer *l, size_t t);
+void expect_ffn(struct model *m, const struct layer *l, size_t t);
+
 /* Passes that several rows of the table share. */
 void llama_forward(struct model *m, const struct batch *b,
                    struct kv_pool *pool);

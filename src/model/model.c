@@ -194,15 +194,41 @@ void forward_embed(struct model *m, const struct batch *b)
     op_embed(m->dev, m->x, m->embed, b->ids, b->tokens);
 }
 
+void expect_attention(struct model *m, const struct layer *l, size_t t)
+{
+    if (l == m->layers + m->config.layers) {
+        const struct linear head = {m->logits, m->head, NULL, false};
+        op_expect(m->dev, t, &head, 1);
+        return;
+    }
+    const struct linear qkv[] = {{m->q, l->q, l->q_bias, false},
+                                 {m->k, l->k, l->k_bias, false},
+                                 {m->v, l->v, l->v_bias, false}};
+    op_expect(m->dev, t, qkv, 3);
+}
+
+void expect_ffn(struct model *m, const struct layer *l, size_t t)
+{
+    const struct linear gate_up[] = {{m->gate, l->gate, l->gate_bias, false},
+                                     {m->up, l->up, l->up_bias, false}};
+    const struct linear router = {m->scores, l->router, NULL, false};
+    if (l->router)
+        op_expect(m->dev, t, &router, 1);
+    else
+        op_expect(m->dev, t, gate_up, 2);
+}
+
 void forward_swiglu(struct model *m, const struct layer *l, size_t t)
 {
     const struct model_config *c = &m->config;
     op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
     const struct linear gate_up[] = {{m->gate, l->gate, l->gate_bias, false},
                                      {m->up, l->up, l->up_bias, false}};
+    const struct linear down = {m->x, l->down, l->down_bias, true};
+    op_expect(m->dev, t, &down, 1);
     op_linear(m->dev, m->y, t, gate_up, 2);                   /* [t, f] */
     op_silu_mul(m->dev, m->gate, m->gate, m->up, t * c->ffn); /* [t, f] */
-    const struct linear down = {m->x, l->down, l->down_bias, true};
+    expect_attention(m, l + 1, t);
     op_linear(m->dev, m->gate, t, &down, 1); /* [t, n] */
 }
 

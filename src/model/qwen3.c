@@ -30,9 +30,11 @@ void qwen3_attention(struct model *m, const struct batch *b,
 
     /* a [t, h, d] over the cached k and v of each token's sequence */
     op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
+    const struct linear o = {m->x, l->o, l->o_bias, true};
+    op_expect(dev, t, &o, 1);
     op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale,
                  layer_window(c, i));
-    const struct linear o = {m->x, l->o, l->o_bias, true};
+    expect_ffn(m, l, t);
     op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
 }
 

@@ -2,6 +2,8 @@
  * leave out empty work, and forward to the device's table. */
 #include "tensor/device_ops.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -150,18 +152,95 @@ size_t weight_cols(const struct weight *w)
     return w->cols;
 }
 
+/* --- the trace ---------------------------------------------------------- */
+
+static uint64_t busy_ns(struct device *dev)
+{
+    return dev->ops->busy_ns ? dev->ops->busy_ns(dev, dev->trace) : 0;
+}
+
+void device_trace(struct device *dev, struct trace *trace)
+{
+    dev->trace = trace;
+    busy_ns(dev);
+}
+
+struct span {
+    uint64_t ns, busy;
+};
+
+static struct span span_begin(struct device *dev)
+{
+    if (!dev->trace) return (struct span){0};
+    return (struct span){clock_ns(), busy_ns(dev)};
+}
+
+static struct trace_row *row_find(struct trace *trace,
+                                  const struct trace_row *like)
+{
+    struct trace_row *row = trace->rows, *end = row + trace->count;
+    for (; row < end; row++)
+        if (strcmp(row->op, like->op) == 0 && row->rows == like->rows &&
+            row->cols == like->cols && row->type == like->type)
+            return row;
+    if (trace->count == TRACE_ROWS) return NULL;
+    trace->count++;
+    *row = *like;
+    return row;
+}
+
+static void span_count(struct device *dev, struct span begin,
+                       const struct trace_row *what, uint64_t bytes)
+{
+    uint64_t now = clock_ns();
+    struct trace_row *row = row_find(dev->trace, what);
+    if (!row) return;
+    row->calls++;
+    row->ns += now - begin.ns;
+    row->busy_ns += busy_ns(dev) - begin.busy;
+    row->bytes += bytes;
+}
+
+static void span_end(struct device *dev, struct span begin, const char *op)
+{
+    if (dev->trace) span_count(dev, begin, &(struct trace_row){.op = op}, 0);
+}
+
+static void linear_end(struct device *dev, struct span begin,
+                       const struct linear *list, size_t count)
+{
+    if (!dev->trace) return;
+    const struct weight *w = list->w;
+    struct trace_row row = {.op = "linear", .cols = w->cols, .type = w->type};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        w = list[i].w;
+        row.rows += w->rows;
+        bytes += w->rows * dtype_row_bytes(w->type, w->cols);
+    }
+    span_count(dev, begin, &row, bytes);
+}
+
+/* --- operations --------------------------------------------------------- */
+
 void op_embed(struct device *dev, float *out, const struct weight *table,
               const int32_t *ids, size_t tokens)
 {
     for (size_t t = 0; t < tokens; t++)
         assert(ids[t] >= 0 && (size_t)ids[t] < table->rows);
-    if (tokens) dev->ops->embed(dev, out, table, ids, tokens);
+    if (tokens == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->embed(dev, out, table, ids, tokens);
+    span_end(dev, begin, "embed");
 }
 
 void op_rmsnorm(struct device *dev, float *out, const float *x,
                 const float *gain, size_t rows, size_t cols, float eps)
 {
-    if (rows && cols) dev->ops->rmsnorm(dev, out, x, gain, rows, cols, eps);
+    if (rows == 0 || cols == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->rmsnorm(dev, out, x, gain, rows, cols, eps);
+    span_end(dev, begin, "rmsnorm");
 }
 
 void op_linear(struct device *dev, const float *x, size_t tokens,
@@ -169,15 +248,27 @@ void op_linear(struct device *dev, const float *x, size_t tokens,
 {
     for (size_t i = 1; i < count; i++)
         assert(list[i].w->cols == list[0].w->cols);
-    if (tokens && count) dev->ops->linear(dev, x, tokens, list, count);
+    if (tokens == 0 || count == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->linear(dev, x, tokens, list, count);
+    linear_end(dev, begin, list, count);
+}
+
+void op_expect(struct device *dev, size_t tokens, const struct linear *list,
+               size_t count)
+{
+    if (tokens && count && dev->ops->expect)
+        dev->ops->expect(dev, tokens, list, count);
 }
 
 void op_rope(struct device *dev, float *x, const struct rope *rope,
              const uint32_t *positions, size_t tokens, size_t heads, size_t d)
 {
     assert(rope->rotary % 2 == 0 && rope->rotary <= d && d <= OP_HEAD_DIM_MAX);
-    if (tokens && heads && rope->rotary)
-        dev->ops->rope(dev, x, rope, positions, tokens, heads, d);
+    if (tokens == 0 || heads == 0 || rope->rotary == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->rope(dev, x, rope, positions, tokens, heads, d);
+    span_end(dev, begin, "rope");
 }
 
 static void kv_check(const struct op_kv *kv)
@@ -194,7 +285,10 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
     kv_check(kv);
     for (size_t s = 0; s < seq_count; s++)
         assert(seqs[s].rows <= seqs[s].kv_len);
-    if (seq_count) dev->ops->kv_write(dev, kv, seqs, seq_count, k, v);
+    if (seq_count == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->kv_write(dev, kv, seqs, seq_count, k, v);
+    span_end(dev, begin, "kv_write");
 }
 
 void op_attention(struct device *dev, float *out, const float *q,
@@ -205,15 +299,19 @@ void op_attention(struct device *dev, float *out, const float *q,
     assert(heads % kv->kv_heads == 0);
     for (size_t s = 0; s < seq_count; s++)
         assert(seqs[s].rows <= seqs[s].kv_len);
-    if (seq_count)
-        dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale,
-                            window);
+    if (seq_count == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale, window);
+    span_end(dev, begin, "attention");
 }
 
 void op_silu_mul(struct device *dev, float *out, const float *gate,
                  const float *up, size_t n)
 {
-    if (n) dev->ops->silu_mul(dev, out, gate, up, n);
+    if (n == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->silu_mul(dev, out, gate, up, n);
+    span_end(dev, begin, "silu_mul");
 }
 
 void op_experts(struct device *dev, float *x, const float *y,
@@ -221,11 +319,17 @@ void op_experts(struct device *dev, float *x, const float *y,
                 float *room)
 {
     assert(e->used >= 1 && e->used <= e->count);
-    if (tokens) dev->ops->experts(dev, x, y, scores, tokens, e, room);
+    if (tokens == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->experts(dev, x, y, scores, tokens, e, room);
+    span_end(dev, begin, "experts");
 }
 
 void op_gather(struct device *dev, float *out, const float *x,
                const uint32_t *rows, size_t count, size_t cols)
 {
-    if (count && cols) dev->ops->gather(dev, out, x, rows, count, cols);
+    if (count == 0 || cols == 0) return;
+    struct span begin = span_begin(dev);
+    dev->ops->gather(dev, out, x, rows, count, cols);
+    span_end(dev, begin, "gather");
 }

@@ -8,13 +8,15 @@
 #define BATON_TENSOR_DEVICE_OPS_H
 
 #include "tensor/ops.h"
+#include "tensor/trace.h"
 
 struct device {
     const struct device_ops *ops;
     int threads;
-    char text[128];  /* device_describe */
-    char layout[64]; /* device_layout; "": none, then the three operations
-                        that are about it may be NULL */
+    struct trace *trace; /* NULL: nobody asks */
+    char text[128];      /* device_describe */
+    char layout[64];     /* device_layout; "": none, then the three operations
+                            that are about it may be NULL */
 };
 
 struct weight {
@@ -35,6 +37,9 @@ struct device_ops {
     /* NULL: it has no workers on the host, the caller does it */
     void (*share)(struct device *dev, void (*fn)(void *, size_t, int),
                   void *arg, size_t count);
+    /* NULL: it cannot say; how long all workers together computed so far,
+     * counted while on. */
+    uint64_t (*busy_ns)(struct device *dev, bool on);
     int (*reserve)(struct device *dev, size_t rows, size_t cols,
                    struct why *why);
 
@@ -54,6 +59,9 @@ struct device_ops {
                     const float *gain, size_t rows, size_t cols, float eps);
     void (*linear)(struct device *dev, const float *x, size_t tokens,
                    const struct linear *list, size_t count);
+    /* NULL: it does not care */
+    void (*expect)(struct device *dev, size_t tokens, const struct linear *list,
+                   size_t count);
     void (*rope)(struct device *dev, float *x, const struct rope *rope,
                  const uint32_t *positions, size_t tokens, size_t heads,
                  size_t d);

@@ -67,6 +67,11 @@ struct linear {
 void op_linear(struct device *dev, const float *x, size_t tokens,
                const struct linear *list, size_t count);
 
+/* The op_linear that will follow the next operation: a device may fetch
+ * weights while parts of it wait. Changes no result. */
+void op_expect(struct device *dev, size_t tokens, const struct linear *list,
+               size_t count);
+
 /* Rotates pairs (i, i + rotary/2) of the first rotary elements of each head
  * by positions[t] * freqs[i] (float32 radians, cos and sin in float64), times
  * scale (1 but for yarn). rotary is even and at most d, d <= OP_HEAD_DIM_MAX.

@@ -2,6 +2,8 @@
  * bits in any batch, and "ref" itself against values worked out by hand. */
 #include "tests/tensor/ops_help.h"
 
+#include "tensor/trace.h"
+
 static void ref_means_what_the_contract_says(void **state)
 {
     (void)state;
@@ -268,7 +270,57 @@ static void empty_calls_do_nothing(void **state)
     on_each_isa(nothing);
 }
 
+/* What is expected changes nothing; each shape has its row. */
+static void traced(struct device *cpu, struct device *ref)
+{
+    enum { COLS = 64, TOKENS = 2 };
+    struct device *both[] = {cpu, ref};
+    uint64_t seed = 3;
+    float *x = random_floats(TOKENS * COLS, &seed);
+    void *bytes = random_matrix(DTYPE_Q8_0, 96, COLS, &seed);
+    for (int i = 0; i < 2; i++) {
+        struct trace trace = {0};
+        struct weight *w[2];
+        float out[2][TOKENS * 96], again[2][TOKENS * 96], y[COLS];
+        for (size_t n = 0; n < 2; n++)
+            assert_int_equal(weight_create(&w[n], both[i], DTYPE_Q8_0,
+                                           96 - 32 * n, COLS, bytes, NULL),
+                             0);
+        struct linear list[] = {{out[0], w[0], NULL, false},
+                                {out[1], w[1], NULL, false}};
+        op_linear(both[i], x, TOKENS, list, 2);
+        device_trace(both[i], &trace);
+        op_expect(both[i], TOKENS, list, 2);
+        op_rmsnorm(both[i], y, x, x, 1, COLS, 1);
+        list[0].out = again[0];
+        list[1].out = again[1];
+        op_linear(both[i], x, TOKENS, list, 2);
+        op_linear(both[i], x, TOKENS, list, 2);
+        device_trace(both[i], NULL);
+        op_linear(both[i], x, TOKENS, list, 1);
+        assert_memory_equal(again[0], out[0], sizeof out[0]);
+        assert_memory_equal(again[1], out[1], TOKENS * 64 * sizeof(float));
+        assert_int_equal(trace.count, 2);
+        assert_string_equal(trace.rows[0].op, "rmsnorm");
+        assert_int_equal(trace.rows[0].calls, 1);
+        const struct trace_row *linear = &trace.rows[1];
+        assert_string_equal(linear->op, "linear");
+        assert_true(linear->calls == 2 && linear->rows == 96 + 64 &&
+                    linear->cols == COLS && linear->type == DTYPE_Q8_0);
+        assert_int_equal(linear->bytes,
+                         2 * (96 + 64) * dtype_row_bytes(DTYPE_Q8_0, COLS));
+        weight_destroy(w[0]), weight_destroy(w[1]);
+    }
+    mem_free(x), mem_free(bytes);
+}
+
+static void a_trace_counts_calls_and_bytes(void **state)
+{
+    (void)state;
+    on_each_isa(traced);
+}
+
 TESTS(T(ref_means_what_the_contract_says), T(norms_are_close_and_alone),
       T(silu_is_close_and_alone), T(rope_is_close_and_alone),
       T(embed_and_gather_copy_rows), T(kv_is_rounded_into_its_pages),
-      T(empty_calls_do_nothing))
+      T(empty_calls_do_nothing), T(a_trace_counts_calls_and_bytes))

@@ -35,6 +35,8 @@ static void every_chunk_runs_once(void **state)
         for (size_t n = 0; n < 400; n += 1 + n / 3) {
             struct sums sums = {.seen = mem_must(n, sizeof(atomic_uint))};
             for (unsigned round = 1; round <= 20; round++) {
+                for (int w = 0; w < threads[i]; w++)
+                    pool_ahead(pool, w, sums.seen, n * sizeof *sums.seen);
                 pool_run(pool, count, &sums, n);
                 for (size_t c = 0; c < n; c++)
                     assert_int_equal(atomic_load(&sums.seen[c]), round);

@@ -151,6 +151,11 @@ static void cpu_share(struct device *dev, void (*fn)(void *, size_t, int),
     pool_run(((struct cpu *)dev)->pool, fn, arg, count);
 }
 
+static uint64_t cpu_busy_ns(struct device *dev, bool on)
+{
+    return pool_busy_ns(((struct cpu *)dev)->pool, on);
+}
+
 /* --- rows -------------------------------------------------------------- */
 
 struct job {
@@ -356,6 +361,7 @@ static const struct device_ops cpu_ops = {
     .read = host_device_read,
     .sync = host_device_sync,
     .share = cpu_share,
+    .busy_ns = cpu_busy_ns,
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
@@ -365,6 +371,7 @@ static const struct device_ops cpu_ops = {
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .linear = cpu_linear,
+    .expect = cpu_expect,
     .rope = cpu_rope,
     .kv_write = cpu_kv_write,
     .attention = cpu_attention,

@@ -86,6 +86,8 @@ int cpu_weight_map(struct weight **out, const struct weight *plain,
 void cpu_layout(const struct cpu *cpu, char *text, size_t n);
 void cpu_linear(struct device *dev, const float *x, size_t tokens,
                 const struct linear *list, size_t count);
+void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
+                size_t count);
 void cpu_kv_write(struct device *dev, const struct op_kv *kv,
                   const struct op_seq *seqs, size_t seq_count, const float *k,
                   const float *v);

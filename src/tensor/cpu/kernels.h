@@ -9,11 +9,10 @@
  *
  *   F32, F16   [cols][16]             BF16   [cols / 2, rounded up][16][2]
  *   INT8       [cols / 4][16][4] q + 128, then d[16] f32
- *   INT8_G128, the same q, then [cols / 128 or 32][16] d f16
- *   Q8_0
- *   Q4_0       [cols / 32][4][16][4] bytes of two nibbles q + 8,
- *              then [cols / 32][16] d f16
- *   INT4_GN    the same with q, then [cols / N][16] d f16,
+ *   INT8_G128, pairs of groups of 128 or 32 columns, the last may be half
+ *   Q8_0       empty: { [2][columns / 4][16][4] q + 128, d[2][16] f16 }
+ *   Q4_0       the same with [2][4][16][4] bytes of two nibbles q + 8
+ *   INT4_GN    the same with [2][N / 32][4][16][4] bytes of two nibbles q,
  *              then [cols / N][16] z u8
  *   others     [cols / 32 / runs] of { head; [runs] of run }, see the table:
  *
@@ -55,9 +54,29 @@ uint64_t panel_layout(void);
 void panel_decode(enum dtype type, size_t cols, const void *panel, int row,
                   float *out);
 
-/* Where a panel's scales (d) and zero points (z) begin, for the types that
- * have them behind the steps. */
-size_t panel_scales(enum dtype type, size_t cols);
+/* Of the formats that come in pairs of groups, all in bytes. A walk through
+ * the memory of a panel meets each scale beside its weights: one stream, which
+ * is what processors read fastest. */
+struct pairs {
+    size_t columns; /* of a group               */
+    size_t steps;   /* of a group               */
+    size_t bytes;   /* of a pair, its d behind  */
+};
+bool panel_has_pairs(enum dtype type);
+struct pairs panel_pairs(enum dtype type);
+
+/* Where group g's steps and scales are. */
+static inline size_t pairs_steps(struct pairs p, size_t g)
+{
+    return g / 2 * p.bytes + g % 2 * p.steps;
+}
+static inline size_t pairs_scales(struct pairs p, size_t g)
+{
+    return g / 2 * p.bytes + 2 * p.steps + g % 2 * (ROWS * 2);
+}
+
+/* Where the scales (d) of INT8, the zero points (z) of INT4_GN begin. */
+size_t panel_scales(size_t cols);
 size_t panel_zeros(enum dtype type, size_t cols);
 
 /* Counts and bytes of the table above. */
@@ -132,7 +151,8 @@ struct acts acts_of(enum dtype type, size_t cols);
 /* Weights in the form that tiles multiply, a slab of columns of one panel:
  * steps of signed integers + 128 as unsigned bytes, of bf16 or of floats;
  * d [groups][16]: f32 where a group is 16 columns or has minima, or is a
- * whole row; otherwise f16. */
+ * whole row; otherwise f16. Of FORM_128, 64 and 32 the groups may come in
+ * pairs, as in the panel: two side by side, the next two so many bytes on. */
 enum form {
     FORM_F32,
     FORM_BF16, /* only where kernels.bf16 */
@@ -148,6 +168,7 @@ struct slab {
     const uint8_t *steps;
     const void *d;
     const float *e; /* FORM_MIN */
+    size_t steps_pair, d_pair;
 };
 
 struct slab_room {

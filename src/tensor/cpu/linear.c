@@ -304,16 +304,23 @@ static size_t chunk_count(const struct job *job, const struct linear *l)
     return (panel_count(l) + job->chunk_panels - 1) / job->chunk_panels;
 }
 
+/* The product and the first panel of the chunk-th of all. */
+static const struct linear *chunk_find(const struct job *job, size_t chunk,
+                                       size_t *panel)
+{
+    const struct linear *l = job->list;
+    for (size_t n; chunk >= (n = chunk_count(job, l)); l++)
+        chunk -= n;
+    *panel = chunk * job->chunk_panels;
+    return l;
+}
+
 static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
-    const struct linear *l = job->list;
     size_t blocks = (job->tokens + job->block_tokens - 1) / job->block_tokens;
-    size_t block = chunk % blocks;
-    chunk /= blocks;
-    for (size_t n; chunk >= (n = chunk_count(job, l)); l++)
-        chunk -= n;
-    size_t first = chunk * job->chunk_panels;
+    size_t block = chunk % blocks, first;
+    const struct linear *l = chunk_find(job, chunk / blocks, &first);
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
     if (job->few)
@@ -351,12 +358,22 @@ static void job_cut(struct job *job, size_t panels)
             job->block_tokens / 2 / PREPARE_TOKENS * PREPARE_TOKENS;
 }
 
-static void job_run(struct job *job)
+/* Cuts it; returns how many chunks there are of one block of tokens. */
+static size_t job_chunks(struct job *job)
 {
-    struct cpu *cpu = job->cpu;
     size_t panels = 0, chunks = 0;
     for (size_t i = 0; i < job->count; i++)
         if (takes(job, &job->list[i])) panels += panel_count(&job->list[i]);
+    job_cut(job, panels);
+    for (size_t i = 0; i < job->count; i++)
+        chunks += chunk_count(job, &job->list[i]);
+    return chunks;
+}
+
+static void job_run(struct job *job)
+{
+    struct cpu *cpu = job->cpu;
+    size_t chunks = job_chunks(job);
     size_t columns = job->acts.kind == ACTS_INT8   ? 4
                      : job->acts.kind == ACTS_BF16 ? cpu->kernels->bf16 ? 2 : 1
                                                    : 1;
@@ -365,12 +382,35 @@ static void job_run(struct job *job)
     pool_run(cpu->pool, prepare, job,
              (job->tokens + PREPARE_TOKENS - 1) / PREPARE_TOKENS);
 
-    job_cut(job, panels);
-    for (size_t i = 0; i < job->count; i++)
-        chunks += chunk_count(job, &job->list[i]);
     pool_run(cpu->pool, chunk_run, job,
              chunks *
                  ((job->tokens + job->block_tokens - 1) / job->block_tokens));
+}
+
+/* Of a worker's share, into its second level cache. */
+enum { EXPECT_BYTES = 128 << 10 };
+
+void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
+                size_t count)
+{
+    struct cpu *cpu = (struct cpu *)dev;
+    if (tokens > FEW_TOKENS) return; /* arithmetic limits those */
+    struct job job = {.cpu = cpu,
+                      .tokens = tokens,
+                      .cols = list->w->cols,
+                      .list = list,
+                      .count = count,
+                      .few = true,
+                      .acts = acts_of(list->w->type, list->w->cols)};
+    size_t chunks = job_chunks(&job), threads = (size_t)cpu->device.threads;
+    for (size_t i = 0; i < threads; i++) {
+        size_t panel;
+        const struct linear *l = chunk_find(&job, chunks * i / threads, &panel);
+        const struct cpu_weight *w = (const struct cpu_weight *)l->w;
+        size_t bytes = (w->panel_count - panel) * w->panel_bytes;
+        if (bytes > EXPECT_BYTES) bytes = EXPECT_BYTES;
+        pool_ahead(cpu->pool, (int)i, panel_at(l, panel), bytes);
+    }
 }
 
 void cpu_linear(struct device *dev, const float *x, size_t tokens,

@@ -136,6 +136,8 @@ ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
 {
     size_t steps = group_steps(form), groups = tile->steps / steps;
     size_t d_bytes = ROWS * (form == FORM_16 || form == FORM_MIN ? 4 : 2);
+    size_t to_pair = tile->w[0].steps_pair - steps * STEP;
+    size_t d_to_pair = tile->w[0].d_pair - d_bytes;
     const uint8_t *w[PANELS_MAX], *x = tile->words;
     const char *d[PANELS_MAX];
     const float *e[PANELS_MAX];
@@ -171,8 +173,8 @@ ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
             }
         }
         UNROLLED (p, P) {
-            w[p] += steps * STEP;
-            d[p] += d_bytes;
+            w[p] += i % 2 ? to_pair : steps * STEP;
+            d[p] += i % 2 ? d_to_pair : d_bytes;
             e[p] += ROWS;
         }
         x += steps * 4 * (size_t)T;

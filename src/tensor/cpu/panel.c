@@ -9,7 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
-/* Steps of 4-bit, of 8-bit integers, with their scales behind them. */
+/* Steps of 4-bit, of 8-bit integers. */
 static bool is_nibbles(enum dtype type)
 {
     return type == DTYPE_Q4_0 || type >= DTYPE_INT4_G32;
@@ -20,16 +20,32 @@ static bool is_bytes(enum dtype type)
     return type == DTYPE_Q8_0 || type == DTYPE_INT8 || type == DTYPE_INT8_G128;
 }
 
-size_t panel_scales(enum dtype type, size_t cols)
+static bool has_zeros(enum dtype type)
 {
-    return cols / (is_nibbles(type) ? 8 : 4) * STEP;
+    return type >= DTYPE_INT4_G32;
+}
+
+bool panel_has_pairs(enum dtype type)
+{
+    return is_nibbles(type) || (is_bytes(type) && type != DTYPE_INT8);
+}
+
+struct pairs panel_pairs(enum dtype type)
+{
+    size_t columns = dtype_block_elems(type);
+    size_t steps = columns / (is_nibbles(type) ? 8 : 4) * STEP;
+    return (struct pairs){columns, steps, 2 * steps + 2 * ROWS * 2};
+}
+
+size_t panel_scales(size_t cols)
+{
+    return cols / 4 * STEP;
 }
 
 size_t panel_zeros(enum dtype type, size_t cols)
 {
-    size_t groups = cols / quant_group(type, cols);
-    return panel_scales(type, cols) +
-           groups * ROWS * (type == DTYPE_INT8 ? sizeof(float) : 2);
+    struct pairs p = panel_pairs(type);
+    return (cols / p.columns + 1) / 2 * p.bytes;
 }
 
 static size_t packed_bytes(enum dtype type, size_t cols)
@@ -37,9 +53,10 @@ static size_t packed_bytes(enum dtype type, size_t cols)
     if (type == DTYPE_F32) return cols * ROWS * 4;
     if (type == DTYPE_F16) return cols * ROWS * 2;
     if (type == DTYPE_BF16) return (cols + 1) / 2 * STEP;
-    if (is_bytes(type) || type == DTYPE_Q4_0) return panel_zeros(type, cols);
-    if (is_nibbles(type))
+    if (type == DTYPE_INT8) return panel_scales(cols) + ROWS * sizeof(float);
+    if (has_zeros(type))
         return panel_zeros(type, cols) + cols / quant_group(type, cols) * ROWS;
+    if (panel_has_pairs(type)) return panel_zeros(type, cols);
     struct panel_format f = panel_format(type);
     return cols / RUN / (size_t)f.runs * (size_t)(f.head + f.runs * f.run);
 }
@@ -116,6 +133,9 @@ static struct pack pack_of(enum dtype type, size_t cols)
         p.head = 4;
         return p;
     }
+    struct pairs pairs = panel_pairs(type);
+    p.part_words = 2 * pairs.steps / STEP;
+    p.part_gap = pairs.bytes - 2 * pairs.steps;
     size_t block = dtype_block_elems(type) / (is_nibbles(type) ? 2 : 1);
     p.block_units = block / PACK_UNIT;
     p.block_bytes = dtype_block_bytes(type);
@@ -154,18 +174,20 @@ static void last_pack(const struct pack *p, size_t rows)
 static void scales_pack(const struct weight *w, const struct pack *p,
                         size_t rows, uint8_t *panel)
 {
-    uint8_t *scales = panel + panel_scales(w->type, w->cols);
+    if (w->type == DTYPE_INT8) {
+        for (size_t r = 0; r < rows; r++)
+            memcpy(panel + panel_scales(w->cols) + 4 * r,
+                   p->rows + r * p->row_bytes, 4);
+        return;
+    }
+    struct pairs pairs = panel_pairs(w->type);
     uint8_t *zeros = panel + panel_zeros(w->type, w->cols);
-    size_t groups = w->cols / quant_group(w->type, w->cols);
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *d = p->rows + r * p->row_bytes;
-        if (w->type == DTYPE_INT8) {
-            memcpy(scales + 4 * r, d, 4);
-            continue;
-        }
-        for (size_t g = 0; g < groups; g++, d += p->block_bytes) {
-            memcpy(scales + (g * ROWS + r) * 2, d, 2);
-            if (w->type >= DTYPE_INT4_G32) zeros[g * ROWS + r] = d[2];
+        for (size_t g = 0; g < w->cols / pairs.columns;
+             g++, d += p->block_bytes) {
+            memcpy(panel + pairs_scales(pairs, g) + 2 * r, d, 2);
+            if (has_zeros(w->type)) zeros[g * ROWS + r] = d[2];
         }
     }
 }
@@ -288,28 +310,43 @@ static void nibbles_row(int8_t q[RUN], const uint8_t *run, int zero)
     }
 }
 
+/* Where the run-th run's steps and its scale are in a panel. */
+struct run_at {
+    size_t steps, scale;
+};
+
+static struct run_at run_find(enum dtype type, size_t cols, size_t run)
+{
+    size_t bytes = (is_nibbles(type) ? 4 : 8) * STEP;
+    if (type == DTYPE_INT8)
+        return (struct run_at){run * bytes, panel_scales(cols)};
+    struct pairs p = panel_pairs(type);
+    size_t runs = p.columns / RUN, group = run / runs;
+    return (struct run_at){pairs_steps(p, group) + run % runs * bytes,
+                           pairs_scales(p, group)};
+}
+
 static void steps_row(enum dtype type, size_t cols, const uint8_t *panel,
                       int row, float *out)
 {
-    const uint8_t *scales = panel + panel_scales(type, cols);
-    const uint8_t *zeros = panel + panel_zeros(type, cols);
+    const uint8_t *zeros =
+        has_zeros(type) ? panel + panel_zeros(type, cols) : NULL;
     size_t group = quant_group(type, cols);
     for (size_t c = 0; c < cols; c += RUN) {
-        size_t at = c / group * ROWS + (size_t)row;
+        struct run_at at = run_find(type, cols, c / RUN);
+        const uint8_t *steps = panel + at.steps + 4 * row;
         int8_t q[RUN];
         if (is_nibbles(type))
-            nibbles_row(q, panel + c / 8 * STEP + 4 * row,
-                        type == DTYPE_Q4_0 ? 8 : zeros[at]);
+            nibbles_row(q, steps,
+                        zeros ? zeros[c / group * ROWS + (size_t)row] : 8);
         else
             for (size_t i = 0; i < RUN; i++)
-                q[i] = (int8_t)(panel[(c + i) / 4 * STEP + (size_t)row * 4 +
-                                      i % 4] -
-                                128);
+                q[i] = (int8_t)(steps[i / 4 * STEP + i % 4] - 128);
         float d;
         if (type == DTYPE_INT8)
-            memcpy(&d, scales + at * 4, 4);
+            memcpy(&d, panel + at.scale + row * 4, 4);
         else
-            d = f16_to_f32(get16(scales + at * 2));
+            d = f16_to_f32(get16(panel + at.scale + row * 2));
         for (size_t i = 0; i < RUN; i++)
             out[c + i] = d * q[i];
     }

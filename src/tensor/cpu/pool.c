@@ -30,23 +30,34 @@ enum {
     MAX_THREADS = 1024,
 };
 
+struct ahead {
+    const char *at;
+    size_t bytes;
+};
+
 struct pool {
     _Alignas(64) _Atomic uint32_t gate;
-    _Alignas(64) _Atomic size_t next;     /* chunk to take */
     _Alignas(64) _Atomic uint32_t asleep; /* workers in the kernel */
     _Atomic uint32_t caller_asleep;
     _Atomic uint32_t quit;
     /* The open job; written while the gate is closed and nobody inside. */
     void (*fn)(void *, size_t, int);
     void *arg;
-    size_t count;
 
     int threads, started;
+    bool timed;
     uint64_t spin_ns;
     struct worker {
+        /* Chunks that are left of its share: the next one, and in the upper
+         * half the end. */
+        _Alignas(64) _Atomic uint64_t share;
         struct pool *pool;
         pthread_t thread;
         int index, core; /* core -1: not pinned */
+        /* What to fetch while it waits: as told (written as the job is), and
+         * what is left of it (its own). */
+        struct ahead told, left;
+        uint64_t busy_ns; /* its own; read between jobs */
     } * workers;
 };
 
@@ -70,10 +81,22 @@ static void word_wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+/* Fetches a few lines of what the worker was told to. */
+static void fetch_ahead(struct ahead *a)
+{
+    enum { LINE = 64, LINES = 8 };
+    for (int i = 0; i < LINES && a->bytes; i++) {
+        size_t n = a->bytes < LINE ? a->bytes : LINE;
+        __builtin_prefetch(a->at, 0, 2);
+        a->at += n;
+        a->bytes -= n;
+    }
+}
+
 /* Watches the gate until it differs from seen in the bits of mask, for at
  * most ns; the clock is asked only now and then. */
-static uint32_t gate_watch(struct pool *pool, uint32_t seen, uint32_t mask,
-                           uint64_t ns)
+static uint32_t gate_watch(struct pool *pool, struct worker *w, uint32_t seen,
+                           uint32_t mask, uint64_t ns)
 {
     uint64_t end = 0;
     for (;;) {
@@ -82,7 +105,10 @@ static uint32_t gate_watch(struct pool *pool, uint32_t seen, uint32_t mask,
                 atomic_load_explicit(&pool->gate, memory_order_acquire);
             if ((gate ^ seen) & mask) return gate;
             if (ns == 0) return gate;
-            relax();
+            if (w->left.bytes)
+                fetch_ahead(&w->left);
+            else
+                relax();
         }
         uint64_t now = clock_ns();
         if (end == 0) end = now + ns;
@@ -90,12 +116,36 @@ static uint32_t gate_watch(struct pool *pool, uint32_t seen, uint32_t mask,
     }
 }
 
+/* Takes a chunk of a share, its first or its last. */
+static bool share_take(_Atomic uint64_t *share, bool last, size_t *chunk)
+{
+    uint64_t old = atomic_load_explicit(share, memory_order_relaxed), new;
+    do {
+        uint32_t next = (uint32_t)old, end = (uint32_t)(old >> 32);
+        if (next >= end) return false;
+        *chunk = last ? end - 1 : next;
+        new = last ? old - (1ull << 32) : old + 1;
+    } while (!atomic_compare_exchange_weak_explicit(
+        share, &old, new, memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+/* Its own share from the front, then the others' from the back. */
 static void work(struct pool *pool, int worker)
 {
-    size_t count = pool->count, chunk;
-    while ((chunk = atomic_fetch_add_explicit(&pool->next, 1,
-                                              memory_order_relaxed)) < count)
+    size_t chunk;
+    uint64_t from = pool->timed ? clock_ns() : 0;
+    while (share_take(&pool->workers[worker].share, false, &chunk))
         pool->fn(pool->arg, chunk, worker);
+    for (int i = 1; i < pool->threads; i++) {
+        int other = (worker + i) % pool->threads;
+        while (share_take(&pool->workers[other].share, true, &chunk))
+            pool->fn(pool->arg, chunk, worker);
+    }
+    struct worker *w = &pool->workers[worker];
+    if (pool->timed) w->busy_ns += clock_ns() - from;
+    w->left = w->told;
+    w->told = (struct ahead){0};
 }
 
 /* Takes part in the open job, if there still is one. */
@@ -131,7 +181,7 @@ static void *worker_main(void *arg)
     uint32_t done = 0; /* number of the last job this worker saw */
     while (!atomic_load_explicit(&pool->quit, memory_order_acquire)) {
         uint32_t gate =
-            gate_watch(pool, done, -(uint32_t)ONE_JOB, pool->spin_ns);
+            gate_watch(pool, w, done, -(uint32_t)ONE_JOB, pool->spin_ns);
         if (((gate ^ done) & -(uint32_t)ONE_JOB) == 0) {
             atomic_fetch_add(&pool->asleep, 1);
             gate = atomic_load(&pool->gate);
@@ -151,14 +201,18 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
               size_t count)
 {
     if (pool->started == 0 || count <= 1) {
+        uint64_t from = pool->timed ? clock_ns() : 0;
         for (size_t i = 0; i < count; i++)
             fn(arg, i, 0);
+        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
         return;
     }
     pool->fn = fn;
     pool->arg = arg;
-    pool->count = count;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    for (size_t i = 0, n = (size_t)pool->threads; i < n; i++)
+        atomic_store_explicit(&pool->workers[i].share,
+                              count * i / n | count * (i + 1) / n << 32,
+                              memory_order_relaxed);
     atomic_fetch_add(&pool->gate, ONE_JOB + OPEN);
     if (atomic_load(&pool->asleep)) word_wake(&pool->gate);
 
@@ -167,7 +221,7 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
     uint32_t gate =
         atomic_fetch_and(&pool->gate, ~(uint32_t)OPEN) & ~(uint32_t)OPEN;
     while (gate & INSIDE) {
-        gate = gate_watch(pool, gate, INSIDE, pool->spin_ns);
+        gate = gate_watch(pool, &pool->workers[0], gate, INSIDE, pool->spin_ns);
         if (!(gate & INSIDE)) break;
         atomic_store(&pool->caller_asleep, 1);
         gate = atomic_load(&pool->gate);
@@ -175,6 +229,20 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
         atomic_store(&pool->caller_asleep, 0);
         gate = atomic_load(&pool->gate);
     }
+}
+
+void pool_ahead(struct pool *pool, int worker, const void *at, size_t bytes)
+{
+    pool->workers[worker].told = (struct ahead){at, bytes};
+}
+
+uint64_t pool_busy_ns(struct pool *pool, bool on)
+{
+    uint64_t all = 0;
+    pool->timed = on;
+    for (int i = 0; i < pool->threads; i++)
+        all += pool->workers[i].busy_ns;
+    return all;
 }
 
 /* The index-th core of the affinity mask, or -1. */
@@ -201,15 +269,17 @@ int pool_create(struct pool **out, const struct pool_options *options,
     pool->spin_ns = 1000ull * (uint64_t)(options->spin_us ? options->spin_us
                                                           : DEFAULT_SPIN_US);
     if (pool->threads > pool_usable_cores()) pool->spin_ns = 0;
-    pool->workers = mem_try((size_t)pool->threads, sizeof *pool->workers, 0);
+    pool->workers = mem_try((size_t)pool->threads, sizeof *pool->workers,
+                            _Alignof(struct worker));
     if (!pool->workers) {
         rc = err_set(why, ERR_NOMEM, "%d compute threads", pool->threads);
         goto fail;
     }
     for (int i = 1; i < pool->threads; i++) {
         struct worker *w = &pool->workers[i];
-        *w = (struct worker){
-            .pool = pool, .index = i, .core = options->pin ? core_at(i) : -1};
+        w->pool = pool;
+        w->index = i;
+        w->core = options->pin ? core_at(i) : -1;
         err = pthread_create(&w->thread, NULL, worker_main, w);
         if (err) {
             rc = err_sys(why, ERR_IO, err, "compute thread %d", i);

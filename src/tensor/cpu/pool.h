@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct pool;
 
@@ -36,6 +37,13 @@ int pool_threads(const struct pool *pool);
  * scratch memory). Returns when all are done; what they wrote is visible. */
 void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
               void *arg, size_t count);
+
+/* What worker will read first in a job that is to come. Having done its part
+ * of the next pool_run it fetches that towards its cache while it waits. */
+void pool_ahead(struct pool *pool, int worker, const void *at, size_t bytes);
+
+/* How long the workers together have been in fn so far, counted while on. */
+uint64_t pool_busy_ns(struct pool *pool, bool on);
 
 /* Cores this process may use: its affinity mask and its cgroup's quota. */
 int pool_usable_cores(void);

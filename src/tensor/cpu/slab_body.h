@@ -114,15 +114,19 @@ ALWAYS void nibbles_spread(const uint8_t *from, int part, vu add, uint8_t *to)
 }
 
 ALWAYS void unpack_nibbles(enum dtype type, const uint8_t *panel,
-                           const uint8_t *zeros, size_t group, size_t first,
-                           size_t cols, struct slab_room *room)
+                           const uint8_t *zeros, struct pairs pairs,
+                           size_t first, size_t cols, struct slab_room *room)
 {
-    for (size_t b = first / RUN; b < (first + cols) / RUN; b++)
+    size_t runs = pairs.columns / RUN;
+    for (size_t b = first / RUN; b < (first + cols) / RUN; b++) {
+        const uint8_t *run =
+            panel + pairs_steps(pairs, b / runs) + b % runs * (4 * STEP);
         UNROLLED (part, PARTS) {
-            vu z = (vu)zeros_load(type, zeros, b * RUN / group, part);
-            nibbles_spread(panel + b * (4 * STEP), part, (128 - z) * 0x01010101,
+            vu z = (vu)zeros_load(type, zeros, b / runs, part);
+            nibbles_spread(run, part, (128 - z) * 0x01010101,
                            room->steps[(b - first / RUN) * 8]);
         }
+    }
 }
 
 /* The formats that keep head and runs together. */
@@ -155,16 +159,39 @@ ALWAYS void unpack_runs(enum dtype type, const uint8_t *panel, size_t first,
     }
 }
 
+/* The formats that come in pairs of groups; a slab begins with a whole one.
+ * Scales stay where they are, and so do steps that are bytes. */
+ALWAYS void unpack_pairs(enum dtype type, size_t all_cols, const uint8_t *p,
+                         size_t first, size_t cols, struct slab_room *room,
+                         struct slab *out)
+{
+    struct pairs pairs = panel_pairs(type);
+    size_t group = first / pairs.columns;
+    out->d = p + pairs_scales(pairs, group);
+    out->d_pair = pairs.bytes;
+    if (type == DTYPE_Q8_0 || type == DTYPE_INT8_G128) {
+        out->steps = p + pairs_steps(pairs, group);
+        out->steps_pair = pairs.bytes;
+        return;
+    }
+    out->steps_pair = pairs.columns / 4 * STEP * 2;
+    if (type == DTYPE_Q4_0)
+        unpack_nibbles(DTYPE_Q4_0, p, NULL, pairs, first, cols, room);
+    else
+        unpack_nibbles(DTYPE_INT4_G32, p, p + panel_zeros(type, all_cols),
+                       pairs, first, cols, room);
+}
+
 static void unpack(enum dtype type, size_t all_cols, const void *panel,
                    size_t first, size_t cols, struct slab_room *room,
                    struct slab *out)
 {
-    const uint8_t *p = panel, *scales = p + panel_scales(type, all_cols);
-    const uint8_t *zeros = p + panel_zeros(type, all_cols);
-    size_t group = quant_group(type, all_cols);
-    *out = (struct slab){room->steps[0], room->d, room->e[0]};
-    if (dtype_is_own(type) || type == DTYPE_Q8_0 || type == DTYPE_Q4_0)
-        out->d = scales + (type == DTYPE_INT8 ? 0 : first / group * ROWS * 2);
+    const uint8_t *p = panel;
+    *out = (struct slab){room->steps[0], room->d, room->e[0], 0, 0};
+    if (panel_has_pairs(type)) {
+        unpack_pairs(type, all_cols, p, first, cols, room, out);
+        return;
+    }
     switch (type) {
     case DTYPE_F32: out->steps = p + first * STEP; break;
     case DTYPE_F16: unpack_floats(DTYPE_F16, p, first, cols, room); break;
@@ -175,20 +202,16 @@ static void unpack(enum dtype type, size_t all_cols, const void *panel,
             unpack_floats(DTYPE_BF16, p, first, cols, room);
         break;
     case DTYPE_INT8:
-    case DTYPE_INT8_G128:
-    case DTYPE_Q8_0: out->steps = p + first / 4 * STEP; break;
-    case DTYPE_Q4_0:
-        unpack_nibbles(DTYPE_Q4_0, p, zeros, RUN, first, cols, room);
+        out->steps = p + first / 4 * STEP;
+        out->d = p + panel_scales(all_cols);
         break;
-    case DTYPE_INT4_G32:
-    case DTYPE_INT4_G64:
-    case DTYPE_INT4_G128:
-        unpack_nibbles(DTYPE_INT4_G32, p, zeros, group, first, cols, room);
-        break;
-    case DTYPE_Q4_1: unpack_runs(DTYPE_Q4_1, p, first, cols, room); break;
-    case DTYPE_Q4_K: unpack_runs(DTYPE_Q4_K, p, first, cols, room); break;
-    case DTYPE_Q5_K: unpack_runs(DTYPE_Q5_K, p, first, cols, room); break;
-    default: unpack_runs(DTYPE_Q6_K, p, first, cols, room);
+    default: /* head and runs together */
+        out->steps_pair = 2 * STEP * (type == DTYPE_Q6_K ? HALF : RUN) / 4;
+        out->d_pair = 2 * sizeof room->d[0];
+        if (type == DTYPE_Q4_1) unpack_runs(DTYPE_Q4_1, p, first, cols, room);
+        if (type == DTYPE_Q4_K) unpack_runs(DTYPE_Q4_K, p, first, cols, room);
+        if (type == DTYPE_Q5_K) unpack_runs(DTYPE_Q5_K, p, first, cols, room);
+        if (type == DTYPE_Q6_K) unpack_runs(DTYPE_Q6_K, p, first, cols, room);
     }
 }
 

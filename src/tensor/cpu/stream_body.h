@@ -6,172 +6,172 @@
 
 #include "tensor/cpu/slab_body.h"
 
-/* How far ahead of their use weights are asked for. */
-enum { AHEAD_BYTES = 2048 };
+/* How far ahead of their use weights are asked for. Memory is walked from one
+ * end of the panels to the other without a gap, so this is a distance and the
+ * next panel follows by itself. */
+enum { AHEAD_BYTES = 6144 };
 
-/* P panels side by side, first of them at panel: near its end, what lies
- * ahead of a step at byte at of size is the start of the P panels behind. */
-ALWAYS size_t bytes_ahead(const struct stream *s, int P, size_t at, size_t size)
+ALWAYS void ask_ahead(const uint8_t *from, int lines)
 {
-    return at + AHEAD_BYTES < size
-               ? AHEAD_BYTES
-               : (size_t)P * s->panel_bytes + AHEAD_BYTES - size;
+    UNROLLED (i, lines)
+        __builtin_prefetch(from + AHEAD_BYTES + STEP * i);
 }
 
-/* Asks for the scales (and zero points) of the next panels, whose lines are
- * few and far between. */
-ALWAYS void scales_ask(const struct stream *s, int P, const uint8_t *scales)
-{
-    UNROLLED (p, P)
-        __builtin_prefetch(scales + (size_t)(P + p) * s->panel_bytes);
-}
-
-ALWAYS void stream_results(const struct stream *s, int P, int T, size_t first,
+ALWAYS void stream_results(const struct stream *s, int T, size_t panel,
                            const vf *f)
 {
-    UNROLLED (v, P * PARTS)
+    UNROLLED (v, PARTS)
         UNROLLED (t, T)
-            vf_store(
-                s->sums +
-                    ((first + (size_t)(v / PARTS)) * (size_t)T + (size_t)t) *
-                        ROWS +
-                    v % PARTS * L,
-                f[v * T + t]);
+            vf_store(s->sums + (panel * (size_t)T + (size_t)t) * ROWS + v * L,
+                     f[v * T + t]);
 }
 
-/* --- steps as they are --------------------------------------------------- */
+/* Integer sums of a panel and one token would be one long chain of additions:
+ * they are two, which changes no bit. */
+#define CHAINS_OF(T) ((T) == 1 && PARTS == 1 ? 2 : 1)
+enum { SUMS_MAX = (PARTS == 1 ? 2 : PARTS) * 4 };
 
-ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
-                         size_t first)
+ALWAYS void sums_start(int T, vi *acc, const vi *start)
 {
-    const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
-    size_t steps = form == FORM_F32    ? s->cols
-                   : form == FORM_BF16 ? (s->cols + 1) / 2
-                                       : s->cols / 4;
-    size_t near = steps < AHEAD_BYTES / STEP ? steps : AHEAD_BYTES / STEP,
-           far = steps - near;
-    const uint8_t *w[PANELS_MAX], *x = s->words;
-    vi acc[PANELS_MAX * PARTS * 4];
-    UNROLLED (v, P * PARTS)
-        UNROLLED (t, T)
-            acc[v * T + t] =
-                form == FORM_ROW ? sum_start(s->marks[t].sum) : (vi){0};
-    UNROLLED (p, P)
-        w[p] = panel + (size_t)p * s->panel_bytes;
-    steps_add(form, P, T, w, x, far, near * STEP, acc);
-    UNROLLED (p, P)
-        w[p] += far * STEP;
-    steps_add(form, P, T, w, x + far * 4 * (size_t)T, near,
-              (size_t)P * s->panel_bytes - far * STEP, acc);
-    vf f[PANELS_MAX * PARTS * 4];
-    UNROLLED (v, P * PARTS)
-        UNROLLED (t, T) {
-            f[v * T + t] = (vf)acc[v * T + t];
-            if (form != FORM_ROW) continue;
-            const uint8_t *d = panel + (size_t)(v / PARTS) * s->panel_bytes +
-                               panel_scales(DTYPE_INT8, s->cols);
-            f[v * T + t] =
-                add_scaled((vf){0}, acc[v * T + t],
-                           group_d(form, d, 0, v % PARTS), s->marks[t].s);
-        }
-    stream_results(s, P, T, first, f);
-}
-
-ALWAYS void stream_groups(enum form form, int P, int T, const struct stream *s,
-                          size_t first)
-{
-    const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
-    const uint8_t *scales = panel + panel_scales(s->type, s->cols);
-    const struct mark *mark = s->marks;
-    size_t steps = group_steps(form), size = s->cols / 4 * STEP;
-    vf f[PANELS_MAX * PARTS * 4];
-    UNROLLED (i, P * PARTS * T)
-        f[i] = (vf){0};
-    for (size_t g = 0; g < s->cols / 4 / steps; g++, mark += T) {
-        const uint8_t *w[PANELS_MAX];
-        vi acc[PANELS_MAX * PARTS * 4];
-        UNROLLED (p, P)
-            w[p] = panel + (size_t)p * s->panel_bytes + g * steps * STEP;
-        UNROLLED (i, P * PARTS * T)
-            acc[i] = sum_start(mark[i % T].sum);
-        if (g % 2 == 0) scales_ask(s, P, scales + g * ROWS * 2);
-        steps_add(form, P, T, w,
-                  (const uint8_t *)s->words + g * steps * 4 * (size_t)T, steps,
-                  bytes_ahead(s, P, g * steps * STEP, size), acc);
-        UNROLLED (v, P * PARTS) {
-            vf d = group_d(form, scales + (size_t)(v / PARTS) * s->panel_bytes,
-                           g, v % PARTS);
-            UNROLLED (t, T)
-                f[v * T + t] =
-                    add_scaled(f[v * T + t], acc[v * T + t], d, mark[t].s);
-        }
+    UNROLLED (i, PARTS * T) {
+        acc[i] = start[i];
+        if (CHAINS_OF(T) > 1) acc[PARTS * T + i] = (vi){0};
     }
-    stream_results(s, P, T, first, f);
 }
 
-/* --- nibbles -------------------------------------------------------------- */
-
-/* One run of one vector of rows. */
-ALWAYS void nibbles_add(int T, const uint8_t *run, const uint8_t *x, vi *acc)
+ALWAYS void sums_end(int T, vi *acc)
 {
-    UNROLLED (j, 4) {
-        vi v = vi_load(run + STEP * j);
-        vi low = v & 0x0f0f0f0f, high = (v >> 4) & 0x0f0f0f0f;
-        UNROLLED (t, T) {
-            acc[t] = vi_dot(acc[t], low, vi_spread(x + 4 * (j * T + t)), 0);
-            acc[t] =
-                vi_dot(acc[t], high, vi_spread(x + 4 * ((j + 4) * T + t)), 0);
-        }
-    }
-    STAY_IN_MEMORY; /* x too, for the next panel */
+    UNROLLED (i, PARTS * T)
+        if (CHAINS_OF(T) > 1) acc[i] += acc[PARTS * T + i];
 }
 
-ALWAYS void stream_nibbles(enum dtype type, int P, int T,
-                           const struct stream *s, size_t first)
+/* n steps of a panel of bytes. */
+ALWAYS void bytes_add(int T, const uint8_t *w, const uint8_t *x, size_t n,
+                      vi *acc)
 {
-    const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
-    const uint8_t *scales = panel + panel_scales(type, s->cols);
-    const uint8_t *zeros = panel + panel_zeros(type, s->cols);
-    const uint8_t *x = s->words;
-    const struct mark *mark = s->marks;
-    size_t runs = quant_group(type, s->cols) / RUN, size = s->cols / 8 * STEP;
-    size_t groups = s->cols / RUN / runs;
-    vf f[PANELS_MAX * PARTS * 4];
-    UNROLLED (i, P * PARTS * T)
-        f[i] = (vf){0};
-    for (size_t g = 0; g < groups; g++, mark += T) {
-        vi acc[PANELS_MAX * PARTS * 4];
-        UNROLLED (v, P * PARTS) {
-            vi z =
-                zeros_load(type, zeros + (size_t)(v / PARTS) * s->panel_bytes,
-                           g, v % PARTS);
-            UNROLLED (t, T)
-                acc[v * T + t] = -(z * vi_set(mark[t].sum));
-        }
-        if (g % 2 == 0) scales_ask(s, P, scales + g * ROWS * 2);
-        if (type != DTYPE_Q4_0 && g % 4 == 0)
-            scales_ask(s, P, zeros + g * ROWS);
-        for (size_t r = 0; r < runs; r++, x += 32 * T) {
-            size_t at = (g * runs + r) * 4 * STEP;
-            size_t ahead = bytes_ahead(s, P, at, size);
-            UNROLLED (p, P) {
-                const uint8_t *run = panel + (size_t)p * s->panel_bytes + at;
-                UNROLLED (j, 4)
-                    __builtin_prefetch(run + STEP * j + ahead);
-                UNROLLED (part, PARTS)
-                    nibbles_add(T, run + part * 4 * L, x,
-                                acc + (p * PARTS + part) * T);
+    const int C = CHAINS_OF(T);
+    _Pragma("GCC unroll 2") for (size_t s = 0; s < n; s += (size_t)C)
+    {
+        ask_ahead(w + s * STEP, C);
+        UNROLLED (c, C) {
+            const uint8_t *xs = x + (s + (size_t)c) * 4 * (size_t)T;
+            UNROLLED (v, PARTS) {
+                vi q = vi_load(w + (s + (size_t)c) * STEP + v * 4 * L);
+                UNROLLED (t, T) {
+                    vi *to = &acc[(c * PARTS + v) * T + t];
+                    *to = vi_dot(*to, q, vi_spread(xs + 4 * t), 1);
+                }
             }
         }
-        UNROLLED (v, P * PARTS) {
-            vf d = vf_of_f16(scales + (size_t)(v / PARTS) * s->panel_bytes +
-                             (g * ROWS + (size_t)(v % PARTS * L)) * 2);
-            UNROLLED (t, T)
-                f[v * T + t] =
-                    add_scaled(f[v * T + t], acc[v * T + t], d, mark[t].s);
-        }
     }
-    stream_results(s, P, T, first, f);
+}
+
+/* --- integers, one scale a row --------------------------------------------- */
+
+ALWAYS void stream_row(enum form form, int T, const struct stream *s,
+                       size_t first)
+{
+    const uint8_t *w = (const uint8_t *)s->panels + first * s->panel_bytes;
+    const uint8_t *d = w + panel_scales(s->cols);
+    vi acc[SUMS_MAX], start[PARTS * 4];
+    UNROLLED (i, PARTS * T)
+        start[i] = sum_start(s->marks[i % T].sum);
+    sums_start(T, acc, start);
+    bytes_add(T, w, s->words, s->cols / 4, acc);
+    sums_end(T, acc);
+    vf f[PARTS * 4];
+    UNROLLED (i, PARTS * T)
+        f[i] = add_scaled((vf){0}, acc[i], group_d(form, d, 0, i / T),
+                          s->marks[i % T].s);
+    stream_results(s, T, first, f);
+}
+
+/* --- integers in groups ---------------------------------------------------- */
+
+/* The runs of a group: nibbles of low halves and of high ones are two chains
+ * by themselves. */
+ALWAYS void nibbles_add(int T, const uint8_t *w, const uint8_t *x, size_t runs,
+                        vi *acc)
+{
+    const int C = CHAINS_OF(T) - 1;
+    for (size_t r = 0; r < runs; r++, w += 4 * STEP, x += 32 * T) {
+        ask_ahead(w, 4);
+        UNROLLED (j, 4)
+            UNROLLED (v, PARTS) {
+                vi q = vi_load(w + STEP * j + v * 4 * L);
+                vi low = q & 0x0f0f0f0f, high = (q >> 4) & 0x0f0f0f0f;
+                UNROLLED (t, T) {
+                    vi *a = &acc[v * T + t], *b = a + C * PARTS * T;
+                    *a = vi_dot(*a, low, vi_spread(x + 4 * (j * T + t)), 0);
+                    *b = vi_dot(*b, high, vi_spread(x + 4 * ((j + 4) * T + t)),
+                                0);
+                }
+            }
+    }
+}
+
+/* What the integer sums of a group start with: q + 128 and z be gone. */
+ALWAYS vi group_start(enum dtype type, const uint8_t *zeros, size_t g, int v,
+                      int32_t sum)
+{
+    if (type == DTYPE_Q8_0) return sum_start(sum);
+    return -(zeros_load(type, zeros, g, v) * vi_set(sum));
+}
+
+/* One group; d: its scales. */
+ALWAYS void group_add(enum dtype type, int T, const uint8_t *w,
+                      const uint8_t *d, const uint8_t *zeros, size_t g,
+                      size_t columns, const uint8_t *x, const struct mark *mark,
+                      vf *f)
+{
+    vi acc[SUMS_MAX], start[PARTS * 4];
+    UNROLLED (i, PARTS * T)
+        start[i] = group_start(type, zeros, g, i / T, mark[i % T].sum);
+    sums_start(T, acc, start);
+    if (type == DTYPE_Q8_0)
+        bytes_add(T, w, x, columns / 4, acc);
+    else
+        nibbles_add(T, w, x, columns / RUN, acc);
+    sums_end(T, acc);
+    UNROLLED (v, PARTS) {
+        vf scale = vf_of_f16(d + v * L * 2);
+        UNROLLED (t, T)
+            f[v * T + t] =
+                add_scaled(f[v * T + t], acc[v * T + t], scale, mark[t].s);
+    }
+}
+
+/* kind: Q8_0 for all formats of bytes, INT4_G32 for all of nibbles with zero
+ * points, or Q4_0. */
+ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
+                          const struct stream *s, size_t first)
+{
+    const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
+    const uint8_t *zeros =
+        kind == DTYPE_INT4_G32 ? panel + panel_zeros(s->type, s->cols) : NULL;
+    const uint8_t *w = panel, *x = s->words;
+    const size_t steps = columns / (kind == DTYPE_Q8_0 ? 4 : 8) * STEP;
+    const size_t groups = s->cols / columns, words = columns * (size_t)T;
+    const struct mark *mark = s->marks;
+    vf f[PARTS * 4];
+    UNROLLED (i, PARTS * T)
+        f[i] = (vf){0};
+    for (size_t g = 0; g < groups; g += 2) {
+        const uint8_t *d = w + 2 * steps;
+        ask_ahead(d, 1);
+        if (kind == DTYPE_INT4_G32 && g % 4 == 0)
+            __builtin_prefetch(zeros + s->panel_bytes + g * ROWS);
+        group_add(kind, T, w, d, zeros, g, columns, x, mark, f);
+        STAY_IN_MEMORY;
+        if (g + 1 < groups)
+            group_add(kind, T, w + steps, d + ROWS * 2, zeros, g + 1, columns,
+                      x + words, mark + T, f);
+        STAY_IN_MEMORY;
+        w = d + ROWS * 4;
+        x += 2 * words;
+        mark += 2 * T;
+    }
+    stream_results(s, T, first, f);
 }
 
 /* --- head and runs together ----------------------------------------------- */
@@ -195,7 +195,7 @@ ALWAYS void run_add(enum dtype type, int T, const vi w[8], vf d, vf e,
     }
 }
 
-ALWAYS void stream_runs(enum dtype type, int P, int T, const struct stream *s,
+ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
                         size_t first)
 {
     struct panel_format fmt = panel_format(type);
@@ -203,36 +203,57 @@ ALWAYS void stream_runs(enum dtype type, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *x = s->words;
     const struct mark *mark = s->marks;
-    vf f[PANELS_MAX * PARTS * 4];
-    UNROLLED (i, P * PARTS * T)
+    vf f[PARTS * 4];
+    UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
     for (size_t b = 0; b < s->cols / RUN / (size_t)fmt.runs; b++, at += block) {
+        const uint8_t *head = panel + at;
+        ask_ahead(head, (fmt.head + 63) / 64);
         for (int r = 0; r < fmt.runs; r++, x += 32 * T, mark += T) {
-            size_t ahead = bytes_ahead(s, P, at, s->panel_bytes);
-            UNROLLED (p, P) {
-                const uint8_t *head = panel + (size_t)p * s->panel_bytes + at;
-                const uint8_t *run = head + fmt.head + r * fmt.run;
-                UNROLLED (line, (fmt.run + fmt.head + 63) / 64)
-                    __builtin_prefetch(run + 64 * line + ahead);
-                UNROLLED (part, PARTS) {
-                    vi w[8];
-                    vf d, e;
-                    run_groups(type, run, part, w);
-                    run_scales(type, head, run, part, &d, &e);
-                    run_add(type, T, w, d, e, x, mark,
-                            f + (p * PARTS + part) * T);
-                    STAY_IN_MEMORY;
-                }
+            const uint8_t *run = head + fmt.head + r * fmt.run;
+            ask_ahead(run, (fmt.run + 63) / 64);
+            UNROLLED (part, PARTS) {
+                vi w[8];
+                vf d, e;
+                run_groups(type, run, part, w);
+                run_scales(type, head, run, part, &d, &e);
+                run_add(type, T, w, d, e, x, mark, f + part * T);
+                STAY_IN_MEMORY;
             }
         }
     }
-    stream_results(s, P, T, first, f);
+    stream_results(s, T, first, f);
 }
 
-/* --- halves of floats ------------------------------------------------------ */
+/* --- floats ---------------------------------------------------------------- */
+
+/* A sum of floats is one chain in the order of columns, so where that is
+ * slower than memory, P panels that lie apart are walked at once. */
+ALWAYS void floats_results(const struct stream *s, int P, int T, size_t first,
+                           size_t apart, const vf *f)
+{
+    UNROLLED (p, P)
+        stream_results(s, T, first + (size_t)p * apart, f + p * PARTS * T);
+}
+
+/* Steps as they are: floats, and pairs of bf16. */
+ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
+                         size_t first, size_t apart)
+{
+    const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
+    const uint8_t *w[PANELS_MAX];
+    size_t steps = form == FORM_F32 ? s->cols : (s->cols + 1) / 2;
+    vi acc[PANELS_MAX * PARTS * 4];
+    UNROLLED (i, P * PARTS * T)
+        acc[i] = (vi){0};
+    UNROLLED (p, P)
+        w[p] = panel + (size_t)p * apart * s->panel_bytes;
+    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES, acc);
+    floats_results(s, P, T, first, apart, (const vf *)acc);
+}
 
 ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
-                          size_t first)
+                          size_t first, size_t apart)
 {
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const float *x = s->words;
@@ -241,12 +262,12 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     UNROLLED (i, P * PARTS * T)
         f[i] = (vf){0};
     for (size_t k = 0; k < s->cols; k += step) {
-        size_t ahead = bytes_ahead(s, P, k * ROWS * 2, s->panel_bytes);
         UNROLLED (v, P * PARTS) {
             vf w[2];
-            const uint8_t *from = panel + (size_t)(v / PARTS) * s->panel_bytes;
+            const uint8_t *from =
+                panel + (size_t)(v / PARTS) * apart * s->panel_bytes;
             columns(type, from, k, v % PARTS, w);
-            if (v % PARTS == 0) __builtin_prefetch(from + k * ROWS * 2 + ahead);
+            if (v % PARTS == 0) ask_ahead(from + k * ROWS * 2, 1);
             UNROLLED (t, T)
                 f[v * T + t] = vf_fma(
                     w[0], vf_set(x[k * (size_t)T + (size_t)t]), f[v * T + t]);
@@ -258,57 +279,68 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
             STAY_IN_MEMORY;
         }
     }
-    stream_results(s, P, T, first, f);
+    floats_results(s, P, T, first, apart, f);
 }
 
 /* --- the doors ------------------------------------------------------------- */
 
-/* Panels side by side for T tokens: as many as there are registers for, and
- * no more than hide the latency of sums; one where unpacking is long. */
-#define WIDE_PANELS(T) \
-    (VEC_AVX512 ? (T) == 4 ? 4 : 2 : VEC_AVX2 && (T) == 1 ? 2 : 1)
-
-#define NARROW_PANELS(T) (VEC_AVX512 || (VEC_AVX2 && (T) == 1) ? 2 : 1)
-#define ONE_PANEL(T)     1
-
-#define STREAM_ALL(CORE, KIND, P, T)      \
-    {                                     \
-        size_t p = 0, n = s->panel_count; \
-        for (; p + (P) <= n; p += (P))    \
-            CORE(KIND, P, T, s, p);       \
-        for (; (P) > 1 && p < n; p++)     \
-            CORE(KIND, 1, T, s, p);       \
-        break;                            \
+#define STREAM_EACH(CORE, T, ...)                   \
+    {                                               \
+        for (size_t p = 0; p < s->panel_count; p++) \
+            CORE(__VA_ARGS__, T, s, p);             \
+        break;                                      \
     }
 
-#define STREAM(NAME, CORE, KIND, PANELS)                               \
+#define STREAM(NAME, CORE, ...)                                        \
     static __attribute__((noinline)) void NAME(const struct stream *s) \
     {                                                                  \
         switch (s->tokens) {                                           \
-        case 4: STREAM_ALL(CORE, KIND, PANELS(4), 4)                   \
-        case 2: STREAM_ALL(CORE, KIND, PANELS(2), 2)                   \
-        default: STREAM_ALL(CORE, KIND, PANELS(1), 1)                  \
+        case 4: STREAM_EACH(CORE, 4, __VA_ARGS__)                      \
+        case 2: STREAM_EACH(CORE, 2, __VA_ARGS__)                      \
+        default: STREAM_EACH(CORE, 1, __VA_ARGS__)                     \
         }                                                              \
     }
 
-STREAM(stream_f32, stream_plain, FORM_F32, WIDE_PANELS)
-STREAM(stream_f16, stream_halves, DTYPE_F16, NARROW_PANELS)
+/* Two halves of the panels at once where vectors are long and few. */
+#define STREAM_HALVES(CORE, KIND, T)                \
+    {                                               \
+        size_t half = s->panel_count / 2, p = 0;    \
+        if (PARTS > 1) half = 0;                    \
+        for (; p < half; p++)                       \
+            CORE(KIND, 2, T, s, p, half);           \
+        for (p = 2 * half; p < s->panel_count; p++) \
+            CORE(KIND, 1, T, s, p, 0);              \
+        break;                                      \
+    }
+
+#define STREAM_FLOATS(NAME, CORE, KIND)                                \
+    static __attribute__((noinline)) void NAME(const struct stream *s) \
+    {                                                                  \
+        switch (s->tokens) {                                           \
+        case 4: STREAM_HALVES(CORE, KIND, 4)                           \
+        case 2: STREAM_HALVES(CORE, KIND, 2)                           \
+        default: STREAM_HALVES(CORE, KIND, 1)                          \
+        }                                                              \
+    }
+
+STREAM_FLOATS(stream_f32, stream_plain, FORM_F32)
+STREAM_FLOATS(stream_f16, stream_halves, DTYPE_F16)
 #if VEC_BF16
-STREAM(stream_bf16, stream_plain, FORM_BF16, NARROW_PANELS)
+STREAM_FLOATS(stream_bf16, stream_plain, FORM_BF16)
 #else
-STREAM(stream_bf16, stream_halves, DTYPE_BF16, NARROW_PANELS)
+STREAM_FLOATS(stream_bf16, stream_halves, DTYPE_BF16)
 #endif
-STREAM(stream_q8_0, stream_groups, FORM_32, WIDE_PANELS)
-STREAM(stream_q4_0, stream_nibbles, DTYPE_Q4_0, NARROW_PANELS)
-STREAM(stream_q4_1, stream_runs, DTYPE_Q4_1, ONE_PANEL)
-STREAM(stream_q4_k, stream_runs, DTYPE_Q4_K, ONE_PANEL)
-STREAM(stream_q5_k, stream_runs, DTYPE_Q5_K, ONE_PANEL)
-STREAM(stream_q6_k, stream_runs, DTYPE_Q6_K, ONE_PANEL)
-STREAM(stream_int8, stream_plain, FORM_ROW, WIDE_PANELS)
-STREAM(stream_int8_g128, stream_groups, FORM_128, WIDE_PANELS)
-STREAM(stream_int4_g32, stream_nibbles, DTYPE_INT4_G32, NARROW_PANELS)
-STREAM(stream_int4_g64, stream_nibbles, DTYPE_INT4_G64, NARROW_PANELS)
-STREAM(stream_int4_g128, stream_nibbles, DTYPE_INT4_G128, NARROW_PANELS)
+STREAM(stream_q8_0, stream_groups, DTYPE_Q8_0, RUN)
+STREAM(stream_q4_0, stream_groups, DTYPE_Q4_0, RUN)
+STREAM(stream_q4_1, stream_runs, DTYPE_Q4_1)
+STREAM(stream_q4_k, stream_runs, DTYPE_Q4_K)
+STREAM(stream_q5_k, stream_runs, DTYPE_Q5_K)
+STREAM(stream_q6_k, stream_runs, DTYPE_Q6_K)
+STREAM(stream_int8, stream_row, FORM_ROW)
+STREAM(stream_int8_g128, stream_groups, DTYPE_Q8_0, 4 * RUN)
+STREAM(stream_int4_g32, stream_groups, DTYPE_INT4_G32, RUN)
+STREAM(stream_int4_g64, stream_groups, DTYPE_INT4_G32, 2 * RUN)
+STREAM(stream_int4_g128, stream_groups, DTYPE_INT4_G32, 4 * RUN)
 
 static void stream(const struct stream *s)
 {
