@@ -99,7 +99,9 @@ static void target_main(size_t bytes, int ask, int answer)
     struct xfer_mem *shared = NULL, *own = NULL;
     char *memory = memory_new(bytes);
     if (!memory) at.rc = err_set(&at.why, ERR_NOMEM, "pool of %zu", bytes);
-    if (!at.rc) at.rc = xfer_open(&x, NULL, &at.why);
+    struct xfer_options opt = {.via = XFER_VIA_ALL | XFER_VIA_UCX};
+    if (!at.rc) at.rc = xfer_open(&x, &opt, &at.why);
+    if (at.rc == ERR_UNSUPPORTED) at.rc = xfer_open(&x, NULL, &at.why);
     if (!at.rc) at.rc = xfer_alloc(x, bytes, 0, &shared, &at.why);
     if (!at.rc) at.rc = xfer_register(x, memory, bytes, NULL, 0, &own, &at.why);
     if (!at.rc) {
@@ -160,12 +162,13 @@ static void target_end(struct target *t)
 struct way {
     const char *name;
     unsigned via, workers;
-    bool shared; /* goes to the target's shared memory */
+    bool shared;       /* goes to the target's shared memory */
+    struct why absent; /* its library is not installed */
     struct xfer *x;
     struct xfer_peer *peer;
 };
 
-enum { MEMFD, MEMFD_2, CMA, CMA_2, UNIX, TCP, WAYS, PLAIN };
+enum { MEMFD, MEMFD_2, CMA, CMA_2, UNIX, TCP, UCX, WAYS, PLAIN };
 
 struct rig {
     const struct bench_xfer *opt;
@@ -436,10 +439,13 @@ static struct figure figures[64] = {
     PIECES("cma pieces of 4 KiB", CMA, 4 << 10, "memcpy pieces of 4 KiB"),
     PIECES("unix pieces of 4 KiB", UNIX, 4 << 10, NULL),
     PIECES("tcp pieces of 4 KiB", TCP, 4 << 10, "iperf3_1m"),
+    RATE("ucx 1 MiB", UCX, 1 << 20, "ucx_put"),
+    READ("ucx read 1 MiB", UCX, 1 << 20, NULL),
     LATENCY("memfd write of 4 KiB", MEMFD),
     LATENCY("cma write of 4 KiB", CMA),
     LATENCY("unix write of 4 KiB", UNIX),
     LATENCY("tcp write of 4 KiB", TCP),
+    LATENCY("ucx write of 4 KiB", UCX),
     {.name = "submit of 15000 pieces",
      .unit = "ms",
      .run = run_submit,
@@ -489,7 +495,9 @@ static int way_open(struct rig *r, struct way *w, struct why *why)
 {
     struct xfer_options opt = {.via = w->via, .workers = w->workers};
     struct xfer_mem *mem;
-    int rc = xfer_open(&w->x, &opt, why);
+    int rc = xfer_open(&w->x, &opt, &w->absent);
+    if (rc == ERR_UNSUPPORTED) return 0;
+    if (rc) *why = w->absent;
     if (!rc) rc = xfer_register(w->x, r->from, r->bytes, NULL, 0, &mem, why);
     if (!rc) rc = xfer_peer_open(w->x, r->target.at.name, &w->peer, why);
     return rc ? rc : xfer_peer_wait(w->peer, 10000, why);
@@ -504,6 +512,7 @@ static int rig_open(struct rig *r, struct why *why)
         [CMA_2] = {"cma", XFER_VIA_CMA | XFER_VIA_TCP, 2, false},
         [UNIX] = {"unix", XFER_VIA_UNIX, 1, false},
         [TCP] = {"tcp", XFER_VIA_TCP, 1, false},
+        [UCX] = {"ucx", XFER_VIA_UCX, 1, false},
     };
     r->bytes = (size_t)r->opt->pool_mib << 20;
     int rc = target_start(&r->target, r->bytes, why);
@@ -534,6 +543,7 @@ static void rig_close(struct rig *r)
 static int figure_run(struct rig *r, struct figure *f, struct why *why)
 {
     struct why mine = {0};
+    if (!f->rival && f->way < WAYS) f->absent = r->ways[f->way].absent;
     if (f->absent.code) return 0;
     int rc = f->run(r, f, &f->samples[f->count], &mine);
     if (rc && f->rival) {

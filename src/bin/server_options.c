@@ -125,7 +125,7 @@ static const struct opt table[] = {
          "ascend|mooncake|nixl|mooncake_tcp|fake",
          "all name Baton's own engine; ascend with the config store"),
     PICK("disaggregation-transfer-transport", transfer_way, "auto",
-         "auto|memfd|cma|unix|tcp|rdma",
+         "auto|memfd|cma|unix|tcp|rdma|ucx",
          "auto picks the fastest that reaches the peer"),
     TEXT("disaggregation-ib-device", rdma_device, NULL,
          "moves KV by RDMA too, by this device (name, name:port or "

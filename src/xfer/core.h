@@ -104,8 +104,8 @@ struct xfer_place {
     struct xfer_link *link;
     uint64_t id, base, bytes, key;
     unsigned access;
-    char *map;        /* the region in our address space, or NULL */
-    void *key_handle; /* by which the fabric reaches it, or NULL */
+    char *map;           /* the region in our address space, or NULL */
+    uint64_t fabric_key; /* by which the fabric reaches it, or 0 */
     unsigned users;
     bool dropped; /* the peer wants it unmapped */
 };
@@ -127,6 +127,9 @@ struct xfer_mem {
 
 /* All under the lock. The registration that holds [addr, addr + span). */
 struct xfer_mem *mem_at(struct xfer *x, uint64_t addr, uint64_t span);
+/* What a peer may touch: *out, or ERR_RANGE, ERR_STALE. key 0: any. */
+int mem_check(struct xfer *x, uint64_t addr, uint64_t span, unsigned access,
+              uint64_t key, struct xfer_mem **out);
 /* The one that a batch holds at addr; it may be closing. */
 struct xfer_mem *mem_held_at(struct xfer *x, uint64_t addr);
 void mem_user_drop(struct xfer_mem *mem);

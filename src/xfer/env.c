@@ -43,7 +43,7 @@ static int take_via(struct xfer_settings *s, const char *name, const char *text,
         if (way == XFER_WAYS)
             return err_set(why, ERR_INVALID,
                            "%s is \"%.60s\", not a list of self, memfd, cma, "
-                           "unix, tcp, rdma",
+                           "unix, tcp, rdma, ucx",
                            name, text);
         s->xfer.via |= 1u << way;
         at += n;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,6 +19,9 @@ struct fabric_end {
     struct inlink *in;
     void *lib;
     bool closing; /* under x->lock; the thread does the rest */
+    /* initiator, under x->lock: the first word is to be sent; it is through;
+     * the target has told its registrations */
+    bool to_prove, proven, told;
     TAILQ_HEAD(work_list, fabric_work) works; /* the thread's */
     unsigned posted;
     /* target: io 0 and the thread, under x->lock */
@@ -26,6 +30,21 @@ struct fabric_end {
 };
 
 /* ---- the thread ---- */
+
+/* f->lock, for others than the thread, which comes back to it at once. */
+static void lock(struct fabric *f)
+{
+    atomic_fetch_add(&f->wanted, 1);
+    pthread_mutex_lock(&f->lock);
+    atomic_fetch_sub(&f->wanted, 1);
+}
+
+static void unlock_to_others(struct fabric *f)
+{
+    pthread_mutex_unlock(&f->lock);
+    while (atomic_load(&f->wanted))
+        sched_yield();
+}
 
 static void wake(struct fabric *f)
 {
@@ -47,26 +66,63 @@ void fabric_kick(struct xfer_link *link)
 
 struct xfer_place *fabric_find(struct xfer_link *link, const struct xfer_op *op)
 {
-    struct xfer_place *place = link->end ? link_place(link, op) : NULL;
-    return place && place->key_handle ? place : NULL;
+    struct xfer_place *place = link->fabric_up ? link_place(link, op) : NULL;
+    return place && place->fabric_key ? place : NULL;
+}
+
+/* Under the lock, as the next three. */
+static void link_ready(struct xfer_link *link)
+{
+    struct fabric_end *end = link->end;
+    if (!end || end->closing || !end->proven || !end->told) return;
+    link->fabric_up = true;
+    if (!link->up) link_up(link);
+}
+
+/* The link goes on without, and without its end. */
+static void give_up(struct xfer_link *link, const char *text)
+{
+    snprintf(link->direct_text, sizeof link->direct_text, "no %s: %s",
+             link->x->fabric->ops->way->name, text);
+    fabric_end_later(link->end);
+    if (!link->up) link_up(link);
+}
+
+bool fabric_late(struct xfer_link *link)
+{
+    struct fabric_end *end = link->end;
+    if (!end || !end->told || end->closing) return false;
+    give_up(link, "its address does not answer");
+    return true;
 }
 
 static void work_over(struct fabric_work *w, int rc, const char *text)
 {
-    struct xfer *x = w->end->f->x;
-    TAILQ_REMOVE(&w->end->works, w, next);
+    struct fabric_end *end = w->end;
+    struct xfer *x = end->f->x;
+    TAILQ_REMOVE(&end->works, w, next);
     pthread_mutex_lock(&x->lock);
-    xfer_chunk_done(w->chunk, rc, text);
+    if (w->chunk) {
+        xfer_chunk_done(w->chunk, rc, text);
+    } else if (!rc) {
+        end->proven = true;
+        link_ready(end->link);
+    }
     pthread_mutex_unlock(&x->lock);
     mem_free(w);
 }
 
-/* The end does not work any more, and so the link is over. */
-static void end_broke(struct fabric_end *end, const char *text)
+void fabric_broke(struct fabric_end *end, const char *text)
 {
     struct xfer *x = end->f->x;
+    struct xfer_link *link = end->link;
     pthread_mutex_lock(&x->lock);
-    if (end->link) link_fail(end->link, ERR_PEER, text);
+    if (end->in)
+        inlink_fail(x, end->in);
+    else if (!end->proven && !link->dead)
+        give_up(link, text);
+    else
+        link_fail(link, ERR_PEER, text);
     pthread_mutex_unlock(&x->lock);
 }
 
@@ -75,9 +131,13 @@ void fabric_done(struct fabric_work *w, int rc, const char *text)
     struct fabric_end *end = w->end;
     end->posted--;
     w->left--;
-    w->failed |= rc != 0;
-    if (rc) end_broke(end, text); /* end_over gives the chunk back */
-    if (w->posted && !w->left && !w->failed) work_over(w, 0, "");
+    w->failed |= rc == ERR_PEER;
+    if (rc == ERR_PEER)
+        fabric_broke(end, text); /* end_over gives the chunk back */
+    else if (rc)
+        err_set(&w->refused, rc, "%s", text);
+    if (w->posted && !w->left && !w->failed)
+        work_over(w, w->refused.code, w->refused.text);
 }
 
 static struct fabric_work *work_take(struct fabric_end *end)
@@ -92,6 +152,7 @@ static struct fabric_work *work_take(struct fabric_end *end)
     if (chunk) {
         w = mem_must(1, sizeof *w);
         w->end = end;
+        w->lib = end->lib;
         w->chunk = chunk;
         for (size_t i = 0; i < chunk->count; i++)
             w->locals[i] = mem_held_at(x, (uintptr_t)chunk->pieces[i].local);
@@ -101,7 +162,19 @@ static struct fabric_work *work_take(struct fabric_end *end)
     return w;
 }
 
-/* Posts what there is room for. */
+/* Both post what there is room for. */
+static int work_send(struct fabric_work *w, struct why *why)
+{
+    struct fabric_end *end = w->end;
+    int rc = 0;
+    while (!rc && !w->posted && end->posted + 1 < FABRIC_POSTED_MAX) {
+        end->posted++;
+        w->left++;
+        rc = end->f->ops->send(end->f, end->lib, w, why);
+    }
+    return rc;
+}
+
 static int work_post(struct fabric_work *w, struct why *why)
 {
     struct fabric_end *end = w->end;
@@ -115,7 +188,7 @@ static int work_post(struct fabric_work *w, struct why *why)
                                .remote = p->remote + w->row * p->remote_pitch,
                                .bytes = p->bytes,
                                .mem = w->locals[w->piece]->fabric,
-                               .key = chunk->place->key_handle,
+                               .key = chunk->place->fabric_key,
                                .work = w};
         end->posted++;
         w->left++;
@@ -125,7 +198,7 @@ static int work_post(struct fabric_work *w, struct why *why)
         w->posted = w->piece == chunk->count && chunk->kind == XFER_READ;
         int rc = f->ops->post(f, end->lib, &op, why);
         if (rc) return rc;
-        if (w->posted) return 0; /* and perhaps done already */
+        if (w->posted) return 0;
     }
     if (end->posted >= FABRIC_POSTED_MAX) return 0;
     end->posted++;
@@ -134,30 +207,30 @@ static int work_post(struct fabric_work *w, struct why *why)
     return f->ops->finish(f, end->lib, w, why);
 }
 
-static void end_post(struct fabric_end *end)
+/* The first word. */
+static int end_prove(struct fabric_end *end, struct why *why)
+{
+    struct fabric_work *w = mem_must(1, sizeof *w);
+    *w = (struct fabric_work){
+        .end = end, .lib = end->lib, .left = 1, .posted = true};
+    TAILQ_INSERT_TAIL(&end->works, w, next);
+    end->posted++;
+    return end->f->ops->finish(end->f, end->lib, w, why);
+}
+
+static void end_post(struct fabric_end *end, bool prove)
 {
     struct why why = {0};
-    int rc = 0;
+    int rc = prove ? end_prove(end, &why) : 0;
+    if (prove && !rc) return;
     while (!rc && end->posted < FABRIC_POSTED_MAX) {
         struct fabric_work *w = TAILQ_LAST(&end->works, work_list);
         if (!w || w->posted) w = work_take(end);
         if (!w) return;
-        rc = work_post(w, &why);
+        rc = end->f->ops->send ? work_send(w, &why) : work_post(w, &why);
         if (!rc && end->posted + 1 >= FABRIC_POSTED_MAX) return;
     }
-    if (rc) end_broke(end, why_text(&why, rc));
-}
-
-static void keys_close(struct fabric_end *end)
-{
-    const struct fabric_ops *ops = end->f->ops;
-    struct xfer_link *link = end->link;
-    for (size_t i = 0; i < link->place_count; i++) {
-        struct xfer_place *place = link->places[i];
-        if (place->key_handle && ops->key_close)
-            ops->key_close(place->key_handle);
-        place->key_handle = NULL;
-    }
+    if (rc) fabric_broke(end, why_text(&why, rc));
 }
 
 /* Nothing of it moves bytes any more: what waited for that goes on. */
@@ -173,7 +246,6 @@ static void end_over(struct fabric_end *end)
     pthread_mutex_lock(&x->lock);
     TAILQ_REMOVE(&f->ends, end, next);
     if (end->link) {
-        keys_close(end);
         end->link->end = NULL;
         link_drop(end->link);
     } else {
@@ -206,12 +278,14 @@ static void ends_turn(struct fabric *f)
     while (end) {
         struct fabric_end *next = end_after(f, end);
         pthread_mutex_lock(&f->x->lock);
-        bool closing = end->closing, up = end->link && end->link->up;
+        bool closing = end->closing, prove = end->to_prove;
+        bool up = end->link && end->link->fabric_up;
+        end->to_prove = false;
         pthread_mutex_unlock(&f->x->lock);
         if (closing)
             end_over(end);
-        else if (up)
-            end_post(end);
+        else if (up || prove)
+            end_post(end, prove);
         end = next;
     }
 }
@@ -229,10 +303,10 @@ static void *fabric_main(void *arg)
         quit = f->quit && TAILQ_EMPTY(&f->ends);
         pthread_mutex_unlock(&x->lock);
         pthread_mutex_lock(&f->lock);
-        bool busy = f->ops->progress(f);
         ends_turn(f);
+        bool busy = f->ops->progress(f);
         bool armed = !busy && f->ops->arm(f);
-        pthread_mutex_unlock(&f->lock);
+        unlock_to_others(f);
         struct pollfd fds[] = {{.fd = f->wake, .events = POLLIN},
                                {.fd = f->fd, .events = POLLIN}};
         if (armed && !quit) poll(fds, 2, -1);
@@ -244,7 +318,7 @@ static void *fabric_main(void *arg)
 
 int fabric_open(struct xfer *x, struct why *why)
 {
-    static const struct fabric_ops *const all[] = {&fabric_rdma};
+    static const struct fabric_ops *const all[] = {&fabric_rdma, &fabric_ucx};
     const struct fabric_ops *ops = NULL;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (!(x->opt.via & all[i]->way->via)) continue;
@@ -291,9 +365,9 @@ void fabric_close(struct xfer *x)
 int fabric_mem_open(struct xfer *x, struct xfer_mem *mem, struct why *why)
 {
     struct fabric *f = x->fabric;
-    if (!f) return 0;
+    if (!f || !f->ops->mem_open) return 0;
     struct fabric_mem *m = mem_must(1, sizeof *m);
-    pthread_mutex_lock(&f->lock);
+    lock(f);
     int rc = f->ops->mem_open(f, mem, m, why);
     pthread_mutex_unlock(&f->lock);
     if (rc)
@@ -307,7 +381,7 @@ void fabric_mem_close(struct xfer *x, struct xfer_mem *mem)
 {
     if (!mem->fabric) return;
     struct fabric *f = x->fabric;
-    pthread_mutex_lock(&f->lock);
+    lock(f);
     f->ops->mem_close(f, mem->fabric);
     pthread_mutex_unlock(&f->lock);
     mem_free(mem->fabric);
@@ -316,36 +390,29 @@ void fabric_mem_close(struct xfer *x, struct xfer_mem *mem)
 
 /* ---- initiator ---- */
 
-static struct fabric_end *end_create(struct fabric *f, uint8_t *addr, size_t *n,
-                                     struct why *why)
+static struct fabric_end *end_create(struct fabric *f, bool target,
+                                     uint8_t *addr, size_t *n, struct why *why)
 {
     struct fabric_end *end = mem_must(1, sizeof *end);
     end->f = f;
     TAILQ_INIT(&end->works);
     TAILQ_INIT(&end->announces);
-    pthread_mutex_lock(&f->lock);
-    int rc = f->ops->end_open(f, &end->lib, addr, n, why);
+    lock(f);
+    int rc = f->ops->end_open(f, end, target, &end->lib, addr, n, why);
     pthread_mutex_unlock(&f->lock);
     if (!rc) return end;
     mem_free(end);
     return NULL;
 }
 
-static void offer_failed(struct xfer_link *link, const char *text)
-{
-    snprintf(link->direct_text, sizeof link->direct_text, "no %s: %s",
-             link->x->fabric->ops->way->name, text);
-}
-
-bool fabric_offer(struct conn *c)
+void fabric_offer(struct conn *c)
 {
     struct fabric *f = c->x->fabric;
     struct xfer_link *link = c->link;
     uint8_t addr[FABRIC_ADDR_MAX];
     size_t n = 0;
     struct why why = {0};
-    if (!f) return false;
-    struct fabric_end *end = end_create(f, addr, &n, &why);
+    struct fabric_end *end = end_create(f, false, addr, &n, &why);
     pthread_mutex_lock(&c->x->lock);
     if (end) {
         end->link = link;
@@ -354,15 +421,14 @@ bool fabric_offer(struct conn *c)
         TAILQ_INSERT_TAIL(&f->ends, end, next);
         if (link->dead) fabric_end_later(end);
     } else {
-        offer_failed(link, why.text);
+        give_up(link, why.text);
     }
     pthread_mutex_unlock(&c->x->lock);
-    if (!end) return false;
+    if (!end) return;
     conn_send(c,
               &(struct wire_header){
                   .type = WIRE_OFFER, .count = f->ops->number, .bytes = n},
               addr, n, -1, false);
-    return true;
 }
 
 /* Under f->lock, which keeps it. */
@@ -375,15 +441,6 @@ static struct fabric_end *end_of(struct xfer_link *link)
     return end;
 }
 
-static void accept_refused(struct conn *c, const char *text)
-{
-    pthread_mutex_lock(&c->x->lock);
-    offer_failed(c->link, text);
-    fabric_end_later(c->link->end);
-    if (!c->link->up) link_up(c->link);
-    pthread_mutex_unlock(&c->x->lock);
-}
-
 static int accept_in(struct conn *c, const struct wire_header *h,
                      const uint8_t *body, struct why *why)
 {
@@ -392,17 +449,32 @@ static int accept_in(struct conn *c, const struct wire_header *h,
     int rc = 0;
     if (h->count) {
         snprintf(text, sizeof text, "%.*s", (int)h->bytes, (const char *)body);
-        accept_refused(c, text);
+        pthread_mutex_lock(&c->x->lock);
+        give_up(c->link, text);
+        pthread_mutex_unlock(&c->x->lock);
         return 0;
     }
-    pthread_mutex_lock(&f->lock);
+    lock(f);
     struct fabric_end *end = end_of(c->link);
     if (end)
         rc = f->ops->end_connect(f, end->lib, body, h->bytes, why);
     else
         rc = err_set(why, ERR_FORMAT, "an answer to no offer");
+    pthread_mutex_lock(&c->x->lock);
+    if (end && rc) give_up(c->link, why_text(why, rc));
+    if (!rc) end->to_prove = true;
+    wake(f);
+    pthread_mutex_unlock(&c->x->lock);
     pthread_mutex_unlock(&f->lock);
-    return rc;
+    return end ? 0 : rc;
+}
+
+static int key_open(struct fabric_end *end, const uint8_t *key, size_t n,
+                    uint64_t *out, struct why *why)
+{
+    *out = 1; /* messages need none */
+    if (!end->f->ops->key_open) return 0;
+    return end->f->ops->key_open(end->lib, key, n, out, why);
 }
 
 static int keys_in(struct conn *c, const struct wire_header *h,
@@ -421,13 +493,13 @@ static int keys_in(struct conn *c, const struct wire_header *h,
                                  .bytes = h->bytes,
                                  .key = region.key,
                                  .access = region.access};
-    pthread_mutex_lock(&f->lock);
+    lock(f);
     struct fabric_end *end = end_of(link);
-    if (!end || link->place_count >= REGIONS_MAX)
-        rc = err_set(why, ERR_FORMAT, "keys that nobody asked for");
-    if (!rc)
-        rc = f->ops->key_open(end->lib, body + WIRE_REGION_BODY, h->count,
-                              &place->key_handle, why);
+    if (link->place_count >= REGIONS_MAX)
+        rc = err_set(why, ERR_FORMAT, "too many keys");
+    if (!rc && end) /* else we gave it up, and only answer DROP */
+        rc = key_open(end, body + WIRE_REGION_BODY, h->count,
+                      &place->fabric_key, why);
     if (!rc) {
         pthread_mutex_lock(&c->x->lock);
         rc = link_place_add(link, place);
@@ -450,14 +522,15 @@ static void announce(struct conn *c, struct fabric_end *end,
     TAILQ_INSERT_TAIL(&end->announces, a, next);
     wire_region_encode(
         &(struct wire_region){.key = mem->key, .access = mem->access}, body);
-    memcpy(body + WIRE_REGION_BODY, mem->fabric->key, mem->fabric->key_bytes);
+    size_t n = mem->fabric ? mem->fabric->key_bytes : 0;
+    if (n) memcpy(body + WIRE_REGION_BODY, mem->fabric->key, n);
     conn_send(c,
               &(struct wire_header){.type = WIRE_KEYS,
-                                    .count = (uint32_t)mem->fabric->key_bytes,
+                                    .count = (uint32_t)n,
                                     .id = mem->id,
                                     .bytes = mem->bytes,
                                     .aux = (uintptr_t)mem->base},
-              body, WIRE_REGION_BODY + mem->fabric->key_bytes, -1, false);
+              body, WIRE_REGION_BODY + n, -1, false);
 }
 
 void fabric_attended(struct conn *c)
@@ -507,12 +580,12 @@ static void offer_in(struct conn *c, const struct wire_header *h,
         refuse(c, ERR_UNSUPPORTED, "the peer has it not switched on");
         return;
     }
-    struct fabric_end *end = end_create(f, addr, &n, &why);
+    struct fabric_end *end = end_create(f, true, addr, &n, &why);
     if (!end) {
         refuse(c, ERR_IO, why.text);
         return;
     }
-    pthread_mutex_lock(&f->lock);
+    lock(f);
     int rc = f->ops->end_connect(f, end->lib, body, h->bytes, &why);
     if (rc) f->ops->end_close(f, end->lib);
     pthread_mutex_unlock(&f->lock);
@@ -526,6 +599,7 @@ static void offer_in(struct conn *c, const struct wire_header *h,
     c->in->end = end;
     c->in->conns++;
     TAILQ_INSERT_TAIL(&f->ends, end, next);
+    wake(f);
     if (c->in->down) fabric_end_later(end);
     pthread_mutex_unlock(&x->lock);
     conn_send(c, &(struct wire_header){.type = WIRE_ACCEPT, .bytes = n}, addr,
@@ -570,8 +644,8 @@ int fabric_in(struct conn *c, const struct wire_header *h, const uint8_t *body,
     }
     if (offered && h->type == WIRE_REGIONS) {
         pthread_mutex_lock(&c->x->lock);
-        c->link->fabric_up = true;
-        if (!c->link->up) link_up(c->link);
+        if (c->link->end) c->link->end->told = true;
+        link_ready(c->link);
         pthread_mutex_unlock(&c->x->lock);
         return 0;
     }

@@ -174,9 +174,7 @@ static int piece_check(struct xfer *x, const struct xfer_piece *p,
                        unsigned access, uint64_t key, struct xfer_mem **mem)
 {
     uint64_t span = rows_span(p->bytes, p->rows, p->local_pitch);
-    *mem = mem_at(x, (uintptr_t)p->local, span);
-    if (!*mem || !((*mem)->access & access)) return ERR_RANGE;
-    return key && key != (*mem)->key ? ERR_STALE : 0;
+    return mem_check(x, (uintptr_t)p->local, span, access, key, mem);
 }
 
 static void note_refused(struct conn *c, const struct xfer_piece *p)

@@ -39,6 +39,14 @@ struct xfer_mem *mem_at(struct xfer *x, uint64_t addr, uint64_t span)
     return offset < mem->bytes && span <= mem->bytes - offset ? mem : NULL;
 }
 
+int mem_check(struct xfer *x, uint64_t addr, uint64_t span, unsigned access,
+              uint64_t key, struct xfer_mem **out)
+{
+    *out = mem_at(x, addr, span);
+    if (!*out || !((*out)->access & access)) return ERR_RANGE;
+    return key && key != (*out)->key ? ERR_STALE : 0;
+}
+
 struct xfer_mem *mem_held_at(struct xfer *x, uint64_t addr)
 {
     return mem_below(x, addr);

@@ -308,9 +308,8 @@ static void link_offer(struct xfer_link *link)
     link->offer_due = false;
     link->refs++;
     pthread_mutex_unlock(&x->lock);
-    bool offered = fabric_offer(link->control);
+    fabric_offer(link->control);
     pthread_mutex_lock(&x->lock);
-    if (!offered) link_up(link);
     link_drop(link);
 }
 
@@ -375,7 +374,7 @@ static void link_turn(struct xfer_link *link, uint64_t now, bool slept,
         link_fail(link, ERR_PEER, text);
         return;
     }
-    if (!link->up && now >= link->up_by_ms) {
+    if (!link->up && now >= link->up_by_ms && !fabric_late(link)) {
         link_fail(link, ERR_PEER, "peer did not tell its memory in time");
         return;
     }

@@ -328,13 +328,13 @@ static void rdma_mem_close(struct fabric *f, struct fabric_mem *mem)
     r->lib.dereg_mr(mem->handle);
 }
 
-/* Numbers as pointers, moved off NULL. */
-static int rdma_key_open(void *end, const uint8_t *key, size_t n, void **out,
+/* Moved off 0. */
+static int rdma_key_open(void *end, const uint8_t *key, size_t n, uint64_t *out,
                          struct why *why)
 {
     (void)end;
     if (n != 4) return err_set(why, ERR_FORMAT, "rdma: key of %zu bytes", n);
-    *out = (void *)(uintptr_t)(wire_get(key, 4) + ((uint64_t)1 << 32));
+    *out = wire_get(key, 4) + ((uint64_t)1 << 32);
     return 0;
 }
 
@@ -351,9 +351,11 @@ static int qp_to_init(struct rdma *r, struct verbs_qp *qp)
                                 VERBS_SET_ACCESS);
 }
 
-static int rdma_end_open(struct fabric *f, void **out, uint8_t *addr, size_t *n,
+static int rdma_end_open(struct fabric *f, struct fabric_end *owner,
+                         bool target, void **out, uint8_t *addr, size_t *n,
                          struct why *why)
 {
+    (void)owner, (void)target;
     struct rdma *r = f->lib;
     struct verbs_qp_init init = {.send_cq = r->cq,
                                  .recv_cq = r->cq,
@@ -502,7 +504,7 @@ static int rdma_post(struct fabric *f, void *to, const struct fabric_op *op,
                           .opcode =
                               op->kind == XFER_WRITE ? VERBS_WRITE : VERBS_READ,
                           .remote_addr = op->remote,
-                          .rkey = (uint32_t)(uintptr_t)op->key};
+                          .rkey = (uint32_t)op->key};
     return post(to, &wr, op->work, why);
 }
 

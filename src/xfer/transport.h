@@ -22,7 +22,7 @@
  * There are two kinds. A copying way (self, memfd, CMA) has copy: the engine's
  * workers take chunks and call it. The others have kick: their own threads take
  * chunks, out of the link's frame_queue (TCP, unix socket) or fabric_queue
- * (RDMA; fabric.h), and give them back when the target has the bytes. */
+ * (RDMA, UCX; fabric.h), and give them back when the target has the bytes. */
 #ifndef BATON_XFER_TRANSPORT_H
 #define BATON_XFER_TRANSPORT_H
 
@@ -65,6 +65,6 @@ struct xfer_way {
 };
 
 extern const struct xfer_way xfer_way_self, xfer_way_memfd, xfer_way_cma,
-    xfer_way_unix, xfer_way_tcp, xfer_way_rdma;
+    xfer_way_unix, xfer_way_tcp, xfer_way_rdma, xfer_way_ucx;
 
 #endif

@@ -68,7 +68,7 @@ static int header_check(const struct wire_header *h, struct why *why)
     case WIRE_ACCEPT: good = h->bytes <= WIRE_FABRIC_MAX; break;
     case WIRE_KEYS:
         good = h->bytes >= 1 && h->aux <= UINT64_MAX - h->bytes &&
-               h->count <= WIRE_FABRIC_MAX;
+               h->count <= WIRE_KEY_MAX;
         break;
     case WIRE_DATA: good = h->bytes >= 1 && h->bytes <= WIRE_PAYLOAD_MAX; break;
     case WIRE_REGION:

@@ -17,7 +17,8 @@ enum {
     WIRE_HEADER = 32,
     WIRE_DESC = 32,
     WIRE_REGION_BODY = 16,
-    WIRE_FABRIC_MAX = 400, /* address or key of a fabric */
+    WIRE_FABRIC_MAX = 4096, /* address of an end of a fabric */
+    WIRE_KEY_MAX = 400,     /* a fabric's key of memory      */
     WIRE_MAC = 32,
     WIRE_NONCE = 32,
     WIRE_WELCOME_BODY = 64,

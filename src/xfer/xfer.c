@@ -56,7 +56,7 @@ static int options_fill(struct xfer *x, const struct xfer_options *from,
     o->notes_max = or_default(o->notes_max, 1024);
     if (!o->host) o->host = "127.0.0.1";
     if (o->lanes > LANES_MAX || o->workers > WORKERS_MAX ||
-        o->via & ~(unsigned)(XFER_VIA_ALL | XFER_VIA_RDMA) ||
+        o->via & ~(unsigned)(XFER_VIA_ALL | XFER_VIA_RDMA | XFER_VIA_UCX) ||
         o->heartbeat_ms > 3600000)
         return err_set(why, ERR_INVALID,
                        "lanes %u, workers %u, via 0x%x or heartbeat %u ms is "
@@ -259,7 +259,7 @@ void xfer_stats_get(struct xfer *x, struct xfer_stats *out)
 const char *xfer_way_name(size_t way)
 {
     static const struct xfer_way *const ways[XFER_WAYS] = {
-        &xfer_way_self, &xfer_way_memfd, &xfer_way_cma,
-        &xfer_way_unix, &xfer_way_tcp,   &xfer_way_rdma};
+        &xfer_way_self, &xfer_way_memfd, &xfer_way_cma, &xfer_way_unix,
+        &xfer_way_tcp,  &xfer_way_rdma,  &xfer_way_ucx};
     return way < XFER_WAYS ? ways[way]->name : "?";
 }

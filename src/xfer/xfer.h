@@ -16,9 +16,9 @@
  *
  * The way is chosen per remote region: same process: memcpy; same host and
  * user: copy into a mapping of the target's memfd (memory of xfer_alloc), else
- * process_vm_writev, else a unix socket; otherwise RDMA where both sides have
- * it switched on, else TCP lanes. docs/wire.md has
- * the frames, xfer/transport.h the contract between the ways.
+ * process_vm_writev, else a unix socket; otherwise RDMA or UCX where both
+ * sides have it switched on, else TCP lanes. docs/wire.md has the frames,
+ * xfer/transport.h the contract between the ways.
  *
  * Threads: every function may be called from any thread; the library runs its
  * own (lanes for sockets and life signs, workers for copies), which sleep when
@@ -51,6 +51,7 @@ enum {
     XFER_VIA_TCP = 16,  /* frames over TCP                              */
     XFER_VIA_ALL = 31,
     XFER_VIA_RDMA = 32, /* another host: libibverbs, where asked for; rdma.c */
+    XFER_VIA_UCX = 64,  /* another host: libucp, where asked for; ucx.c      */
 };
 
 /* Zero everywhere means the default. Strings are copied. */
@@ -65,8 +66,9 @@ struct xfer_options {
      * libssl at run time. */
     const char *tls_cert, *tls_key, *tls_ca;
     bool insecure;           /* without a token, accept other machines too    */
-    unsigned via;            /* XFER_VIA_ mask that peers and we use; ALL. With
-                            * RDMA both sides need it; else they use the rest */
+    unsigned via;            /* XFER_VIA_ mask that peers and we use; ALL. RDMA
+                            * or UCX (not both) needs both sides; else they use
+                            * the rest                                      */
     const char *rdma_device; /* "name", "name:port" or "name:port:gid index";
                               * the first with an active port             */
     unsigned lanes;          /* TCP connections a peer, and threads for them;
@@ -279,7 +281,7 @@ int xfer_note_fd(const struct xfer *x);
 
 /* ---- numbers --------------------------------------------------------- */
 
-enum { XFER_WAYS = 6 }; /* self memfd cma unix tcp rdma, in this order */
+enum { XFER_WAYS = 7 }; /* self memfd cma unix tcp rdma ucx, in this order */
 
 /* Counters since open, taken at one moment. */
 struct xfer_stats {
@@ -298,7 +300,7 @@ struct xfer_stats {
     size_t peers, mems, batches_open;
 };
 void xfer_stats_get(struct xfer *x, struct xfer_stats *out);
-const char *xfer_way_name(size_t way); /* "self" ... "rdma" */
+const char *xfer_way_name(size_t way); /* "self" ... "ucx" */
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 #include "tests/test.h"
 
 #include "tests/xfer/target.h"
+#include "tests/xfer/ways.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -22,10 +23,10 @@ static const unsigned moments[] = {0, 50, 150, 400, 900, 2000};
 #endif
 enum { MOMENTS = sizeof moments / sizeof *moments };
 
-static const unsigned vias[] = {XFER_VIA_MEMFD | XFER_VIA_TCP,
-                                XFER_VIA_CMA | XFER_VIA_TCP, XFER_VIA_UNIX,
-                                XFER_VIA_TCP};
-enum { VIAS = sizeof vias / sizeof *vias };
+static unsigned vias[] = {XFER_VIA_MEMFD | XFER_VIA_TCP,
+                          XFER_VIA_CMA | XFER_VIA_TCP, XFER_VIA_UNIX,
+                          XFER_VIA_TCP, XFER_VIA_UCX};
+static size_t via_count = sizeof vias / sizeof *vias;
 
 struct fixture {
     struct xfer *x;
@@ -34,13 +35,14 @@ struct fixture {
     struct target t;
     char *mine;  /* registered as mem */
     bool shared; /* and of xfer_alloc: gone once it is deregistered */
+    unsigned via;
 };
 
 static void engine_start(struct fixture *f, unsigned via, bool shared)
 {
     struct xfer_options opt = {.via = via, .heartbeat_ms = BEAT_MS};
     struct why why = {0};
-    *f = (struct fixture){0};
+    *f = (struct fixture){.via = via};
     assert_int_equal(xfer_open(&f->x, &opt, &why), 0);
     f->shared = shared;
     if (shared) {
@@ -59,7 +61,7 @@ static void start(struct fixture *f, unsigned via)
 {
     struct why why = {0};
     engine_start(f, via, false);
-    target_start(&f->t, XFER_VIA_ALL, 0, 1, "");
+    target_start(&f->t, target_via(via), 0, 1, "");
     assert_int_equal(xfer_peer_open(f->x, f->t.name, &f->peer, &why), 0);
     if (xfer_peer_wait(f->peer, MS, &why)) fail_msg("%s", why.text);
 }
@@ -141,7 +143,7 @@ static void restart(struct fixture *f)
 {
     int port = atoi(strrchr(f->t.name, ':') + 1);
     target_end(&f->t, SIGKILL);
-    target_start(&f->t, XFER_VIA_ALL, port, 1, "");
+    target_start(&f->t, target_via(f->via), port, 1, "");
     works_again(f);
 }
 
@@ -157,7 +159,7 @@ static void idle(void **state)
 {
     (void)state;
     uint64_t closed_ms = 0, hung_ms = 0;
-    for (int i = 0; i < VIAS; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         start(&f, vias[i]);
         works_again(&f);
@@ -238,7 +240,7 @@ static void connecting(void **state)
 static void target_is_killed_at_any_moment(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++)
+    for (size_t i = 0; i < via_count; i++)
         for (int m = 0; m < MOMENTS; m++) {
             struct fixture f;
             start(&f, vias[i]);
@@ -254,7 +256,7 @@ static void target_is_killed_at_any_moment(void **state)
 static void target_is_stopped(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         start(&f, vias[i]);
         works_again(&f); /* lanes are open */
@@ -272,7 +274,7 @@ static void target_is_stopped(void **state)
 static void cancel_waits(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++)
+    for (size_t i = 0; i < via_count; i++)
         for (int kills = 0; kills < 2; kills++) {
             struct fixture f;
             start(&f, vias[i]);
@@ -294,7 +296,7 @@ static void cancel_waits(void **state)
 static void caller_waits(void **state)
 {
     (void)state;
-    for (int i = 2; i < VIAS; i++)
+    for (size_t i = 2; i < via_count; i++)
         for (int kills = 0; kills < 2; kills++) {
             struct fixture f;
             struct why why = {0};
@@ -325,7 +327,7 @@ static void *deregister_main(void *arg)
 static void deregister_waits_for_the_target(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++)
+    for (size_t i = 0; i < via_count; i++)
         for (int kills = 0; kills < 2; kills++) {
             struct fixture f;
             pthread_t thread;
@@ -350,7 +352,7 @@ static void deregister_waits_for_the_target(void **state)
 static void hammered(struct fixture *f, unsigned via)
 {
     char command[200];
-    engine_start(f, XFER_VIA_ALL, via & XFER_VIA_MEMFD);
+    engine_start(f, target_via(via), via & XFER_VIA_MEMFD);
     target_start(&f->t, XFER_VIA_ALL, 0, 1, "");
     snprintf(command, sizeof command, "hammer %u %" PRIu64 " %s", via,
              (uint64_t)(uintptr_t)f->mine, xfer_name(f->x));
@@ -360,7 +362,7 @@ static void hammered(struct fixture *f, unsigned via)
 static void initiator_is_killed(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++)
+    for (size_t i = 0; i < via_count; i++)
         for (int m = 0; m < MOMENTS; m++) {
             struct fixture f;
             hammered(&f, vias[i]);
@@ -379,7 +381,7 @@ static void initiator_is_killed(void **state)
 static void initiator_is_stopped(void **state)
 {
     (void)state;
-    for (int i = 0; i < VIAS; i++)
+    for (size_t i = 0; i < via_count; i++)
         for (int m = 0; m < MOMENTS; m++) {
             struct fixture f;
             struct pollfd none = {.fd = -1};
@@ -402,6 +404,7 @@ static void initiator_is_stopped(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
+    via_count = vias_here(vias, via_count);
     const struct CMUnitTest tests[] = {
         T(idle),
         T(handshake),

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "tests/xfer/stranger.h"
 #include "tests/xfer/target.h"
+#include "tests/xfer/ways.h"
 #include "xfer/hmac.h"
 #include "xfer/wire.h"
 
@@ -16,17 +17,18 @@ struct fixture {
     struct xfer_mem *mem;
     struct xfer_peer *peer;
     struct target t;
+    unsigned via;
 };
 
 static void start_beating(struct fixture *f, unsigned via, unsigned beat_ms)
 {
     struct xfer_options opt = {.via = via, .heartbeat_ms = beat_ms};
     struct why why = {0};
-    *f = (struct fixture){0};
+    *f = (struct fixture){.via = via};
     assert_int_equal(xfer_open(&f->x, &opt, &why), 0);
     assert_int_equal(xfer_alloc(f->x, TARGET_BYTES, 0, &f->mem, &why), 0);
     memset(xfer_mem_base(f->mem), 0x33, TARGET_BYTES);
-    target_start(&f->t, XFER_VIA_ALL | XFER_VIA_RDMA, 0, 1, "");
+    target_start(&f->t, target_via(via), 0, 1, "");
     assert_int_equal(xfer_peer_open(f->x, f->t.name, &f->peer, &why), 0);
     if (xfer_peer_wait(f->peer, MS, &why)) fail_msg("%s", why.text);
 }
@@ -122,13 +124,15 @@ static void probes_find_out(void **state)
     xfer_close(f.x);
 }
 
-static const unsigned vias[] = {XFER_VIA_ALL, XFER_VIA_CMA | XFER_VIA_TCP,
-                                XFER_VIA_UNIX, XFER_VIA_TCP, XFER_VIA_RDMA};
+static unsigned vias[] = {XFER_VIA_ALL,  XFER_VIA_CMA | XFER_VIA_TCP,
+                          XFER_VIA_UNIX, XFER_VIA_TCP,
+                          XFER_VIA_RDMA, XFER_VIA_UCX};
+static size_t via_count = sizeof vias / sizeof *vias;
 
 static void killed_peer_fails_what_is_open(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         start(&f, vias[i]);
         submit_many(&f);
@@ -146,7 +150,7 @@ static void killed_peer_fails_what_is_open(void **state)
 static void hung_peer_is_dead_after_three_beats(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         start_beating(&f, vias[i], 200);
         target_stop(&f.t);
@@ -185,7 +189,7 @@ static void wait_other_epoch(struct fixture *f, const struct xfer_epoch *first)
 static void restarted_peer_works_at_once(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         struct xfer_epoch first, second;
         struct why why = {0};
@@ -196,8 +200,8 @@ static void restarted_peer_works_at_once(void **state)
         assert_true(xfer_peer_epoch(f.peer, &first));
         snprintf(name, sizeof name, "%s", f.t.name);
         target_end(&f.t, SIGKILL);
-        target_start(&f.t, XFER_VIA_ALL | XFER_VIA_RDMA,
-                     atoi(strrchr(name, ':') + 1), 1, "");
+        target_start(&f.t, target_via(f.via), atoi(strrchr(name, ':') + 1), 1,
+                     "");
         assert_string_equal(f.t.name, name);
         wait_other_epoch(&f, &first);
         op = whole(&f);
@@ -223,7 +227,7 @@ static void restarted_peer_works_at_once(void **state)
 static void expelled_initiator_touches_nothing(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         char command[100];
         start(&f, vias[i]);
@@ -244,7 +248,7 @@ static void expelled_initiator_touches_nothing(void **state)
 static void closing_ends_every_batch(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof vias / sizeof *vias; i++) {
+    for (size_t i = 0; i < via_count; i++) {
         struct fixture f;
         struct xfer_done done[BATCHES + 1];
         start(&f, vias[i]);
@@ -286,8 +290,7 @@ static void peer_that_starts_later(void **state)
     struct xfer_op op = whole(&f);
     assert_int_equal(xfer_transfer(f.peer, &op, 1, MS, &why), ERR_PEER);
     assert_non_null(strstr(why.text, "Connection refused"));
-    target_start(&f.t, XFER_VIA_ALL | XFER_VIA_RDMA,
-                 atoi(strrchr(name, ':') + 1), 1, "");
+    target_start(&f.t, target_via(f.via), atoi(strrchr(name, ':') + 1), 1, "");
     op = whole(&f);
     if (xfer_transfer(f.peer, &op, 1, MS, &why)) fail_msg("%s", why.text);
     stop(&f);
@@ -659,6 +662,7 @@ static void nothing_is_leaked(void **state)
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
+    via_count = vias_here(vias, via_count);
     const struct CMUnitTest tests[] = {
         T(probes_find_out),
         T(killed_peer_fails_what_is_open),

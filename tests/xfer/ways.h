@@ -20,9 +20,35 @@ static const struct way ways[] = {
     {"tcp", XFER_VIA_TCP, 1, "tcp, 1 lane"},
     {"lanes", XFER_VIA_TCP, 3, "tcp, 3 lanes"},
     {"rdma", XFER_VIA_RDMA | XFER_VIA_TCP, 1, "rdma, standin0 port 1"},
+    {"ucx", XFER_VIA_UCX | XFER_VIA_TCP, 1, "ucx, libucp"},
     {"all", XFER_VIA_ALL, 0, "memfd mapping"},
 };
 enum { WAY_COUNT = sizeof ways / sizeof *ways };
+
+/* What a target needs for an initiator that goes these ways. */
+static inline unsigned target_via(unsigned via)
+{
+    return XFER_VIA_ALL | (via & (XFER_VIA_RDMA | XFER_VIA_UCX));
+}
+
+/* Takes those out whose library is not installed, with a line that says so;
+ * returns how many are left. */
+static inline size_t vias_here(unsigned *vias, size_t count)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct xfer_options opt = {.via = vias[i]};
+        struct why why = {0};
+        struct xfer *x;
+        int rc = xfer_open(&x, &opt, &why);
+        xfer_close(x);
+        if (rc == ERR_UNSUPPORTED)
+            fprintf(stderr, "left out: %s\n", why.text);
+        else
+            vias[left++] = vias[i];
+    }
+    return left;
+}
 
 static inline char *bytes_new(size_t n)
 {
