@@ -1,74 +1,113 @@
-"""Compares `baton bench engine` with llama.cpp on the same files, in turn.
+"""Compares `baton bench engine` with llama.cpp and ik_llama.cpp on the same files, in turn.
 
-usage: python tools/compare_peers.py --baton build/release/baton --llama-bench PATH [--rounds 5]
-                                     [--threads 2] [--prompt 512] [--gen 64] MODEL ...
+usage: python tools/compare_peers.py --baton build/release/baton --peer NAME=FOLDER ... [--rounds 5] [--threads 2]
+                                     [--figures prefill:512,decode,depth:2048,batch:4,batch:16] [--gen 48] MODEL ...
 
-MODEL is one file for both, or BATON=LLAMA[=QUANTIZATION] where Baton reads
-another one or rounds its weights (tools/make_shape.py writes them). Each round
-runs Baton, then llama-bench, each once; printed are medians over rounds, their
-ratio, and the spread (max - min) / median of either, which is the noise.
-llama-bench comes from the sources of the PyPI package llama-cpp-python:
-  pip download --no-binary :all: --no-deps llama-cpp-python && tar xf llama_cpp_python-*.tar.gz
+FOLDER has llama-bench and llama-batched-bench; flags for the first, then behind a | for the second, may follow it:
+"ik=FOLDER -rtr 1 | -rtr -fa off". MODEL is one file for all, or
+BATON=PEERS[=QUANTIZATION] where Baton reads another one or rounds its weights (tools/make_shape.py writes them).
+
+  prefill:N  a prompt of N tokens
+  decode     one sequence from the start
+  depth:N    one sequence behind a prompt of N tokens
+  batch:N    N sequences behind prompts of 64 tokens, their tokens together
+
+Each round runs every program once, one after the other; printed are medians over the rounds, the spread (max - min) /
+median, which is the noise, and the median of the rounds' ratios to each peer. A peer that fails says so and is left
+out of that line. Both peers come as sources of PyPI packages:
+  pip download --no-binary :all: --no-deps llama-cpp-python      # or ik-llama-cpp-python
+  tar xf llama_cpp_python-*.tar.gz
   cmake -S llama_cpp_python-*/vendor/llama.cpp -B peer -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON
-  cmake --build peer --target llama-bench
+  cmake --build peer --target llama-bench llama-batched-bench
 """
 import argparse
 import json
+import re
 import statistics
 import subprocess
 
 
-def baton(a, model, quantization):
-    command = [a.baton, "bench", "engine", "--json", "--repeat", "1", "--model", model, "--threads", str(a.threads),
-               "--prompt", str(a.prompt), "--gen", str(a.gen)]
+def run(command, errors=subprocess.DEVNULL):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=errors, text=True).stdout
+
+
+def baton(a, model, quantization, kind, n):
+    command = [a.baton, "bench", "engine", "--json", "--repeat", "1", "--model", model, "--threads", str(a.threads)]
+    command += {"prefill": ["--prompt", str(n), "--gen", "1"],
+                "decode": ["--prompt", "1", "--gen", str(a.gen)],
+                "depth": ["--prompt", str(n), "--gen", str(a.gen)],
+                "batch": ["--prompt", "64", "--gen", str(a.gen), "--batch", str(n)]}[kind]
     if quantization:
         command += ["--quantization", quantization]
-    r = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"prefill": r["prefill_tokens_per_s"], "decode": r["decode_tokens_per_s"],
-            "of int8": r["prefill_fraction_of_int8"], "of f32": r["prefill_fraction_of_f32"],
-            "of read": r["decode_fraction_of_read"], "load s": r["load_s"]}
+    r = json.loads(run(command))
+    if kind == "prefill":
+        return r["prefill_tokens_per_s"], r["prefill_fraction_of_int8"]
+    return r["decode_tokens_per_s"], r["decode_fraction_of_read"]
 
 
-def llama(a, model):
-    depth = ["-d", str(a.prompt)] if a.depth else []
-    rates = {}
-    for key, flags in (("prefill", ["-p", str(a.prompt), "-n", "0"]), ("decode", ["-p", "0", "-n", str(a.gen), *depth])):
-        out = subprocess.run([a.llama_bench, "-m", model, "-t", str(a.threads), "-r", "1", "-o", "json", *flags],
-                             check=True, capture_output=True, text=True).stdout
-        rates[key] = json.loads(out)[0]["avg_ts"]
-    return rates
+def peer(a, spec, model, kind, n):
+    alone, _, batched = spec.partition("|")
+    folder, *flags = alone.split()
+    if kind == "batch":
+        flags = batched.split()
+        table = run([folder + "/llama-batched-bench", "-m", model, "-t", str(a.threads), "-c", str(n * (64 + a.gen)),
+                     "-npp", "64", "-ntg", str(a.gen), "-npl", str(n), *flags], subprocess.STDOUT)
+        return float([row for row in table.splitlines() if row.startswith("|")][-1].split("|")[8])
+    bench = folder + "/llama-bench"
+    gen = str(a.gen)
+    what = {"prefill": ["-p", str(n), "-n", "0"], "decode": ["-p", "0", "-n", gen],
+            "depth": ["-p", "0", "-n", gen, "-d", str(n)]}[kind]
+    if kind == "depth" and "--n-depth" not in run([bench, "--help"]):  # ik_llama.cpp's word for it
+        what = ["-p", "0", "-n", "0", "-gp", "%d,%s" % (n, gen)]
+    out = run([bench, "-m", model, "-t", str(a.threads), "-r", "1", "-o", "json", *what, *flags])
+    return float(re.search(r'"avg_ts": ([0-9.]+)', out)[1])  # warnings stand between the lines of JSON
 
 
-def line(name, ours, theirs):
-    m, spread = statistics.median(ours), (max(ours) - min(ours)) / statistics.median(ours)
-    if not theirs:
-        return f"  {name:8} {m:9.3f}  (spread {100 * spread:.0f} %)"
-    t, other = statistics.median(theirs), (max(theirs) - min(theirs)) / statistics.median(theirs)
-    pairs = statistics.median(x / y for x, y in zip(ours, theirs))
-    return (f"  {name:8} {m:9.1f} tok/s (spread {100 * spread:.0f} %)   llama.cpp {t:9.1f} (spread {100 * other:.0f} %)"
-            f"   ratio of medians {m / t:.2f}, median of ratios {pairs:.2f}")
+def spread(values):
+    return 100 * (max(values) - min(values)) / statistics.median(values)
+
+
+def compare(a, model, peers, figure):
+    kind, n = figure.split(":") if ":" in figure else (figure, "0")
+    ours_path, theirs_path, quantization = (model.split("=") + [None, None])[:3]
+    ours, fractions, theirs = [], [], {name: [] for name in peers}
+    for _ in range(a.rounds):
+        rate, fraction = baton(a, ours_path, quantization, kind, int(n))
+        ours.append(rate)
+        fractions.append(fraction)
+        for name, spec in peers.items():
+            if theirs[name] is None:
+                continue
+            try:
+                theirs[name].append(peer(a, spec, theirs_path or ours_path, kind, int(n)))
+            except subprocess.CalledProcessError as e:
+                print(f"  {figure}: {name} ended with {e.returncode}", flush=True)
+                theirs[name] = None
+    limit = "int8" if kind == "prefill" else "read"
+    line = (f"  {figure:13} {statistics.median(ours):8.1f} tok/s, {100 * statistics.median(fractions):.0f} % of {limit}"
+            f" (spread {spread(ours):.0f} %)")
+    for name, rates in theirs.items():
+        if rates:
+            ratio = statistics.median(x / y for x, y in zip(ours, rates))
+            line += f"; {name} {statistics.median(rates):.1f} ({spread(rates):.0f} %): {ratio:.2f}x"
+    print(line, flush=True)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--baton", required=True)
-    p.add_argument("--llama-bench", required=True)
+    p.add_argument("--peer", action="append", default=[], metavar="NAME=FOLDER[ FLAGS]")
+    p.add_argument("--figures", default="prefill:512,decode,depth:2048,batch:4,batch:16")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--prompt", type=int, default=512)
-    p.add_argument("--gen", type=int, default=64)
-    p.add_argument("--depth", action="store_true", help="llama.cpp too decodes behind the prompt")
+    p.add_argument("--gen", type=int, default=48)
     p.add_argument("models", nargs="+")
     a = p.parse_args()
+    peers = dict(text.split("=", 1) for text in a.peer)
     for model in a.models:
-        ours_path, theirs_path, quantization = (model.split("=") + [None, None])[:3]
-        ours, theirs = [], []
-        for _ in range(a.rounds):
-            ours.append(baton(a, ours_path, quantization))
-            theirs.append(llama(a, theirs_path or ours_path))
-        print(f"{model}, {a.threads} threads, prompt {a.prompt}, {a.rounds} rounds")
-        for key in ours[0]:
-            print(line(key, [r[key] for r in ours], [r[key] for r in theirs if key in r]))
+        print(f"{model}, {a.threads} threads, {a.rounds} rounds", flush=True)
+        for figure in a.figures.split(","):
+            compare(a, model, peers, figure)
 
 
 if __name__ == "__main__":
