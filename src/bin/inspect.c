@@ -1,13 +1,14 @@
 /* bin/inspect.c - baton inspect MODEL: what a model is and what it would take,
- * from the headers of its files alone. */
+ * from the headers of its files alone; and which tokenizer it has. */
 #include "base/opt.h"
 #include "bin/commands.h"
 #include "bin/kv_type.h"
 #include "json/json.h"
 #include "model/model.h"
+#include "serve/assets.h"
+#include "text/tokenizer.h"
 
 #include <stdio.h>
-#include <string.h>
 
 struct inspect_args {
     const char *quantization, *kv_type;
@@ -94,6 +95,35 @@ static json_t *to_json(const struct model_survey *s, enum dtype kv)
     return o;
 }
 
+/* The tokenizer, and why it or the chat template would be refused. */
+struct text_survey {
+    struct assets *assets; /* NULL: refused */
+    int rc;
+    struct why why;
+};
+
+static json_t *text_json(const struct text_survey *text)
+{
+    if (!text->assets)
+        return json_pack("{ss}", "refused", why_text(&text->why, text->rc));
+    return json_pack(
+        "{ss sI sb sn}", "source", assets_tokenizer_source(text->assets),
+        "tokens", (json_int_t)tokenizer_vocab(assets_tokenizer(text->assets)),
+        "chat_template", assets_has_chat(text->assets), "refused");
+}
+
+static void print_tokenizer(const struct text_survey *text)
+{
+    if (!text->assets)
+        printf("tokenizer     refused: %s\n", why_text(&text->why, text->rc));
+    else
+        printf("tokenizer     %s, %zu tokens, %s\n",
+               assets_tokenizer_source(text->assets),
+               tokenizer_vocab(assets_tokenizer(text->assets)),
+               assets_has_chat(text->assets) ? "chat template"
+                                             : "no chat template");
+}
+
 static void print_shape(const struct model_config *c)
 {
     printf("architecture  %s\n", c->arch);
@@ -164,10 +194,15 @@ int inspect_main(int argc, char **argv)
         return 2;
     }
     rc = model_survey(&survey, &o, &why);
+    struct text_survey text = {0};
+    text.rc =
+        assets_open(&text.assets,
+                    &(struct assets_options){.model_path = o.path}, &text.why);
     enum dtype kv = kv_type_of(args.kv_type, &survey.config);
     if (args.json) {
         json_t *object =
             survey.config.layers ? to_json(&survey, kv) : json_object();
+        json_object_set_new(object, "tokenizer", text_json(&text));
         json_object_set_new(object, "refused",
                             rc ? json_string(why_text(&why, rc)) : json_null());
         json_dumpf(object, stdout, JSON_INDENT(1));
@@ -175,6 +210,8 @@ int inspect_main(int argc, char **argv)
         json_decref(object);
     } else {
         print_text(&survey, kv, rc, &why);
+        print_tokenizer(&text);
     }
+    assets_close(text.assets);
     return rc ? 1 : 0;
 }

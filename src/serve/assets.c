@@ -18,6 +18,7 @@ struct generation_defaults {
 
 struct assets {
     struct tokenizer *tokenizer;
+    const char *source;
     struct chat *chat; /* NULL: none */
     struct generation_defaults defaults;
     bool has_defaults;
@@ -44,6 +45,7 @@ struct gguf_vocab {
     int32_t *types;
     float *scores;
     struct tokenizer_text *token_texts, *merge_texts;
+    char *charsmap;
 };
 
 static void vocab_free(struct gguf_vocab *v)
@@ -54,6 +56,7 @@ static void vocab_free(struct gguf_vocab *v)
     mem_free(v->scores);
     mem_free(v->token_texts);
     mem_free(v->merge_texts);
+    mem_free(v->charsmap);
 }
 
 static int texts_of(const struct gguf_string *strings, size_t count,
@@ -73,6 +76,27 @@ static int check_count(const char *key, size_t count, size_t tokens,
     return err_set(why, ERR_FORMAT,
                    "tokenizer.ggml.%s has %zu entries for %zu tokens", key,
                    count, tokens);
+}
+
+/* SentencePiece's table of replacements, a byte an entry. */
+static int read_charsmap(const struct gguf *g, struct gguf_vocab *v,
+                         struct tokenizer_spec *spec, struct why *why)
+{
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    int32_t *list;
+    size_t count;
+    int rc = gguf_get_int_array(g, key, &list, &count, why);
+    if (rc || !count) return rc;
+    v->charsmap = mem_try(count, 1, 0);
+    if (!v->charsmap) rc = err_set(why, ERR_NOMEM, "%s", key);
+    for (size_t i = 0; i < count && !rc; i++) {
+        v->charsmap[i] = (char)list[i];
+        if (list[i] < INT8_MIN || list[i] > UINT8_MAX)
+            rc = err_set(why, ERR_FORMAT, "%s: entry %zu is no byte", key, i);
+    }
+    spec->charsmap = (struct tokenizer_text){v->charsmap, count};
+    mem_free(list);
+    return rc;
 }
 
 static int read_vocab(const struct gguf *g, struct gguf_vocab *v,
@@ -98,7 +122,7 @@ static int read_vocab(const struct gguf *g, struct gguf_vocab *v,
     spec->merges = v->merge_texts;
     spec->types = type_count ? v->types : NULL;
     spec->scores = score_count ? v->scores : NULL;
-    return rc;
+    return rc ? rc : read_charsmap(g, v, spec, why);
 }
 
 static int get_id(const struct gguf *g, const char *key, int32_t *out,
@@ -134,9 +158,6 @@ static int read_switches(const struct gguf *g, struct tokenizer_spec *spec,
         rc = get_switch(g, "tokenizer.ggml.remove_extra_whitespaces", &squeeze,
                         why);
     spec->squeeze_spaces = squeeze == 1;
-    if (!rc && gguf_has(g, "tokenizer.ggml.precompiled_charsmap"))
-        rc = err_set(why, ERR_UNSUPPORTED,
-                     "tokenizer with tokenizer.ggml.precompiled_charsmap");
     return rc;
 }
 
@@ -161,6 +182,7 @@ static int open_gguf(struct assets *assets, const char *path, struct why *why)
     struct gguf *g;
     int rc = gguf_open(&g, path, why);
     if (rc) return rc;
+    assets->source = "GGUF";
     struct gguf_vocab vocab = {0};
     struct tokenizer_spec spec = {0};
     rc = read_vocab(g, &vocab, &spec, why);
@@ -175,11 +197,18 @@ static int open_gguf(struct assets *assets, const char *path, struct why *why)
 
 static int open_folder(struct assets *assets, const char *dir, struct why *why)
 {
-    char json[PATH_BYTES], config[PATH_BYTES];
-    if (!file_in(json, dir, "tokenizer.json"))
-        return err_set(why, ERR_NOT_FOUND, "%s: no tokenizer.json", dir);
-    return tokenizer_open(&assets->tokenizer, json,
-                          file_in(config, dir, "tokenizer_config.json"), why);
+    char file[PATH_BYTES], config_path[PATH_BYTES], added[PATH_BYTES];
+    const char *config = file_in(config_path, dir, "tokenizer_config.json");
+    assets->source = "tokenizer.json";
+    if (file_in(file, dir, assets->source))
+        return tokenizer_open(&assets->tokenizer, file, config, why);
+    assets->source = "tokenizer.model";
+    if (file_in(file, dir, assets->source))
+        return tokenizer_open_model(&assets->tokenizer, file, config,
+                                    file_in(added, dir, "added_tokens.json"),
+                                    why);
+    return err_set(why, ERR_NOT_FOUND,
+                   "%s: no tokenizer.json and no tokenizer.model", dir);
 }
 
 /* --- chat template --- */
@@ -302,6 +331,16 @@ void assets_close(struct assets *assets)
 const struct tokenizer *assets_tokenizer(const struct assets *assets)
 {
     return assets->tokenizer;
+}
+
+const char *assets_tokenizer_source(const struct assets *assets)
+{
+    return assets->source;
+}
+
+bool assets_has_chat(const struct assets *assets)
+{
+    return assets->chat != NULL;
 }
 
 int assets_render_chat(const struct assets *assets, const json_t *messages,

@@ -1,14 +1,16 @@
 /* serve/assets.h - what turns text into a model's tokens and chats into text:
  * tokenizer, chat template, and the model's generation defaults.
  *
- * They come from where the model is: a Hugging Face folder (tokenizer.json,
- * tokenizer_config.json, chat_template.jinja, generation_config.json) or the
+ * They come from where the model is: a Hugging Face folder (tokenizer.json or
+ * else tokenizer.model, tokenizer_config.json, chat_template.jinja, generation_config.json) or the
  * metadata of a GGUF file. Immutable once open; any thread. */
 #ifndef BATON_SERVE_ASSETS_H
 #define BATON_SERVE_ASSETS_H
 
 #include "base/buf.h"
 #include "json/json.h"
+
+#include <stdbool.h>
 
 struct assets;
 struct tokenizer; /* text/tokenizer.h */
@@ -27,6 +29,9 @@ int assets_open(struct assets **out, const struct assets_options *options,
 void assets_close(struct assets *assets); /* NULL is fine */
 
 const struct tokenizer *assets_tokenizer(const struct assets *assets);
+/* Where it came from: "tokenizer.json", "tokenizer.model" or "GGUF". */
+const char *assets_tokenizer_source(const struct assets *assets);
+bool assets_has_chat(const struct assets *assets);
 
 /* The prompt of a chat, as text/chat.h makes it. tools: a list or NULL;
  * variables: an object of further template variables. ERR_INVALID: the

@@ -113,9 +113,8 @@ const struct added_token *added_at(const struct added *a, size_t index)
     return &a->tokens[index];
 }
 
-/* The longest token at the start of s, or NULL. */
-static const struct added_token *longest(const struct added *a, const char *s,
-                                         size_t n)
+const struct added_token *added_longest(const struct added *a, const char *s,
+                                        size_t n)
 {
     int32_t found = -1;
     uint32_t at = 0;
@@ -130,7 +129,7 @@ static const struct added_token *longest(const struct added *a, const char *s,
 const struct added_token *added_find(const struct added *a, const char *text,
                                      size_t n)
 {
-    const struct added_token *t = longest(a, text, n);
+    const struct added_token *t = added_longest(a, text, n);
     return t && t->len == n ? t : NULL;
 }
 
@@ -182,7 +181,7 @@ int added_split(const struct added *a, const char *text, size_t n,
             i++;
             continue;
         }
-        const struct added_token *t = longest(a, text + i, n - i);
+        const struct added_token *t = added_longest(a, text + i, n - i);
         if (!t) {
             i++;
             continue;

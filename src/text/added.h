@@ -34,6 +34,9 @@ size_t added_count(const struct added *a);
 const struct added_token *added_at(const struct added *a, size_t index);
 const struct added_token *added_find(const struct added *a, const char *text,
                                      size_t n); /* NULL: none */
+/* The longest token at the start of s; NULL: none. */
+const struct added_token *added_longest(const struct added *a, const char *s,
+                                        size_t n);
 
 /* Cuts valid text: sink gets each stretch with the token it is, or NULL for
  * text between. Special tokens stay text with plain_special. Stops at the

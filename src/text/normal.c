@@ -4,7 +4,16 @@
 
 #include <string.h>
 
-enum step_kind { FORM, LOWER, STRIP, PREPEND, REPLACE, REPLACE_REGEX, SQUEEZE };
+enum step_kind {
+    FORM,
+    LOWER,
+    STRIP,
+    PREPEND,
+    REPLACE,
+    REPLACE_REGEX,
+    PRECOMPILED,
+    SENTENCEPIECE
+};
 
 struct step {
     enum step_kind kind;
@@ -13,6 +22,7 @@ struct step {
     char *from, *to;
     size_t from_len, to_len;
     struct regex *regex;
+    struct normal_sentencepiece spm; /* its map is PRECOMPILED's too */
 };
 
 enum { STEPS = 16 };
@@ -32,6 +42,7 @@ static void step_free(struct step *s)
     mem_free(s->from);
     mem_free(s->to);
     regex_destroy(s->regex);
+    charsmap_destroy(s->spm.map);
 }
 
 void normal_destroy(struct normal *n)
@@ -63,9 +74,17 @@ int normal_add_lower(struct normal *n, struct why *why)
     return add(n, (struct step){.kind = LOWER}, why);
 }
 
-int normal_add_squeeze(struct normal *n, struct why *why)
+int normal_add_precompiled(struct normal *n, struct charsmap *map,
+                           struct why *why)
 {
-    return add(n, (struct step){.kind = SQUEEZE}, why);
+    return add(n, (struct step){.kind = PRECOMPILED, .spm = {.map = map}}, why);
+}
+
+int normal_add_sentencepiece(struct normal *n,
+                             const struct normal_sentencepiece *rules,
+                             struct why *why)
+{
+    return add(n, (struct step){.kind = SENTENCEPIECE, .spm = *rules}, why);
 }
 
 int normal_add_strip(struct normal *n, bool left, bool right, struct why *why)
@@ -161,22 +180,19 @@ static int replace_regex(const struct step *step, struct buf *out,
     return rc;
 }
 
-static void squeeze(struct buf *out, const char *s, size_t n)
+static void sentencepiece(const struct step *step, struct buf *out, bool starts,
+                          const char *s, size_t n)
 {
-    size_t i = 0;
-    while (i < n) {
-        while (i < n && s[i] == ' ')
-            i++;
-        size_t from = i;
-        while (i < n && s[i] != ' ')
-            i++;
-        if (out->len && i > from) buf_putc(out, ' ');
-        buf_add(out, s + from, i - from);
-    }
+    const struct charsmap_rules rules = {.map = step->spm.map,
+                                         .symbols = step->spm.symbols,
+                                         .squeeze = step->spm.squeeze};
+    bool prefix = step->spm.prefix == NORMAL_EACH ||
+                  (step->spm.prefix == NORMAL_FIRST && starts);
+    charsmap_sentencepiece(&rules, prefix, out, s, n);
 }
 
-static int write_step(const struct step *step, struct buf *out, const char *s,
-                      size_t n, bool *front_cut)
+static int write_step(const struct step *step, struct buf *out, bool starts,
+                      const char *s, size_t n, bool *front_cut)
 {
     int rc = 0;
     buf_reset(out);
@@ -185,7 +201,8 @@ static int write_step(const struct step *step, struct buf *out, const char *s,
     case LOWER: unicode_lower(out, s, n); break;
     case REPLACE: replace(step, out, s, n); break;
     case REPLACE_REGEX: rc = replace_regex(step, out, s, n, front_cut); break;
-    case SQUEEZE: squeeze(out, s, n); break;
+    case PRECOMPILED: charsmap_precompiled(step->spm.map, out, s, n); break;
+    case SENTENCEPIECE: sentencepiece(step, out, starts, s, n); break;
     case PREPEND:
         buf_add(out, step->to, step->to_len);
         buf_add(out, s, n);
@@ -219,7 +236,7 @@ static bool cuts_front(const struct step *step, const char *s, size_t n)
 }
 
 int normal_run(const struct normal *n, struct normal_scratch *scratch,
-               const char **text, size_t *len)
+               bool starts, const char **text, size_t *len)
 {
     scratch->front_cut = false;
     for (size_t i = 0; i < n->count; i++) {
@@ -234,7 +251,8 @@ int normal_run(const struct normal *n, struct normal_scratch *scratch,
         if (out->data && *text >= out->data && *text < out->data + out->cap)
             out = &scratch->bufs[1];
         if (!out->data) buf_init(out, SIZE_MAX / 2);
-        int rc = write_step(step, out, *text, *len, &scratch->front_cut);
+        int rc =
+            write_step(step, out, starts, *text, *len, &scratch->front_cut);
         if (rc) return rc;
         *text = out->data ? out->data : "";
         *len = out->len;

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "text/charsmap.h"
 #include "text/unicode.h"
 
 struct normal;
@@ -26,9 +27,22 @@ int normal_add_prepend(struct normal *n, const char *text, size_t len,
 int normal_add_replace(struct normal *n, const char *from, size_t from_len,
                        bool regex, const char *to, size_t to_len,
                        struct why *why);
-/* SentencePiece's remove_extra_whitespaces: no U+0020 at the ends, one between
- * words. */
-int normal_add_squeeze(struct normal *n, struct why *why);
+/* Hugging Face's Precompiled. Takes the map, even when it fails. */
+int normal_add_precompiled(struct normal *n, struct charsmap *map,
+                           struct why *why);
+/* SentencePiece's own normalizer (text/charsmap.h). Takes map; symbols stay the
+ * caller's and outlive this. */
+enum normal_prefix { NORMAL_EACH, NORMAL_FIRST, NORMAL_NONE };
+struct normal_sentencepiece {
+    struct charsmap *map;        /* NULL: none */
+    const struct added *symbols; /* NULL: none */
+    bool squeeze;
+    enum normal_prefix prefix; /* U+2581 in front of each text that is run, of
+                                * the one that starts the whole, of none */
+};
+int normal_add_sentencepiece(struct normal *n,
+                             const struct normal_sentencepiece *rules,
+                             struct why *why);
 
 /* Memory of a run; zero it. */
 struct normal_scratch {
@@ -38,8 +52,8 @@ struct normal_scratch {
 void normal_scratch_fini(struct normal_scratch *s);
 
 /* Replaces valid text by what it becomes, which is itself or lies in scratch.
- * ERR_NOMEM; ERR_RANGE when an expression gave up on hostile text. */
+ * starts: nothing is in front of it. ERR_NOMEM; ERR_RANGE when an expression gave up on hostile text. */
 int normal_run(const struct normal *n, struct normal_scratch *scratch,
-               const char **text, size_t *len);
+               bool starts, const char **text, size_t *len);
 
 #endif

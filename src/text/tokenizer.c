@@ -40,10 +40,10 @@ static int add_as(struct tokenizer *t, const struct added_token *token,
     return added_add(normalized ? t->normalized : t->raw, token, why);
 }
 
-int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
-                        bool normalized, struct why *why)
+static int check_added(const struct tokenizer *t,
+                       const struct added_token *token, struct why *why)
 {
-    struct lexicon *l = t->lexicon;
+    const struct lexicon *l = t->lexicon;
     int32_t id = token->id;
     size_t n = token->len;
     if (id < 0 || (size_t)id >= lexicon_count(l))
@@ -53,11 +53,25 @@ int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
         return err_set(why, ERR_FORMAT,
                        "added token %d \"%.*s\" disagrees with the vocabulary",
                        (int)id, (int)n, token->text);
-    if (!normalized) return add_as(t, token, false, why);
+    return 0;
+}
+
+int tokenizer_add_symbol(struct tokenizer *t, const struct added_token *token,
+                         struct why *why)
+{
+    int rc = check_added(t, token, why);
+    return rc ? rc : add_as(t, token, true, why);
+}
+
+int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
+                        bool normalized, struct why *why)
+{
+    int rc = check_added(t, token, why);
+    if (rc || !normalized) return rc ? rc : add_as(t, token, false, why);
     struct normal_scratch scratch = {0};
     struct added_token same = *token;
-    int rc = normal_run(t->normal, &scratch, &same.text, &same.len);
-    rc = rc ? err_set(why, rc, "added token of %zu bytes", n)
+    rc = normal_run(t->normal, &scratch, false, &same.text, &same.len);
+    rc = rc ? err_set(why, rc, "added token of %zu bytes", token->len)
             : add_as(t, &same, true, why);
     normal_scratch_fini(&scratch);
     return rc;
@@ -184,6 +198,17 @@ static int read_file(struct buf *out, const char *path, struct why *why)
     return 0;
 }
 
+/* A file that may be absent; its data is NULL then. */
+static int read_optional(struct buf *out, const char *path, struct why *why)
+{
+    struct why inner = {0};
+    if (!path) return 0;
+    int rc = read_file(out, path, &inner);
+    if (rc == ERR_NOT_FOUND) return 0;
+    if (!rc && !out->data) buf_puts(out, "");
+    return rc ? err_set(why, rc, "%s", inner.text) : 0;
+}
+
 int tokenizer_open(struct tokenizer **out, const char *json_path,
                    const char *config_path, struct why *why)
 {
@@ -191,22 +216,42 @@ int tokenizer_open(struct tokenizer **out, const char *json_path,
     struct why inner = {0};
     buf_init(&json, TOKENIZER_MAX_FILE);
     buf_init(&config, TOKENIZER_MAX_FILE);
-    bool has_config = config_path != NULL;
     int rc = read_file(&json, json_path, why);
-    if (!rc && has_config) {
-        rc = read_file(&config, config_path, &inner);
-        has_config = rc != ERR_NOT_FOUND;
-        if (rc == ERR_NOT_FOUND) rc = 0;
-        if (rc) err_set(why, rc, "%s", inner.text);
-    }
+    if (!rc) rc = read_optional(&config, config_path, why);
     if (!rc) {
         rc = tokenizer_parse(out, json.data ? json.data : "", json.len,
-                             has_config ? config.data ? config.data : "" : NULL,
-                             config.len, &inner);
+                             config.data, config.len, &inner);
         if (rc) err_set(why, rc, "%s: %s", json_path, why_text(&inner, rc));
     }
     buf_fini(&json);
     buf_fini(&config);
+    return rc;
+}
+
+int tokenizer_open_model(struct tokenizer **out, const char *model_path,
+                         const char *config_path, const char *added_path,
+                         struct why *why)
+{
+    struct buf model, config, added;
+    struct why inner = {0};
+    buf_init(&model, TOKENIZER_MAX_FILE);
+    buf_init(&config, TOKENIZER_MAX_FILE);
+    buf_init(&added, TOKENIZER_MAX_FILE);
+    int rc = read_file(&model, model_path, why);
+    if (!rc) rc = read_optional(&config, config_path, why);
+    if (!rc) rc = read_optional(&added, added_path, why);
+    if (!rc) {
+        const struct tokenizer_text texts[] = {
+            {model.data ? model.data : "", model.len},
+            {config.data, config.len},
+            {added.data, added.len}};
+        rc =
+            tokenizer_parse_model(out, &texts[0], &texts[1], &texts[2], &inner);
+        if (rc) err_set(why, rc, "%s: %s", model_path, why_text(&inner, rc));
+    }
+    buf_fini(&model);
+    buf_fini(&config);
+    buf_fini(&added);
     return rc;
 }
 
@@ -287,7 +332,7 @@ static int encode_raw(void *arg, const struct added_token *token,
     struct encode *e = arg;
     if (token) return add_id(e->list, token->id);
     bool starts = text == e->start;
-    int rc = normal_run(e->t->normal, &e->normal, &text, &n);
+    int rc = normal_run(e->t->normal, &e->normal, starts, &text, &n);
     if (rc) return rc;
     e->place = !starts               ? PRETOK_WITHIN
                : e->normal.front_cut ? PRETOK_START_CUT

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 struct tokenizer;
+struct added_token; /* text/added.h */
 
 /* The largest files and vocabularies taken. */
 #define TOKENIZER_MAX_FILE   ((size_t)256 << 20)
@@ -40,6 +41,18 @@ enum tokenizer_kind {
 struct tokenizer_text {
     const char *data;
     size_t len;
+};
+/* What is done to text for SentencePiece's vocabularies. */
+enum tokenizer_rules {
+    TOKENIZER_RULES_GGUF, /* llama.cpp's: SentencePiece's normalizer for
+                                    * each stretch between added tokens       */
+    TOKENIZER_RULES_SENTENCEPIECE, /* the same, but the space in front is for
+                                    * the start of the text alone, and user-
+                                    * defined symbols stand within a stretch  */
+    TOKENIZER_RULES_LLAMA,       /* transformers' LlamaTokenizer: no normalizer,
+                                    * a space in front unless there is one,
+                                    * merges in the order of ids              */
+    TOKENIZER_RULES_LLAMA_LEGACY /* the same, a space after added tokens too */
 };
 struct tokenizer_spec {
     const char *model;                   /* tokenizer.ggml.model: "gpt2" is
@@ -61,7 +74,13 @@ struct tokenizer_spec {
     int add_eos;                /* 1: yes                                  */
     int add_space_prefix;       /* of "llama" and "t5": 0: no              */
     bool squeeze_spaces;        /* likewise: remove_extra_whitespaces      */
-    const char *chat_template;  /* NULL: none. Copied. */
+    enum tokenizer_rules rules; /* likewise                                */
+    struct tokenizer_text charsmap; /* likewise: text/charsmap.h; len 0: none */
+    const struct added_token *added; /* of the model's folder, beside or behind
+                                      * tokens: ids ascend without a gap from
+                                      * token_count on                      */
+    size_t added_count;
+    const char *chat_template; /* NULL: none. Copied. */
 };
 
 /* config_path is tokenizer_config.json, NULL or absent: none. It names bos, eos
@@ -73,6 +92,21 @@ int tokenizer_open(struct tokenizer **out, const char *json_path,
 /* The same from memory; config may be NULL. */
 int tokenizer_parse(struct tokenizer **out, const char *json, size_t json_len,
                     const char *config, size_t config_len, struct why *why);
+
+/* For a folder that has SentencePiece's tokenizer.model and no tokenizer.json.
+ * config_path as above; of added_path (added_tokens.json, NULL or absent: none)
+ * the tokens are added that config does not describe itself. Where config's
+ * tokenizer_class is LlamaTokenizer the ids are those of transformers 5, else
+ * those of SentencePiece; bos goes in front only where config says so. */
+int tokenizer_open_model(struct tokenizer **out, const char *model_path,
+                         const char *config_path, const char *added_path,
+                         struct why *why);
+/* The same from memory; data of the last two may be NULL. */
+int tokenizer_parse_model(struct tokenizer **out,
+                          const struct tokenizer_text *model,
+                          const struct tokenizer_text *config,
+                          const struct tokenizer_text *added, struct why *why);
+
 int tokenizer_create(struct tokenizer **out, const struct tokenizer_spec *spec,
                      struct why *why);
 void tokenizer_destroy(struct tokenizer *t); /* NULL is fine */

@@ -20,6 +20,7 @@ static int config_token(const struct tokenizer *t, const char *name,
     if (*id < 0)
         return err_set(why, ERR_FORMAT, "tokenizer_config: %s %s is no token",
                        name, content);
+    mem_free(*text);
     *text = mem_dup(content);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* text/tokenizer_impl.h - the inside of a tokenizer, for the files that make
- * one: tokenizer_spec.c from arrays, tokenizer_json.c and tokenizer_parts.c
- * from tokenizer.json, tokenizer_config.c from tokenizer_config.json. */
+ * one: tokenizer_spec.c and tokenizer_spm.c from arrays, tokenizer_model.c from
+ * tokenizer.model, tokenizer_json.c and tokenizer_parts.c from tokenizer.json,
+ * tokenizer_config.c from tokenizer_config.json. */
 #ifndef BATON_TEXT_TOKENIZER_IMPL_H
 #define BATON_TEXT_TOKENIZER_IMPL_H
 
@@ -69,7 +70,20 @@ int tokenizer_begin(struct tokenizer *t, enum lexicon_kind kind, size_t tokens,
  * sought after the normalizer, which is then done to it too. */
 int tokenizer_add_added(struct tokenizer *t, const struct added_token *token,
                         bool normalized, struct why *why);
+/* Sought after the normalizer, which leaves it alone. */
+int tokenizer_add_symbol(struct tokenizer *t, const struct added_token *token,
+                         struct why *why);
 int tokenizer_finish(struct tokenizer *t, struct why *why);
+
+/* Of a tokenizer_spec's token: its type, put into the lexicon, as an added one. */
+int32_t tokenizer_spec_type(const struct tokenizer_spec *spec, size_t id);
+int tokenizer_spec_add(struct tokenizer *t, const struct tokenizer_spec *spec,
+                       size_t id, bool found, struct why *why);
+struct added_token tokenizer_spec_added(const struct tokenizer_spec *spec,
+                                        size_t id);
+/* After tokenizer_begin: models "llama" and "t5". */
+int tokenizer_spm_build(struct tokenizer *t, const struct tokenizer_spec *spec,
+                        bool unigram, struct why *why);
 
 /* A member of a JSON object, as a slice of its text; data NULL: absent. inner:
  * members of its own that are wanted, where it is an object; others refused. */

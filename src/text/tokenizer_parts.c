@@ -90,6 +90,16 @@ static int prepend(struct normal *n, const json_t *part, struct why *why)
     return rc ? rc : normal_add_prepend(n, text, len, why);
 }
 
+static int precompiled(struct normal *n, const json_t *part, struct why *why)
+{
+    const char *text;
+    size_t len;
+    struct charsmap *map;
+    int rc = text_of(part, "precompiled_charsmap", &text, &len, why);
+    if (!rc) rc = charsmap_create_base64(&map, text, len, why);
+    return rc ? rc : normal_add_precompiled(n, map, why);
+}
+
 static int normalizer(struct reader *r, const json_t *part, struct why *why)
 {
     static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"};
@@ -100,6 +110,7 @@ static int normalizer(struct reader *r, const json_t *part, struct why *why)
     if (is_type(part, "Lowercase")) return normal_add_lower(n, why);
     if (is_type(part, "Replace")) return replace(n, part, why);
     if (is_type(part, "Prepend")) return prepend(n, part, why);
+    if (is_type(part, "Precompiled")) return precompiled(n, part, why);
     if (is_type(part, "Strip"))
         return normal_add_strip(n, flag(part, "strip_left", true),
                                 flag(part, "strip_right", true), why);

@@ -52,6 +52,23 @@ class Models(unittest.TestCase):
         self.assertEqual(json.loads(asked)["weight_bytes"],
                          told["weight_bytes"])
 
+    def test_inspect_names_the_tokenizer(self):
+        spm = os.path.abspath("tests/golden/tokenizer/spm_own/tokenizer.model")
+        folder = self.folder.name + "/spm"
+        os.makedirs(folder)
+        for name in ("config.json", "model.safetensors"):
+            os.symlink(os.path.join(self.model, name),
+                       os.path.join(folder, name))
+        told = json.loads(baton("inspect", folder, "--json")[1])
+        self.assertIn("no tokenizer.json", told["tokenizer"]["refused"])
+        os.symlink(spm, folder + "/tokenizer.model")
+        told = json.loads(baton("inspect", folder, "--json")[1])
+        self.assertEqual(told["tokenizer"], {
+            "source": "tokenizer.model", "tokens": 1000,
+            "chat_template": False, "refused": None})
+        self.assertIn("tokenizer.model, 1000 tokens, no chat template",
+                      baton("inspect", folder)[1])
+
     def test_what_is_refused_is_said(self):
         folder = self.folder.name + "/broken"
         os.makedirs(folder)

@@ -1,4 +1,5 @@
-/* encode-ids TOKENIZER: ids of texts from stdin, for tools/golden/tok_diff.py.
+/* encode-ids TOKENIZER [plain]: ids of texts from stdin, for
+ * tools/golden/tok_diff.py; plain: special tokens are ordinary text.
  * TOKENIZER is a tokenizer.json, a model folder or a GGUF file. A text comes as
  * four bytes of length, little-endian, and its bytes; out goes a line of ids,
  * and a line of what they decode to as a JSON string. */
@@ -27,7 +28,7 @@ static void answer(const struct tokenizer *t, const struct token_list *list)
     buf_fini(&json);
 }
 
-static int answer_all(const struct tokenizer *t)
+static int answer_all(const struct tokenizer *t, unsigned flags)
 {
     unsigned char size[4];
     struct token_list list = {0};
@@ -41,7 +42,7 @@ static int answer_all(const struct tokenizer *t)
         char *to = buf_grow(&text, n + 1);
         if (!to || fread(to, 1, n, stdin) != n) break;
         list.count = 0;
-        rc = tokenizer_encode(t, to, n, 0, &list);
+        rc = tokenizer_encode(t, to, n, flags, &list);
         if (!rc) answer(t, &list);
     }
     buf_fini(&text);
@@ -54,7 +55,8 @@ int main(int argc, char **argv)
     struct tokenizer *json = NULL;
     struct assets *assets = NULL;
     struct why why = {0};
-    if (argc != 2) return 2;
+    if (argc < 2 || argc > 3) return 2;
+    unsigned flags = argc == 3 ? TOKENIZER_PLAIN_SPECIAL : 0;
     size_t n = strlen(argv[1]);
     bool is_json = n > 5 && strcmp(argv[1] + n - 5, ".json") == 0;
     int rc = is_json
@@ -63,7 +65,7 @@ int main(int argc, char **argv)
                                &(struct assets_options){.model_path = argv[1]},
                                &why);
     if (rc) fprintf(stderr, "encode-ids: %s\n", why_text(&why, rc));
-    if (!rc) rc = answer_all(json ? json : assets_tokenizer(assets));
+    if (!rc) rc = answer_all(json ? json : assets_tokenizer(assets), flags);
     tokenizer_destroy(json);
     assets_close(assets);
     return rc ? 1 : 0;

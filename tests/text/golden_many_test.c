@@ -67,7 +67,7 @@ static void sentencepiece_merges(void **state)
 static void unigrams(void **state)
 {
     (void)state;
-    EXPECT_TINY("tiny_unigram", "tiny_unigram_bytes");
+    EXPECT_TINY("tiny_unigram", "tiny_unigram_bytes", "tiny_precompiled");
 }
 
 static void every_other_part(void **state)
@@ -91,6 +91,35 @@ static void sentencepiece_from_arrays(void **state)
         golden_expect_hashes(t, &all, TOKENIZER_PLAIN_SPECIAL, names[i]);
         tokenizer_destroy(t);
     }
+}
+
+/* Folders with tokenizer.model: against sentencepiece, and against transformers
+ * where tokenizer_config.json names its class. */
+static void expect_model(const char *name, unsigned flags)
+{
+    char model[200], config[200];
+    struct tokenizer *t = NULL;
+    struct why why = {0};
+    snprintf(model, sizeof model, "tests/golden/tokenizer/%s/tokenizer.model",
+             name);
+    snprintf(config, sizeof config,
+             "tests/golden/tokenizer/%s/tokenizer_config.json", name);
+    if (tokenizer_open_model(&t, model, config, NULL, &why))
+        fail_msg("%s", why.text);
+    golden_expect_hashes(t, &all, flags, name);
+    tokenizer_destroy(t);
+}
+
+static void sentencepiece_files(void **state)
+{
+    (void)state;
+    size_t before = mem_live();
+    expect_model("spm_own", TOKENIZER_PLAIN_SPECIAL);
+    expect_model("spm_rules", TOKENIZER_PLAIN_SPECIAL);
+    expect_model("spm_nfkc", TOKENIZER_PLAIN_SPECIAL);
+    expect_model("spm_llama", 0);
+    expect_model("spm_legacy", 0);
+    assert_int_equal(mem_live(), before);
 }
 
 static void expect_real(const char *name)
@@ -126,6 +155,7 @@ int main(void)
                                        T(unigrams),
                                        T(every_other_part),
                                        T(sentencepiece_from_arrays),
+                                       T(sentencepiece_files),
                                        T(qwen3),
                                        T(llama3_1),
                                        T(deepseek_v3)};

@@ -65,11 +65,11 @@ static void small_vocabularies_of_every_kind(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "tiny_qwen",      "tiny_llama",         "tiny_deepseek",
-        "tiny_smollm",    "tiny_prefix",        "tiny_other",
-        "tiny_spm",       "tiny_metaspace",     "tiny_joined",
-        "tiny_unigram",   "tiny_unigram_bytes", "tiny_parts",
-        "tiny_parts_more"};
+        "tiny_qwen",       "tiny_llama",         "tiny_deepseek",
+        "tiny_smollm",     "tiny_prefix",        "tiny_other",
+        "tiny_spm",        "tiny_metaspace",     "tiny_joined",
+        "tiny_unigram",    "tiny_unigram_bytes", "tiny_parts",
+        "tiny_parts_more", "tiny_precompiled"};
     size_t before = mem_live();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[200];

@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 import tok_golden
+import tok_models
 import tok_texts
 from tokenizers import Tokenizer
 
@@ -27,19 +28,23 @@ def main():
     path = tok_texts.OUT / f"{name}.json"
     if not path.exists():
         path = pathlib.Path(os.environ.get("BATON_TEST_DATA", "/nowhere"), name, "tokenizer.json")
-    if name == "smollm2":
+    plain = []
+    if name in tok_models.MADE and not path.exists():
+        path, tokenizer = tok_texts.OUT / name, tok_models.MADE[name](tok_golden.CORPUS)
+        plain = ["plain"] * isinstance(tokenizer, tok_models.Own)
+    elif name == "smollm2":
         path, tokenizer = tok_golden.smollm2_path(), tok_golden.smollm2()
     else:
         tokenizer = Tokenizer.from_file(str(path))
     raw = [tok_texts.text(i) for i in range(first, first + count)]
     lines = subprocess.run(
-        [ROOT / "build/release/tests/encode-ids", path], check=True, stdout=subprocess.PIPE,
+        [ROOT / "build/release/tests/encode-ids", path, *plain], check=True, stdout=subprocess.PIPE,
         input=b"".join(struct.pack("<I", len(t)) + t for t in raw)).stdout.decode().split("\n")
     different = 0
     for i, text in enumerate(raw):
         text = text.decode(errors="replace")
         want = tokenizer.encode(text, add_special_tokens=False).ids
-        back = tokenizer.decode(want, skip_special_tokens=False)
+        back = tokenizer.decode_batch([want], skip_special_tokens=False)[0]
         got, got_back = [int(x) for x in lines[2 * i].split()], json.loads(lines[2 * i + 1])
         if got == want and got_back == back:
             continue
@@ -49,8 +54,8 @@ def main():
         at = next((k for k, (a, b) in enumerate(zip(got, want)) if a != b),
                   min(len(got), len(want)))
         print(f"text {first + i}: {text[:200]!r}\n  at id {at} of {len(want)}"
-              f"\n  got  {got[at:at + 10]} {tokenizer.decode(got[at:at + 10])[:80]!r}"
-              f"\n  want {want[at:at + 10]} {tokenizer.decode(want[at:at + 10])[:80]!r}")
+              f"\n  got  {got[at:at + 10]} {tokenizer.decode_batch([got[at:at + 10]])[0][:80]!r}"
+              f"\n  want {want[at:at + 10]} {tokenizer.decode_batch([want[at:at + 10]])[0][:80]!r}")
         if got == want:
             k = next((k for k, (a, b) in enumerate(zip(got_back, back)) if a != b),
                      min(len(got_back), len(back)))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/tokenizer/: hard texts and what Hugging Face makes of them.
 
-    BATON_TEST_DATA=DIR tools/golden/tok_golden.py [NAME ...]
+    BATON_TEST_DATA=DIR tools/golden/tok_golden.py [--train] [NAME ...]
 
 needs the pip packages tokenizers, sentencepiece and gguf (VERSIONS says which made what is committed).
 DIR holds the folders qwen3, llama3_1 and deepseek_v3 with a tokenizer.json each; those whose
@@ -9,8 +9,12 @@ file is not there are left as they are. smollm2 is rebuilt from the GGUF that to
 fetches. The tiny_* tokenizers are trained here, on the words of this file and of words.json,
 with the settings of model families and with parts that no family of ours uses together: they
 let the tests run where DIR is not. spm_bpe and spm_unigram are trained by
-sentencepiece; the former encodes by itself, to which special tokens are ordinary text. NAME limits the work to
-some.
+sentencepiece; the former encodes by itself, to which special tokens are ordinary text.
+tok_models.py adds SentencePiece's own files. NAME limits the work to some.
+
+A tokenizer that is there is used as it is, so that running this twice gives the same bytes:
+Hugging Face's trainers come out differently each time, even on one thread. --train makes
+new ones.
 
     texts.json        [text, ...]
     NAME.ids          one line of ids for each text, as HF encodes it with
@@ -23,7 +27,6 @@ some.
 tools/golden/tok_diff.py shows the ids where a hash differs.
 """
 import importlib.metadata
-import io
 import json
 import os
 import pathlib
@@ -32,6 +35,7 @@ import subprocess
 import sys
 import types
 
+import tok_models
 import tok_texts
 import tokenizers
 from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models,
@@ -254,14 +258,21 @@ class SentencePiece:
 
     def __init__(self, kind):
         import sentencepiece
-        model = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(CORPUS * 4), model_writer=model, model_type=kind,
-            vocab_size=1000, byte_fallback=True, normalization_rule_name="identity",
-            remove_extra_whitespaces=False, character_coverage=0.98, minloglevel=2,
-            hard_vocab_limit=False, num_threads=1, split_digits=kind == "bpe")
-        self.kind, self.sp = kind, sentencepiece.SentencePieceProcessor(
-            model_proto=model.getvalue())
+        path = OUT / f"spm_{kind}.json"
+        model = (self.from_arrays(json.loads(path.read_text())) if path.exists() and not TRAIN
+                 else tok_models.train(kind, CORPUS, split_digits=kind == "bpe",
+                                       user_defined_symbols=[]))
+        self.kind, self.sp = kind, sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @staticmethod
+    def from_arrays(arrays):
+        message = tok_models.sentencepiece_model_pb2.ModelProto()
+        for piece, score, kind in zip(arrays["tokens"], arrays["scores"], arrays["types"]):
+            message.pieces.add(piece=piece, score=score, type=kind)
+        message.trainer_spec.model_type = {"t5": 1, "llama": 2}[arrays["model"]]
+        message.trainer_spec.byte_fallback = True
+        message.normalizer_spec.remove_extra_whitespaces = False
+        return message.SerializeToString()
 
     def arrays(self):
         sp = self.sp
@@ -321,9 +332,12 @@ def real(family):
     return Tokenizer.from_file(str(path)) if path.exists() else None
 
 
+TRAIN = "--train" in sys.argv
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:]
+    wanted = [name for name in sys.argv[1:] if name != "--train"]
     texts = hand_texts() + random_texts(150)
     texts += ["a word b", "sword word", "words", "x <m> y", "<m><m>", "cafe\u0301!", "  <m>\n"]
     (OUT / "texts.json").write_text(json.dumps(texts, indent=0) + "\n")
@@ -331,26 +345,29 @@ def main():
     made |= {family: lambda family=family: real(family) for family in FAMILIES}
     made["smollm2"] = smollm2
     made |= {f"spm_{kind}": lambda kind=kind: SentencePiece(kind) for kind in ("bpe", "unigram")}
+    made |= {name: lambda make=make: make(CORPUS) for name, make in tok_models.MADE.items()}
     for name, make in made.items():
         if wanted and name not in wanted:
             continue
-        t = make()
+        path = OUT / f"{name}.json"
+        if name.startswith("tiny_") and (TRAIN or not path.exists()):
+            path.write_text(json.dumps(json.loads(make().to_str()), ensure_ascii=False,
+                                       indent=None, separators=(",", ":")) + "\n")
+        t = Tokenizer.from_file(str(path)) if name.startswith("tiny_") else make()
         if t is None:
             continue
-        if name.startswith("tiny_"):
-            path = OUT / f"{name}.json"
-            path.write_text(json.dumps(json.loads(t.to_str()), ensure_ascii=False, indent=None,
-                                       separators=(",", ":")) + "\n")
-            t = Tokenizer.from_file(str(path))
-        if name.startswith("spm_"):
-            (OUT / f"{name}.json").write_text(json.dumps(t.arrays(), ensure_ascii=False,
-                                                         separators=(",", ":")) + "\n")
+        if isinstance(t, SentencePiece):
+            path.write_text(json.dumps(t.arrays(), ensure_ascii=False, separators=(",", ":")) +
+                            "\n")
             t = t.summed_in_doubles() if t.kind == "unigram" else t
-        write_ids(name, t, texts)
+        if not isinstance(t, tok_models.Own):
+            write_ids(name, t, texts)
         write_hashes(name, t)
+        if isinstance(t, tok_models.InDoubles):
+            print(f"{name}: {t.different} texts cut otherwise by sentencepiece's single precision")
     (OUT / "VERSIONS").write_text("".join(
         f"{package} {importlib.metadata.version(package)}\n"
-        for package in ("tokenizers", "sentencepiece", "gguf")))
+        for package in ("tokenizers", "sentencepiece", "transformers", "gguf")))
 
 
 if __name__ == "__main__":
