@@ -6,7 +6,6 @@
 #include "model/quantize.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 struct quantize_args {

@@ -4,7 +4,6 @@
 #include "text/utf8.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Making values. */

@@ -31,8 +31,8 @@ bool jread_open(struct jread *r, char c);
 /* True: a member or element comes next; false: it ended (and was left), or an
  * error. first must be true before the first and is cleared. */
 bool jread_more(struct jread *r, char c, bool *first);
-/* A member's name with its colon; a string; a whole number >= 0; a number. The slice is
- * good until scratch is used again. */
+/* A member's name with its colon; a string; a whole number >= 0; a number. The
+ * slice is good until scratch is used again. */
 bool jread_key(struct jread *r, struct buf *scratch, struct jslice *out);
 bool jread_string(struct jread *r, struct buf *scratch, struct jslice *out);
 bool jread_uint(struct jread *r, uint32_t *out);
