@@ -122,7 +122,7 @@ struct toolcall {
     /* The body's own. */
     enum { BODY_OPEN, BODY_KEY, BODY_KEY_TEXT, BODY_COLON, BODY_VALUE } phase;
     struct json_scan scan;
-    size_t mark, mark_len; /* a key, in in */
+    size_t mark, mark_len; /* a key, in in; or where blanks end  */
     size_t value;          /* where its value begins */
     bool is_name, is_args, has_args;
     uint32_t params; /* of an XML call, so far */

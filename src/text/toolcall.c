@@ -256,6 +256,7 @@ static bool step_body(struct toolcall *t)
     if (found == TOOLCALL_MORE) return false;
     if (found == TOOLCALL_DONE) {
         t->state = TOOLCALL_CLOSE;
+        t->mark = t->at;
     } else {
         tell_content(t, t->at);
         t->said = true;
@@ -269,8 +270,11 @@ static bool step_close(struct toolcall *t)
 {
     const struct toolcall_format *f = t->format;
     if (f->call_end) {
-        size_t begin = t->at;
-        t->at += reply_blanks(t->in.data + begin, t->in.len - begin);
+        size_t begin = t->at, n;
+        t->at = t->mark; /* blanks up to there were seen before */
+        while ((n = reply_blanks(t->in.data + t->at, t->in.len - t->at)))
+            t->at += n;
+        t->mark = t->at;
         enum reply_match how = toolcall_starts(t, f->call_end);
         if (how == REPLY_PART) {
             t->at = begin;

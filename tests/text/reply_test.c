@@ -339,6 +339,43 @@ static void runs_of_blanks_end(void **state)
     json_decref(tools);
 }
 
+static void blanks_within_a_call_are_no_matter(void **state)
+{
+    (void)state;
+    static const struct {
+        struct format format;
+        const char *text; /* each ~ is 1500 blanks */
+    } cases[] = {
+        {{NULL, "qwen25", false},
+         "<tool_call>~{~\"name\"~:~\"now\"~,~\"arguments\"~:~{\"a\": 1}~}~"
+         "</tool_call>\n<tool_call>~{\"arguments\":~{\"a\": 1},\"name\":~"
+         "\"now\"}~</tool_call>"},
+        {{NULL, "llama3", false},
+         "<|python_tag|>~{~\"name\":~\"now\"~,~\"parameters\":~{\"a\": 1}~}; "
+         "{\"name\"~:\"now\",\"parameters\":{\"a\": 1}}"},
+    };
+    json_t *tools = json_pack("[{s:{s:s}}]", "function", "name", "now");
+    struct buf text, out;
+    buf_init(&text, 1 << 20);
+    buf_init(&out, 1 << 20);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        buf_reset(&text);
+        for (const char *c = cases[i].text; *c; c++)
+            for (int k = 0; k < (*c == '~' ? 1500 : 1); k++)
+                buf_putc(&text, *c != '~' ? *c : k % 3 ? ' ' : '\n');
+        for (size_t a = 0; a <= text.len; a += 97) {
+            take_apart(&cases[i].format, tools, text.data, a,
+                       a < text.len / 2 ? 2 * a : text.len, &out);
+            assert_string_equal(out.data, "|now {\"a\": 1}|now {\"a\": 1}");
+        }
+        take_apart(&cases[i].format, tools, text.data, 0, text.len + 1, &out);
+        assert_string_equal(out.data, "|now {\"a\": 1}|now {\"a\": 1}");
+    }
+    buf_fini(&text);
+    buf_fini(&out);
+    json_decref(tools);
+}
+
 /* A megabyte in small parts, of what is held back longest. */
 static void long_answers_take_linear_time(void **state)
 {
@@ -374,4 +411,4 @@ TESTS(T(reasoning_is_what_stands_in_the_tags), T(objects_in_tags_are_calls),
       T(llamas_need_no_tag), T(lists_of_objects_are_calls),
       T(names_may_be_headers), T(xml_becomes_json), T(calls_can_be_begun),
       T(prompts_tell_whether_reasoning_has_begun), T(runs_of_blanks_end),
-      T(long_answers_take_linear_time))
+      T(blanks_within_a_call_are_no_matter), T(long_answers_take_linear_time))
