@@ -225,12 +225,15 @@ static int read_model(struct spm *m, struct specs *specs, struct reader r)
     while ((rc = next(&r, &f)) > 0) {
         if (f.number < MODEL_PIECE || f.number > MODEL_DENORMALIZER) continue;
         rc = expect(&r, &f, WIRE_BYTES);
+        if (rc) return rc;
         struct reader in = inside(&r, &f);
-        if (!rc && f.number == MODEL_PIECE) rc = read_piece(m, in);
-        if (!rc && f.number == MODEL_TRAINER) rc = read_trainer(m, specs, in);
-        if (!rc && f.number == MODEL_NORMALIZER)
-            rc = read_normalizer(m, specs, in);
-        if (!rc && f.number == MODEL_DENORMALIZER) rc = read_denormalizer(in);
+        switch (f.number) {
+        case MODEL_PIECE: rc = read_piece(m, in); break;
+        case MODEL_TRAINER: rc = read_trainer(m, specs, in); break;
+        case MODEL_NORMALIZER: rc = read_normalizer(m, specs, in); break;
+        case MODEL_DENORMALIZER: rc = read_denormalizer(in); break;
+        default: break; /* texts to test it with */
+        }
         if (rc) return rc;
     }
     return rc;
