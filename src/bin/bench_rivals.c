@@ -216,28 +216,46 @@ static int ucx_latency(const char *python, double *out, struct why *why)
 
 /* ---- the stock mooncake wheel, over TCP ---- */
 
+/* One write at a time, or DEPTH of them as a batch that is waited for, or DEPTH
+ * that are submitted one by one and asked for after. */
 static const char mooncake_script[] =
     "import ctypes, sys, time\n"
     "from mooncake.engine import TransferEngine\n"
-    "size, pool, count = int(sys.argv[1]), 64 << 20, int(sys.argv[2])\n"
+    "size, pool, count = int(sys.argv[1]), 256 << 20, int(sys.argv[2])\n"
+    "way, depth = sys.argv[3], 8\n"
     "engine = TransferEngine()\n"
     "assert engine.initialize('127.0.0.1', 'P2PHANDSHAKE', 'tcp', '') == 0\n"
     "memory = ctypes.create_string_buffer(pool)\n"
     "at = ctypes.addressof(memory)\n"
+    "ctypes.memset(at, 1, pool)\n"
     "assert engine.register_memory(at, pool) == 0\n"
-    "if len(sys.argv) == 3:\n"
+    "if len(sys.argv) == 4:\n"
     "    print('ready', engine.get_rpc_port(), at, '.', flush=True)\n"
     "    sys.stdin.read()\n"
     "    sys.exit()\n"
-    "peer, to = '127.0.0.1:' + sys.argv[3], int(sys.argv[4])\n"
-    "def write(i):\n"
-    "    o = i * size % pool\n"
-    "    assert engine.transfer_sync_write(peer, at + o, to + o, size) == 0\n"
-    "for i in range(pool // size if size > 65536 else 10):\n"
-    "    write(i)\n"
+    "peer, to = '127.0.0.1:' + sys.argv[4], int(sys.argv[5])\n"
+    "def one(offsets):\n"
+    "    for o in offsets:\n"
+    "        assert engine.transfer_sync_write(peer, at + o, to + o, size) == "
+    "0\n"
+    "def batch(offsets):\n"
+    "    assert engine.batch_transfer_sync_write(peer,\n"
+    "        [at + o for o in offsets], [to + o for o in offsets],\n"
+    "        [size] * depth) == 0\n"
+    "def submit(offsets):\n"
+    "    ids = [engine.transfer_submit_write(peer, at + o, to + o, size)\n"
+    "           for o in offsets]\n"
+    "    for i in ids:\n"
+    "        while not (done := engine.transfer_check_status(i)):\n"
+    "            pass\n"
+    "        assert done == 1\n"
+    "write = {'one': one, 'batch': batch, 'async': submit}[way]\n"
+    "def run(count):\n"
+    "    for i in range(0, count, depth):\n"
+    "        write([(i + k) * size % pool for k in range(depth)])\n"
+    "run(pool // size if size > 65536 else 16)\n"
     "start = time.perf_counter()\n"
-    "for i in range(count):\n"
-    "    write(i)\n"
+    "run(count)\n"
     "print('took', (time.perf_counter() - start) / count, '.')\n";
 
 /* The output from word on; empty when it was not said. */
@@ -247,18 +265,20 @@ static const char *said(const struct buf *text, const char *word)
     return at ? at : "";
 }
 
-/* Seconds that one write of size bytes takes. */
+/* Seconds that one write of size bytes takes; count of them, times of 8. */
 static int mooncake_run(const char *python, const char *size, const char *count,
-                        double *out, struct why *why)
+                        const char *way, double *out, struct why *why)
 {
     struct child t = {.in = -1, .out = -1}, c = t;
     struct buf text;
     char port[24], addr[24];
     if (!python)
         return err_set(why, ERR_NOT_FOUND, "no --mooncake-python was given");
-    const char *target[] = {python, "-c", mooncake_script, size, count, NULL};
-    const char *client[] = {target[0], target[1], target[2], target[3],
-                            target[4], port,      addr,      NULL};
+    const char *target[] = {python, "-c", mooncake_script, size, count,
+                            way,    NULL};
+    const char *client[] = {target[0], target[1], target[2],
+                            target[3], target[4], target[5],
+                            port,      addr,      NULL};
     buf_init(&text, OUTPUT_MAX);
     int rc = child_start(&t, target, why);
     if (!rc &&
@@ -277,16 +297,32 @@ static int mooncake_run(const char *python, const char *size, const char *count,
     return rc;
 }
 
-static int mooncake_rate(const char *python, double *out, struct why *why)
+static int mooncake_rate(const char *python, const char *way, double *out,
+                         struct why *why)
 {
-    int rc = mooncake_run(python, "1048576", "300", out, why);
+    int rc = mooncake_run(python, "1048576", "304", way, out, why);
     *out = rc ? 0 : 1048576e-9 / *out;
     return rc;
 }
 
+static int mooncake_one(const char *python, double *out, struct why *why)
+{
+    return mooncake_rate(python, "one", out, why);
+}
+
+static int mooncake_batch(const char *python, double *out, struct why *why)
+{
+    return mooncake_rate(python, "batch", out, why);
+}
+
+static int mooncake_async(const char *python, double *out, struct why *why)
+{
+    return mooncake_rate(python, "async", out, why);
+}
+
 static int mooncake_latency(const char *python, double *out, struct why *why)
 {
-    int rc = mooncake_run(python, "4096", "1000", out, why);
+    int rc = mooncake_run(python, "4096", "1000", "one", out, why);
     *out *= 1e6;
     return rc;
 }
@@ -299,8 +335,12 @@ const struct rival bench_rivals[] = {
     {"ucx_put", "GB/s", "ucx_perftest ucp_put_bw over TCP, 1 MiB", ucx_put},
     {"ucx_put_4k", "us", "ucx_perftest ucp_put_lat over TCP, 4 KiB, spinning",
      ucx_latency},
-    {"mooncake", "GB/s", "mooncake-transfer-engine over TCP, 1 MiB",
-     mooncake_rate},
+    {"mooncake", "GB/s",
+     "mooncake-transfer-engine over TCP, 1 MiB, one at a time", mooncake_one},
+    {"mooncake_batch", "GB/s", "mooncake, batches of 8 that are waited for",
+     mooncake_batch},
+    {"mooncake_async", "GB/s", "mooncake, 8 submitted one by one, then awaited",
+     mooncake_async},
     {"mooncake_4k", "us", "mooncake-transfer-engine over TCP, 4 KiB",
      mooncake_latency},
 };

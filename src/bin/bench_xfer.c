@@ -30,6 +30,7 @@
 enum {
     ROUNDS_MAX = 99,
     DEPTH = 8,
+    AGAINST = 3,
     DESCS = 15000,
     IDLE_MS = 300,
     SETTLE_MS = 100
@@ -185,8 +186,9 @@ struct figure {
                struct why *why);
     int way;
     size_t size;
-    const char *against; /* printed as a fraction of this one */
+    const char *against[AGAINST]; /* printed as a fraction of each */
     enum xfer_kind kind;
+    size_t depth; /* transfers at a time; 0: DEPTH */
     const struct rival *rival;
     double samples[ROUNDS_MAX], median, spread;
     int count;
@@ -243,14 +245,14 @@ static int take_done(struct xfer *x, size_t *open, struct why *why)
     return 0;
 }
 
-/* Transfers of size, one a batch, DEPTH at a time, until the time is over. */
+/* Transfers of size, one a batch, depth at a time, until the time is over. */
 static int run_rate(struct rig *r, const struct figure *f, double *out,
                     struct why *why)
 {
     struct way *w = &r->ways[f->way];
     uint64_t start = clock_ns(), end = start + (uint64_t)r->opt->ms * 1000000u;
     uint64_t base = w->shared ? r->target.at.shared : r->target.at.own;
-    size_t at = 0, open = 0, sent = 0;
+    size_t at = 0, open = 0, sent = 0, depth = f->depth ? f->depth : DEPTH;
     int rc = 0;
     while (!rc && clock_ns() < end) {
         struct xfer_op op = {.kind = f->kind,
@@ -260,7 +262,7 @@ static int run_rate(struct rig *r, const struct figure *f, double *out,
         rc = xfer_submit(w->peer, &op, 1, 0, why);
         sent += f->size;
         at = at + 2 * f->size <= r->bytes ? at + f->size : 0;
-        if (++open == DEPTH && !rc) rc = take_done(w->x, &open, why);
+        if (++open == depth && !rc) rc = take_done(w->x, &open, why);
     }
     while (open && !rc)
         rc = take_done(w->x, &open, why);
@@ -389,17 +391,21 @@ static int run_rival(struct rig *r, const struct figure *f, double *out,
 #define RATE(label, w, bytes, vs)                                 \
     {                                                             \
         .name = label, .unit = "GB/s", .run = run_rate, .way = w, \
-        .size = bytes, .against = vs                              \
+        .size = bytes, .against = {                               \
+            vs                                                    \
+        }                                                         \
     }
 #define READ(label, w, bytes, vs)                                 \
     {                                                             \
         .name = label, .unit = "GB/s", .run = run_rate, .way = w, \
-        .size = bytes, .against = vs, .kind = XFER_READ           \
+        .size = bytes, .against = {vs}, .kind = XFER_READ         \
     }
 #define PIECES(label, w, bytes, vs)                                 \
     {                                                               \
         .name = label, .unit = "GB/s", .run = run_pieces, .way = w, \
-        .size = bytes, .against = vs                                \
+        .size = bytes, .against = {                                 \
+            vs                                                      \
+        }                                                           \
     }
 #define COPY(label, threads, bytes)                                       \
     {                                                                     \
@@ -431,7 +437,19 @@ static struct figure figures[64] = {
     RATE("unix 1 MiB", UNIX, 1 << 20, NULL),
     RATE("unix 16 MiB", UNIX, 16 << 20, NULL),
     RATE("tcp 64 KiB", TCP, 64 << 10, "iperf3_1m"),
-    RATE("tcp 1 MiB", TCP, 1 << 20, "iperf3_1m"),
+    {.name = "tcp 1 MiB",
+     .unit = "GB/s",
+     .run = run_rate,
+     .way = TCP,
+     .size = 1 << 20,
+     .against = {"iperf3_1m", "mooncake_batch", "mooncake_async"}},
+    {.name = "tcp 1 MiB, one at a time",
+     .unit = "GB/s",
+     .run = run_rate,
+     .way = TCP,
+     .size = 1 << 20,
+     .against = {"mooncake", "ucx_put"},
+     .depth = 1},
     READ("tcp read 1 MiB", TCP, 1 << 20, "iperf3_1m"),
     RATE("tcp 16 MiB", TCP, 16 << 20, "iperf3_1m"),
     PIECES("memcpy pieces of 4 KiB", PLAIN, 4 << 10, NULL),
@@ -482,10 +500,12 @@ static void figures_add_rivals(void)
                                          .rival = &bench_rivals[i]};
 }
 
-static struct figure *figure_find(const char *name)
+/* The k-th that f is compared with; NULL: none, or not measured. */
+static const struct figure *figure_base(const struct figure *f, int k)
 {
     for (int i = 0; i < figures_count(); i++)
-        if (name && !strcmp(figures[i].name, name)) return &figures[i];
+        if (f->against[k] && !strcmp(figures[i].name, f->against[k]))
+            return figures[i].count ? &figures[i] : NULL;
     return NULL;
 }
 
@@ -610,7 +630,7 @@ static void print_json(const struct bench_xfer *b)
                ",\"cores\":%ld,\"figures\":[",
                b->pool_mib, b->rounds, sysconf(_SC_NPROCESSORS_ONLN));
     for (int i = 0; i < figures_count(); i++) {
-        const struct figure *f = &figures[i], *base = figure_find(f->against);
+        const struct figure *f = &figures[i];
         if (!f->count && !f->absent.code) continue; /* not asked for */
         buf_printf(&out, "%s\n {\"name\":\"%s\",\"unit\":\"%s\",", comma,
                    f->name, f->unit);
@@ -623,10 +643,14 @@ static void print_json(const struct bench_xfer *b)
         }
         buf_printf(&out, "\"median\":%.4g,\"spread\":%.3f", f->median,
                    f->spread);
-        if (base && base->count)
-            buf_printf(&out, ",\"against\":\"%s\",\"ratio\":%.3f", base->name,
-                       f->median / base->median);
-        buf_putc(&out, '}');
+        buf_puts(&out, ",\"ratios\":{");
+        for (int k = 0, some = 0; k < AGAINST; k++) {
+            const struct figure *base = figure_base(f, k);
+            if (base)
+                buf_printf(&out, "%s\"%s\":%.3f", some++ ? "," : "", base->name,
+                           f->median / base->median);
+        }
+        buf_puts(&out, "}}");
     }
     buf_puts(&out, "]}\n");
     fwrite(out.data, 1, out.len, stdout);
@@ -636,7 +660,7 @@ static void print_json(const struct bench_xfer *b)
 static void print_text(void)
 {
     for (int i = 0; i < figures_count(); i++) {
-        const struct figure *f = &figures[i], *base = figure_find(f->against);
+        const struct figure *f = &figures[i];
         if (!f->count && !f->absent.code) continue; /* not asked for */
         if (f->absent.code) {
             printf("%-38s absent: %s\n", f->name, f->absent.text);
@@ -644,9 +668,12 @@ static void print_text(void)
         }
         printf("%-38s %8.3f %-4s (spread %3.0f %%)", f->name, f->median,
                f->unit, 100 * f->spread);
-        if (base && base->count)
-            printf("  %5.0f %% of %s", 100 * f->median / base->median,
-                   base->name);
+        for (int k = 0; k < AGAINST; k++) {
+            const struct figure *base = figure_base(f, k);
+            if (base)
+                printf("%s%5.0f %% of %s", k ? "," : "  ",
+                       100 * f->median / base->median, base->name);
+        }
         if (f->rival) printf("  %s", f->rival->what);
         putchar('\n');
     }
