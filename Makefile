@@ -9,7 +9,7 @@
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make golden      write tests/golden/ again (3 GB of Python packages, once)
 #   make bench       engine benchmark on the quickstart model
-#   make interop     SGLang's own routers and transfer classes, from PyPI, on ours
+#   make interop     SGLang's routers and transfer classes, vllm-ascend's connector, on ours
 #   make format      clang-format in place
 MODE ?= release
 MODES := release asan tsan
@@ -75,6 +75,7 @@ interop: all deps-test
 	@python3 tools/interop/stock_router.py
 	@python3 tools/interop/stock_peer.py
 	@python3 tools/interop/stock_connectors.py
+	@python3 tools/interop/stock_vllm_ascend.py
 
 clean:
 	rm -rf build
