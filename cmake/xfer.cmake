@@ -13,19 +13,10 @@ add_library(xfer-objects OBJECT ${xfer_sources} ${xfer_base})
 target_include_directories(xfer-objects PRIVATE src)
 target_compile_options(xfer-objects PRIVATE -fPIC -fvisibility=hidden)
 
-add_library(xfer-shared SHARED $<TARGET_OBJECTS:xfer-objects>)
-set_target_properties(xfer-shared PROPERTIES OUTPUT_NAME baton-xfer
-  VERSION ${PROJECT_VERSION} SOVERSION 0
-  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
-target_include_directories(xfer-shared PUBLIC src)
-target_link_options(xfer-shared PRIVATE -Wl,-z,defs,-z,now,--as-needed)
-target_link_libraries(xfer-shared PRIVATE Threads::Threads
-  ${CMAKE_DL_LIBS})
-
 # One object, in which only exported names are still names.
 set(xfer_one ${CMAKE_BINARY_DIR}/lib/baton-xfer.o)
 set(xfer_archive ${CMAKE_BINARY_DIR}/lib/libbaton-xfer.a)
-add_custom_command(OUTPUT ${xfer_archive}
+add_custom_command(OUTPUT ${xfer_archive} ${xfer_one}
   COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/lib
   COMMAND ${CMAKE_C_COMPILER} -nostdlib -r -o ${xfer_one}
     $<TARGET_OBJECTS:xfer-objects>
@@ -35,6 +26,25 @@ add_custom_command(OUTPUT ${xfer_archive}
   DEPENDS xfer-objects $<TARGET_OBJECTS:xfer-objects>
   COMMAND_EXPAND_LISTS VERBATIM)
 add_custom_target(xfer-static ALL DEPENDS ${xfer_archive})
+
+# For the shared one the same, whose threads and libraries come by the versions
+# that they had before glibc 2.34 took them in: it loads from 2.27 on. There
+# they lie in libpthread and libdl, which are named for that.
+set(xfer_moved ${CMAKE_SOURCE_DIR}/cmake/glibc-${CMAKE_SYSTEM_PROCESSOR}.txt)
+set(xfer_older ${CMAKE_BINARY_DIR}/lib/baton-xfer-shared.o)
+add_custom_command(OUTPUT ${xfer_older}
+  COMMAND ${CMAKE_OBJCOPY} --redefine-syms=${xfer_moved} ${xfer_one}
+    ${xfer_older}
+  DEPENDS ${xfer_one} ${xfer_moved} VERBATIM)
+add_library(xfer-shared SHARED ${xfer_older})
+set_source_files_properties(${xfer_older} PROPERTIES EXTERNAL_OBJECT ON
+  GENERATED ON)
+set_target_properties(xfer-shared PROPERTIES OUTPUT_NAME baton-xfer
+  LINKER_LANGUAGE C VERSION ${PROJECT_VERSION} SOVERSION 0
+  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+target_include_directories(xfer-shared PUBLIC src)
+target_link_options(xfer-shared PRIVATE -Wl,-z,defs,-z,now
+  -Wl,--no-as-needed,-l:libpthread.so.0,-l:libdl.so.2,--as-needed)
 
 function(dropin_library target name source)
   add_library(${target} SHARED ${source} src/base/map.c src/base/mem.c)

@@ -185,10 +185,10 @@ static int fd_take(struct conn *c)
 /* Maps a sealed memfd of the peer; it cannot shrink under us. */
 static void *sealed_map(int fd, size_t bytes, int prot)
 {
-    struct stat st;
     int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) ||
-        st.st_size < 0 || (uint64_t)st.st_size < bytes)
+    off_t size = lseek(fd, 0, SEEK_END);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || size < 0 ||
+        (uint64_t)size < bytes)
         return NULL;
     void *at = mmap(NULL, bytes, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
     return at == MAP_FAILED ? NULL : at;

@@ -50,6 +50,14 @@ class Wheels(unittest.TestCase):
             self.assertIsNone(z.testzip())
             self.assertIn("baton_xfer/lib/libbaton-xfer.so.0", z.namelist())
 
+    def test_it_loads_with_old_glibc(self):
+        """It asks for nothing newer than 2.27, and the wheel says so."""
+        (wheel,) = glob.glob(self.wheels + "/baton_xfer-*.whl")
+        self.assertIn("-manylinux_2_27_", wheel)
+        symbols = run("objdump", "-T", BUILD + "/lib/libbaton-xfer.so.0")
+        asked = [int(n) for n in re.findall(r"GLIBC_2\.(\d+)", symbols)]
+        self.assertEqual(max(asked), 27)
+
     def test_connectors(self):
         """Each test of calls.py is one of ours."""
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
