@@ -106,10 +106,13 @@ static int read_frame(struct xfer_store_client *c, uint64_t deadline,
     size_t have = 0, need = STORE_HEADER;
     while (have < need) {
         ssize_t n = store_link_recv(&c->link, frame + have, need - have, why);
+        bool late =
+            n == 0 && !wait_fd(c, c->link.fd, link_events(c, false), deadline);
+        if (!c->tls && !have && (late || n == ERR_PEER))
+            return err_set(why, ERR_PEER,
+                           "no greeting; the store may want TLS");
+        if (late) return err_set(why, ERR_TIMEOUT, "no answer in time");
         if (n < 0) return (int)n;
-        if (n == 0 && !wait_fd(c, c->link.fd, link_events(c, false), deadline))
-            return err_set(why, ERR_TIMEOUT, "no greeting in time%s",
-                           c->tls ? "" : "; the store may want TLS");
         have += (size_t)n;
         if (have != STORE_HEADER || need != STORE_HEADER) continue;
         int rc = store_header_decode(h, frame, why);

@@ -43,7 +43,7 @@ static void refused(struct xfer_store *store, const struct xfer_store_auth *a,
     struct xfer_store_client *c;
     struct why why = {0};
     /* A refusal ends the wait; what may come right later takes its time. */
-    int ms = expected == ERR_AUTH ? MS : 1500;
+    int ms = expected == ERR_AUTH ? MS : 2500;
     int rc = xfer_store_connect(xfer_store_url(store), a, ms, &c, &why);
     if (rc != expected || !strstr(why.text, said))
         fail_msg("%s: %s", err_name(rc), why.text);
