@@ -240,12 +240,43 @@ void batches_fail_link(struct xfer_link *link, int rc, const char *text)
     }
 }
 
+/* Its link is looked at when it got no answer for CANCEL_MS since then. */
+static void batch_hurry(struct batch *b, uint64_t since_ms)
+{
+    struct xfer_link *link = b->link;
+    if (!b->hurry_ms || since_ms < b->hurry_ms) b->hurry_ms = since_ms;
+    if (b->finished || !link) return;
+    uint64_t by = b->hurry_ms + CANCEL_MS;
+    if (!link->stuck_ms || by < link->stuck_ms) link->stuck_ms = by;
+}
+
+bool batches_stuck(const struct xfer_link *link, uint64_t now, uint64_t *next)
+{
+    const struct batch *b;
+    *next = 0;
+    TAILQ_FOREACH(b, &link->peer->batches, of_peer)
+    {
+        if (b->link != link || !b->hurry_ms) continue;
+        uint64_t by = b->hurry_ms + CANCEL_MS;
+        if (now >= by) return true;
+        if (!*next || by < *next) *next = by;
+    }
+    return false;
+}
+
 static bool something_left(const struct batch *b)
 {
     if (!b->link || b->note == NOTE_LATER || b->note == NOTE_READY) return true;
     for (int i = 0; i < XFER_WAYS; i++)
         if (b->streams[i].list) return true;
     return false;
+}
+
+/* Ends it early if that can be. */
+static void batch_cancel(struct batch *b)
+{
+    if (something_left(b)) batch_fail(b, ERR_CANCELED, "canceled");
+    batch_hurry(b, clock_ms());
 }
 
 size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag)
@@ -256,7 +287,7 @@ size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag)
         after = TAILQ_NEXT(b, of_peer);
         if (tag && (b->tag != *tag || b->sync)) continue;
         asked++;
-        if (something_left(b)) batch_fail(b, ERR_CANCELED, "canceled");
+        batch_cancel(b);
     }
     return asked;
 }
@@ -337,6 +368,7 @@ static void batch_route(struct xfer_link *link, struct batch *b)
     const struct xfer_way *first = NULL;
     bool mixed = false;
     b->link = link;
+    if (b->hurry_ms) batch_hurry(b, b->hurry_ms);
     if (b->has_epoch && memcmp(&b->epoch, &link->epoch, sizeof b->epoch)) {
         batch_fail(b, ERR_STALE, "the peer has restarted: another epoch");
         return;
@@ -458,6 +490,7 @@ int xfer_transfer(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
         batch_create(&b, &(struct xfer_batch){.ops = ops, .count = n}, why);
     if (rc) return rc;
     b->sync = true;
+    if (deadline != UINT64_MAX) b->hurry_ms = deadline;
     rc = submit(peer, b, why);
     if (rc) return rc;
     bool late = false;
@@ -466,7 +499,7 @@ int xfer_transfer(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
         if (cond_until(&x->done_cond, &x->lock, deadline)) continue;
         late = true;
         deadline = UINT64_MAX;
-        if (something_left(b)) batch_fail(b, ERR_CANCELED, "canceled");
+        batch_cancel(b);
     }
     pthread_mutex_unlock(&x->lock);
     rc = b->rc;

@@ -2,6 +2,7 @@
  * and given back when they are over. */
 #include "xfer/core.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -150,6 +151,7 @@ void xfer_chunk_done(struct xfer_chunk *chunk, int rc, const char *text)
     chunk->next = x->free_chunks;
     x->free_chunks = chunk;
     b->chunks--;
+    if (b->hurry_ms && b->hurry_ms < clock_ms()) b->hurry_ms = clock_ms();
     if (rc)
         batch_fail(b, rc, text);
     else

@@ -75,7 +75,8 @@ static inline void cpu_relax(void)
 
 enum {
     HANDSHAKE_MS = 1000,
-    HEARTBEATS = 3, /* missed ones until death */
+    HEARTBEATS = 3,    /* missed ones until death */
+    CANCEL_MS = 10000, /* a canceled batch waits so long for a next answer */
     HALF_OPEN_MAX = 64,
     CONNS_MAX = 4096,
     REGIONS_MAX = 65536,
@@ -170,6 +171,8 @@ struct batch {
     int rc;
     char text[200];
     bool sync, finished, has_epoch; /* sync: xfer_transfer waits for it */
+    uint64_t hurry_ms; /* canceled (or to be) then, or its last answer since;
+                        * 0: it has all the time */
     struct xfer_epoch epoch;
     unsigned chunks; /* taken, not given back */
     struct stream streams[XFER_WAYS];
@@ -234,6 +237,9 @@ void batches_route(struct xfer_peer *peer);
 void batches_fail_unrouted(struct xfer_peer *peer, int rc, const char *text);
 void batches_fail_link(struct xfer_link *link, int rc, const char *text);
 size_t batches_cancel(struct xfer_peer *peer, const uint64_t *tag);
+/* Whether one that is canceled got no answer for CANCEL_MS; else when the next
+ * may have got none, 0: never. */
+bool batches_stuck(const struct xfer_link *link, uint64_t now, uint64_t *next);
 
 /* ---- notes (note.c); all under the lock ---- */
 
@@ -290,6 +296,7 @@ struct xfer_link {
     struct conn *control, *direct, *lanes[LANES_MAX];
     unsigned lane_count; /* open ones, lanes[0 .. lane_count) */
     uint64_t heard_ms, ping_ms, up_by_ms;
+    uint64_t stuck_ms;          /* look then at what hurries; 0: nothing does */
     uint64_t pinged_ns, rtt_ns; /* of the last answered ping: sent at, took */
     bool probing, probe_wanted; /* somebody waits for a pong; ping now */
     struct xfer_place **places; /* sorted by base */

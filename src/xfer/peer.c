@@ -374,6 +374,13 @@ static void link_turn(struct xfer_link *link, uint64_t now, bool slept,
         link_fail(link, ERR_PEER, text);
         return;
     }
+    if (link->stuck_ms && slept) link->stuck_ms = now + CANCEL_MS;
+    if (link->stuck_ms && now >= link->stuck_ms &&
+        batches_stuck(link, now, &link->stuck_ms)) {
+        link_fail(link, ERR_PEER, "peer answers no canceled transfer");
+        return;
+    }
+    if (link->stuck_ms) earlier(next, link->stuck_ms);
     if (!link->up && now >= link->up_by_ms && !fabric_late(link)) {
         link_fail(link, ERR_PEER, "peer did not tell its memory in time");
         return;

@@ -257,7 +257,9 @@ int xfer_transfer(struct xfer_peer *peer, const struct xfer_op *ops, size_t n,
 /* Asks that the unfinished batches of tag, or all of a peer, end early. Each
  * completes with ERR_CANCELED once neither side can touch its memory any more
  * (with ERR_PEER when the peer died before that was sure), or with its own
- * result when nothing was left to stop. Returns how many were asked. */
+ * result when nothing was left to stop. A peer that lives but for 10 s answers
+ * none of what such a batch has under way loses its link; what else it had
+ * under way fails with it. Returns how many were asked. */
 size_t xfer_cancel(struct xfer *x, uint64_t tag);
 size_t xfer_cancel_peer(struct xfer_peer *peer);
 

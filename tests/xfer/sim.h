@@ -58,5 +58,8 @@ void sim_lose(uint64_t one_in);         /* packets sent again; 0: none */
 void sim_cut(uint64_t ms);
 /* Resets some TCP connection, as a middle box does; false: there is none. */
 bool sim_reset(void);
+/* What is sent from now on over some TCP connection does not arrive, and no
+ * side is told: as if the program at its other end forgot it. */
+bool sim_choke(void);
 
 #endif

@@ -53,7 +53,7 @@ struct file {
     TAILQ_HEAD(, segment) in;
     size_t unread, window;
     uint64_t last_at, connected_at, over_at; /* over: the other side closed */
-    bool over, reset;
+    bool over, reset, choked;
     int error;
     /* EVENT */
     uint64_t count;
@@ -155,6 +155,7 @@ static uint64_t arrival(const struct file *from, uint64_t not_before)
     if (between_hosts(from) && at < net.cut_until)
         at = net.cut_until + sim_random(net.delay_ns + 1);
     if (between_hosts(from) && sim_chance(net.lose_one_in)) at += 200 * MS;
+    if (from->choked) at += 1000000ull * MS;
     return at > not_before ? at : not_before;
 }
 
@@ -713,7 +714,7 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
     return is_over(f) ? 0 : stream_error(EAGAIN);
 }
 
-bool sim_reset(void)
+static struct file *some_connection(void)
 {
     struct file *f, *chosen = NULL;
     uint64_t count = 0;
@@ -721,6 +722,20 @@ bool sim_reset(void)
     if (f->kind == STREAM && between_hosts(f) && f->other &&
         sim_random(++count) == 0)
         chosen = f;
+    return chosen;
+}
+
+bool sim_choke(void)
+{
+    struct file *chosen = some_connection();
+    if (!chosen) return false;
+    chosen->choked = chosen->other->choked = true;
+    return true;
+}
+
+bool sim_reset(void)
+{
+    struct file *chosen = some_connection();
     if (!chosen) return false;
     struct file *ends[] = {chosen, chosen->other};
     for (int i = 0; i < 2; i++) {

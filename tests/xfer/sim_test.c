@@ -56,6 +56,7 @@ enum fault {
     CLOSE_INITIATOR,
     CUT,
     RESET,
+    CHOKE,
     DROP_OWN,
     EXPEL,
     DROP_LOCAL,
@@ -291,7 +292,8 @@ static int slot_free(void)
 /* Whether a run like this one may end a batch so. */
 static bool has_reason(const struct batch *b, int rc)
 {
-    bool network = w.lossy || w.fault == CUT || w.fault == RESET;
+    bool network =
+        w.lossy || w.fault == CUT || w.fault == RESET || w.fault == CHOKE;
     switch (rc) {
     case 0: return !b->bad && !b->late;
     case ERR_RANGE:
@@ -427,10 +429,8 @@ static void completions_take(void)
             batch_completed(&done[i]);
 }
 
-static void cancel_some(struct xfer_peer *peer)
+static void cancel(struct xfer_peer *peer, size_t tag, bool all)
 {
-    size_t tag = sim_random(w.submitted);
-    bool all = sim_chance(8);
     for (size_t i = 0; i < w.submitted; i++)
         if ((all || i == tag) && w.batches[i].open)
             w.batches[i].canceled = true;
@@ -440,8 +440,15 @@ static void cancel_some(struct xfer_peer *peer)
         xfer_cancel(w.x, tag);
 }
 
-static void settle(void)
+static void cancel_some(struct xfer_peer *peer)
 {
+    cancel(peer, sim_random(w.submitted), sim_chance(8));
+}
+
+/* What nobody answers, on a link that lives, ends once it is canceled. */
+static void settle(struct xfer_peer *peer)
+{
+    if (w.fault == CHOKE) cancel(peer, 0, true);
     uint64_t end = sim_ms() + SETTLE_MS;
     while (w.open) {
         completions_take();
@@ -478,8 +485,9 @@ static void local_drop(void)
 static void works_again(struct xfer_peer *peer)
 {
     struct why why = {0};
-    uint64_t end = sim_ms() + WORKS_AGAIN_MS;
-    int rc = ERR_PEER;
+    bool choked = w.fault == CHOKE; /* perhaps only now */
+    uint64_t end = sim_ms() + WORKS_AGAIN_MS + (choked ? 12000 : 0);
+    int rc = ERR_PEER, ms = choked ? 1000 : 20000;
     struct life *l = w.life;
     int s = slot_free();
     if (!l || s < 0) return;
@@ -490,9 +498,10 @@ static void works_again(struct xfer_peer *peer)
         struct batch b = {.slot = s, .life = l, .count = 1};
         paint(w.mine + s * SLOT, w.slots[s].here);
         op_make(&b, 0);
-        rc = xfer_transfer(peer, b.ops, 1, 20000, &why);
+        rc = xfer_transfer(peer, b.ops, 1, ms, &why);
         if (!life_lives(l)) return;
-        if (rc != 0 && rc != ERR_PEER && rc != ERR_STALE)
+        if (rc != 0 && rc != ERR_PEER && rc != ERR_STALE &&
+            !(choked && rc == ERR_TIMEOUT))
             sim_fail("works not: %s: %s", err_name(rc), why.text);
         if (rc == 0) op_imagine(&b, b.ops);
         /* What a failed one did is in doubt. */
@@ -544,7 +553,7 @@ static void initiator_main(void *arg)
         if (!w.life && w.fault_over) break;
         if (w.fault == DROP_LOCAL && w.mems[1] && sim_chance(20)) local_drop();
     }
-    if (!w.stop_asked) settle();
+    if (!w.stop_asked) settle(peer);
     if (w.stop_asked) {
         xfer_stop(w.x);
         completions_take();
@@ -644,6 +653,10 @@ static void fault_do(struct life *l)
             moment();
             sim_reset();
         }
+        break;
+    case CHOKE:
+        moment();
+        sim_choke();
         break;
     case CLOSE_INITIATOR:
         moment();
