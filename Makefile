@@ -38,7 +38,8 @@ test: check aarch64
 	@for m in $(MODES); do $(MAKE) --no-print-directory MODE=$$m all || exit 1; done
 	@tools/run-tests $(MODES:%=build/%) build/aarch64
 
-# libbaton-xfer for 64-bit Arm; its tests run under qemu-user.
+# For 64-bit Arm: libbaton-xfer and the tensor layer, whose tests run under
+# qemu-user.
 aarch64: deps-test
 	@cmake -S . -B build/aarch64 -G Ninja -DBATON_MODE=release \
 		-DBATON_XFER_ONLY=ON --log-level=WARNING \

@@ -64,6 +64,7 @@ enum { STANDIN_FAILED = 1, STANDIN_SKIPPED = 2 };
         if (strcmp(s_, t_) != 0)                              \
             fail_msg("%s is \"%s\", not \"%s\"", #a, s_, t_); \
     } while (0)
+#define assert_string_not_equal(a, b)    assert_true(strcmp(a, b) != 0)
 #define assert_memory_equal(a, b, n)     assert_true(memcmp(a, b, n) == 0)
 #define assert_memory_not_equal(a, b, n) assert_true(memcmp(a, b, n) != 0)
 

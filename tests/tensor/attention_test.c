@@ -72,10 +72,16 @@ static const struct shape {
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
+/* Too much for an emulator. */
+static bool is_large(const struct shape *s)
+{
+    return left_out(1) && s->n * s->n * s->heads * s->d > 40000000;
+}
+
 /* What the contract allows beside 1e-5 of the result. */
 static double tolerance(const struct cache *c, const char *isa)
 {
-    bool rounds = strcmp(isa, "avx512bf16") == 0 &&
+    bool rounds = strcmp(isa, isas[ISAS - 1]) == 0 &&
                   (c->kv.type == DTYPE_BF16 || c->kv.type == DTYPE_KV8);
     return (rounds ? 4.02e-3 : 2e-5) *
            largest(c->v, c->n * c->kv.kv_heads * c->d);
@@ -94,6 +100,7 @@ static void attention_is_close_to_ref(void **state)
     (void)state;
     struct device *ref = open_ref();
     for (size_t s = 0; s < SHAPES; s++) {
+        if (is_large(&shapes[s])) continue;
         uint64_t seed = 20 + s;
         struct cache c = shape_cache(&shapes[s], &seed);
         size_t n = c.n * c.heads * c.d;
@@ -120,6 +127,7 @@ static void chunks_and_threads_do_not_change_bits(void **state)
         if (!one) continue;
         struct device *three = open_cpu(isas[i], 3);
         for (size_t s = 0; s < SHAPES; s++) {
+            if (is_large(&shapes[s])) continue;
             uint64_t seed = 40 + s;
             struct cache c = shape_cache(&shapes[s], &seed);
             size_t n = c.n * c.heads * c.d;
@@ -183,6 +191,7 @@ static void a_batch_gives_what_each_alone_gives(void **state)
                            D};
         op_kv_write(cpu, &kv, &whole, 1, k, v);
         for (uint32_t window = 0; window < 60; window += 19) {
+            if (left_out(window)) continue;
             op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f, window);
             for (int s = 0; s < SEQS; s++)
                 op_attention(cpu, one, q, &kv, &seqs[s], 1, HEADS, 0.125f,
@@ -204,6 +213,7 @@ static void rows_see_no_later_token(void **state)
         struct device *cpu = open_cpu(isas[i], 2);
         if (!cpu) continue;
         for (int kind = 2; kind < 2 * TYPES; kind++) {
+            if (left_out((size_t)kind - 2)) continue;
             uint64_t seed = 70;
             struct cache c =
                 cache_make(300, 4, 2, 64, types[kind / 2], 16, &seed);
@@ -236,6 +246,7 @@ static void rows_see_no_token_before_their_window(void **state)
         struct device *cpu = open_cpu(isas[i], 2);
         if (!cpu) continue;
         for (int kind = 2; kind < 2 * TYPES; kind++) {
+            if (left_out((size_t)kind - 2)) continue;
             uint64_t seed = 75;
             struct cache c =
                 cache_make(400, 4, 2, 64, types[kind / 2], 16, &seed);

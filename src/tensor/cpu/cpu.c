@@ -6,6 +6,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 #include <assert.h>
 #include <math.h>
@@ -58,6 +61,17 @@ static bool has_avx512bf16(void)
 {
     return has_avx512() && has_leaf71(5);
 }
+#elif defined(__aarch64__)
+static bool has_neondot(void)
+{
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+
+static bool has_neoni8mm(void)
+{
+    unsigned long both = HWCAP2_I8MM | HWCAP2_BF16;
+    return has_neondot() && (getauxval(AT_HWCAP2) & both) == both;
+}
 #endif
 
 static const struct isa {
@@ -70,6 +84,10 @@ static const struct isa {
     {"avx512", &kernels_avx512, has_avx512},
     {"avxvnni", &kernels_avxvnni, has_avxvnni},
     {"avx2", &kernels_avx2, has_avx2},
+#elif defined(__aarch64__)
+    {"neoni8mm", &kernels_neoni8mm, has_neoni8mm},
+    {"neondot", &kernels_neondot, has_neondot},
+    {"neon", &kernels_neon, has_any},
 #endif
     {"generic", &kernels_generic, has_any},
 };
@@ -390,11 +408,9 @@ int device_cpu_open(struct device **out, const struct device_options *options,
 {
     const struct kernels *kernels = kernels_choose(options->isa);
     if (!kernels)
-        return err_set(
-            why, ERR_INVALID,
-            "cpu: isa \"%s\" is not one of generic, avx2, avxvnni, avx512, "
-            "avx512bf16",
-            options->isa);
+        return err_set(why, ERR_INVALID,
+                       "cpu: isa \"%s\" is not one of " KERNELS_NAMES,
+                       options->isa);
     struct cpu *cpu = mem_must(1, sizeof *cpu);
     cpu->device.ops = &cpu_ops;
     cpu->kernels = kernels;

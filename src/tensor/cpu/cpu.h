@@ -64,9 +64,8 @@ static inline void *cpu_scratch(const struct cpu *cpu, int worker)
     return cpu->scratch + (size_t)worker * cpu->scratch_bytes;
 }
 
-/* The best that the processor has and that is not above limit ("generic",
- * "avx2", "avxvnni", "avx512", "avx512bf16"; NULL: no limit). NULL: no such
- * limit. */
+/* The best that the processor has and that is not above limit (one of
+ * KERNELS_NAMES; NULL: no limit). NULL: no such limit. */
 const struct kernels *kernels_choose(const char *limit);
 
 enum { SCRATCH_ALIGN = 4096 };

@@ -310,7 +310,16 @@ struct kernels {
 enum form kernels_form(const struct kernels *k, enum dtype type);
 size_t form_columns(enum form form);
 
-extern const struct kernels kernels_generic, kernels_avx2, kernels_avxvnni,
-    kernels_avx512, kernels_avx512bf16;
+extern const struct kernels kernels_generic;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512,
+    kernels_avx512bf16;
+#define KERNELS_NAMES "generic, avx2, avxvnni, avx512, avx512bf16"
+#elif defined(__aarch64__)
+extern const struct kernels kernels_neon, kernels_neondot, kernels_neoni8mm;
+#define KERNELS_NAMES "generic, neon, neondot, neoni8mm"
+#else
+#define KERNELS_NAMES "generic"
+#endif
 
 #endif

@@ -10,9 +10,7 @@
 #define BATON_TENSOR_CPU_LINEAR_BODY_H
 
 #include "tensor/cpu/acts_body.h"
-
-/* Vectors of a panel. */
-enum { PARTS = ROWS / L };
+#include "tensor/cpu/mmla_body.h"
 
 /* acc + a step's weights times four bytes of activations. */
 ALWAYS vi step_add(enum form form, vi acc, vi w, vi x)
@@ -48,6 +46,10 @@ ALWAYS void steps_add(enum form form, int P, int T,
                       const uint8_t *const w[PANELS_MAX], const uint8_t *x,
                       size_t n, size_t ahead, vi *acc)
 {
+    if (VEC_I8MM && form != FORM_F32 && form != FORM_BF16 && T % 2 == 0) {
+        mmla_add(P, T, w, x, n, ahead, acc);
+        return;
+    }
     _Pragma("GCC unroll 1") for (size_t s = 0; s < n; s++, x += 4 * T)
     {
         if (ahead)

@@ -2,7 +2,9 @@
  *
  * One instruction set per file that includes this, chosen by its compiler
  * flags: AVX-512 (with VNNI, perhaps BF16), AVX2 (with FMA, F16C, perhaps
- * AVX-VNNI), or GNU C vectors that any compiler lowers to what it has. L lanes of 32 bits; ordinary operators
+ * AVX-VNNI), NEON (with dot products, or those and matrix products and BF16)
+ * where the file asks for it, or GNU C vectors that any compiler lowers to what
+ * it has. L lanes of 32 bits; ordinary operators
  * work on vf and vi. The generic set has no fused multiply-add, and no file
  * here may contract a * b + c by itself (-ffp-contract=off): equal
  * operations in equal order is what makes equal rows give equal bits. */
@@ -27,8 +29,22 @@ enum { L = 8 };
 enum { L = 4 };
 #endif
 
-/* Products of bfloat16, on top of AVX-512. */
-#if VEC_AVX512 && defined(__AVX512BF16__)
+#if !defined(VEC_NEON)
+#define VEC_NEON 0
+#endif
+#if VEC_NEON && defined(__ARM_FEATURE_MATMUL_INT8)
+#define VEC_I8MM 1
+#else
+#define VEC_I8MM 0
+#endif
+#if VEC_NEON && defined(__ARM_FEATURE_DOTPROD)
+#define VEC_DOT 1
+#else
+#define VEC_DOT 0
+#endif
+
+/* Products of bfloat16, on top of AVX-512, beside matrix products of NEON. */
+#if (VEC_AVX512 && defined(__AVX512BF16__)) || VEC_I8MM
 #define VEC_BF16 1
 #else
 #define VEC_BF16 0
@@ -41,10 +57,12 @@ enum { L = 4 };
 #endif
 
 /* vi_dot takes bytes q + 128 for signed ones where "wide" is asked for. */
-#define VEC_WIDE_IS_SIGNED (VEC_AVX2 && !VEC_VNNI)
+#define VEC_WIDE_IS_SIGNED ((VEC_AVX2 && !VEC_VNNI) || (VEC_NEON && !VEC_I8MM))
 
 #if VEC_AVX512 || VEC_AVX2
 #include <immintrin.h>
+#elif VEC_NEON
+#include <arm_neon.h>
 #endif
 
 typedef float vf __attribute__((vector_size(4 * L)));
@@ -151,6 +169,8 @@ ALWAYS vi vi_of_i8(const void *p)
 {
     return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64(p));
 }
+#elif VEC_NEON
+#include "tensor/cpu/vec_neon.h"
 #else
 ALWAYS vi vi_of_bytes(const void *p)
 {
@@ -320,7 +340,7 @@ ALWAYS vi vi_dot(vi acc, vi bytes, vi x, int wide)
 }
 #endif
 
-#else
+#elif !VEC_NEON
 
 ALWAYS vf vf_fma(vf a, vf b, vf c)
 {
@@ -394,6 +414,10 @@ ALWAYS float vf_sum(vf v)
             lanes[i] += lanes[i + n];
     return lanes[0];
 }
+
+#endif
+
+#if !VEC_AVX512 && !VEC_NEON
 
 ALWAYS int32_t vi_sum(vi v)
 {
@@ -508,7 +532,7 @@ ALWAYS vf vf_exp(vf x)
 }
 
 /* Words of two bfloat16. */
-#if VEC_BF16
+#if VEC_BF16 && VEC_AVX512
 
 /* acc + both products of each word. Inline assembly for vi_dot's reason. */
 ALWAYS vf vf_dot_bf16(vf acc, vf a, vf b)
