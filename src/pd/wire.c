@@ -378,7 +378,8 @@ static int register_decode(const struct pd_frame *f, size_t count,
     if (count != 10 && count < 12)
         return err_set(why, ERR_FORMAT, "REGISTER with %zu frames", count);
     out->has_layout = count == 15 && frame_is_layout(&f[14]);
-    out->generation = count == 14 || out->has_layout ? PD_W4 : PD_W2;
+    bool late = count >= 16; /* frames behind those that we know */
+    out->generation = count == 14 || late || out->has_layout ? PD_W4 : PD_W2;
     int rc = read_address(&f[1], &f[2], &out->from, why);
     if (!rc) rc = read_session(&f[3], out->session, why);
     if (!rc)
@@ -452,7 +453,8 @@ static int request_decode(const struct pd_frame *f, size_t count,
     if (!rc && count >= 9 && f[8].len)
         rc = read_u32(&f[8], INT32_MAX, "decode_prefix_len",
                       &out->prefix_tokens, why);
-    if (!rc && count == 10) rc = prompt_decode(&f[9], out, why);
+    /* SGLang since 0.5.23 has page indices of the device there, or nothing. */
+    if (!rc && count == 10 && f[9].len) rc = prompt_decode(&f[9], out, why);
     return rc;
 }
 

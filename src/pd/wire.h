@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 enum {
-    PD_FRAMES_MAX = 16,
+    PD_FRAMES_MAX = 32,
     PD_MESSAGE_MAX = 16 << 20, /* bytes of all frames */
     PD_HOST_MAX = 255,         /* characters of a host name */
     PD_NAME_MAX = 271,         /* "[host]:port" of a transfer engine */

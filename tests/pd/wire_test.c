@@ -106,6 +106,34 @@ static void stock_register_of_15_frames(void **state)
     }
 }
 
+/* SGLang 0.5.23: layer numbers, a staging buffer (or none), DCP, item lengths
+ * behind what we know; and a REQUEST whose last frame is empty. */
+static void stock_messages_with_more_frames(void **state)
+{
+    (void)state;
+    const struct pd_frame reg[20] = {
+        FRAME("None"),     FRAME("h"),   FRAME("5"), FRAME("h:1"),
+        FRAME(KV),         FRAME(AUX9),  FRAME(""),  FRAME("0"),
+        FRAME("1"),        FRAME("640"), FRAME(""),  FRAME(""),
+        FRAME("\0\0\0\0"), FRAME(""),    FRAME(""),  FRAME(""),
+        FRAME("1"),        FRAME("0"),   FRAME(""),  FRAME(KV)};
+    const struct pd_frame request[10] = {
+        FRAME("5"), FRAME("h"), FRAME("5"), FRAME("h:1"), FRAME(PAGES),
+        FRAME("1"), FRAME(""),  FRAME("1"), FRAME("0"),   FRAME("")};
+    struct pd_note note;
+    struct why why = {0};
+    assert_int_equal(pd_prefill_decode(reg, 20, &note, &why), 0);
+    assert_int_equal(note.kind, PD_REGISTER);
+    assert_int_equal(note.reg.generation, PD_W4);
+    assert_false(note.reg.has_layout);
+    assert_int_equal(note.reg.page_bytes, 640);
+    assert_int_equal(pd_prefill_decode(request, 10, &note, &why), 0);
+    assert_int_equal(note.kind, PD_REQUEST);
+    assert_int_equal(note.request.generation, PD_W4);
+    assert_false(note.request.has_prompt);
+    assert_int_equal(note.request.page_count, 3);
+}
+
 static void request_in_every_generation(void **state)
 {
     (void)state;
@@ -510,7 +538,7 @@ static void sizes_bodies(void **state)
 }
 
 TESTS(T(register_in_every_generation), T(stock_register_of_15_frames),
-      T(request_in_every_generation),
+      T(stock_messages_with_more_frames), T(request_in_every_generation),
       T(dummy_request_is_told_by_its_empty_frames), T(small_messages),
       T(bad_frames_are_named), T(nested_state_lists_are_seen),
       T(layout_text_round_trips), T(layouts_that_differ_name_both_values),
