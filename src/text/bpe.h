@@ -30,7 +30,11 @@ void bpe_set_unknown(struct bpe *b, int32_t id, bool fuse);
 void bpe_set_byte_fallback(struct bpe *b, bool fallback);
 /* A piece that is a token is that token, reached by merges or not. */
 void bpe_set_ignore_merges(struct bpe *b, bool ignore);
-void bpe_finish(struct bpe *b);
+/* All pieces are merged, as is the definition; without it long ones of a
+ * byte-level vocabulary are cut into the same tokens faster. */
+void bpe_set_plain(struct bpe *b, bool plain);
+/* ERR_NOMEM. */
+int bpe_finish(struct bpe *b, struct why *why);
 
 /* What is kept from one piece of a text to the next: zero it, and one thread
  * uses it at a time. */
@@ -40,12 +44,15 @@ struct bpe_scratch {
     size_t cap;            /* parts; heap holds three times as many */
     struct bpe_seen *seen; /* short pieces and what became of them  */
     size_t misses;
+    uint64_t *dead; /* bits of places in a piece            */
+    size_t dead_cap;
     uint64_t work; /* pairs looked up and heap places touched */
 };
 void bpe_scratch_fini(struct bpe_scratch *scratch);
 
 /* Ids of a piece, n >= 1. ids has room for n; returns how many, or ERR_NOMEM
- * (only for pieces of more than 64 bytes). Time is n log n at most. */
+ * (only for pieces of 16 bytes and more). Time is n log n at most, but for the
+ * first long piece: then what long ones need is made. */
 int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
                   const char *piece, size_t n, int32_t *ids);
 

@@ -2,11 +2,10 @@
 #include "base/mem.h"
 #include "text/utf8.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct token {
-    uint32_t at, len;
+    uint32_t at, len : 31, found : 1;
 };
 
 /* Up to 8 bytes of a token are their own key, more are hashed. */
@@ -75,24 +74,18 @@ static uint64_t load(const char *s, size_t n)
            (uint64_t)u[n - 1] << (8 * (n - 1));
 }
 
-static uint64_t mix(uint64_t x)
-{
-    x *= 0x9e3779b97f4a7c15u;
-    return x ^ x >> 32;
-}
-
 uint64_t lexicon_key(const char *s, size_t n)
 {
     if (n <= 8) return load(s, n);
     uint64_t h = n;
     for (; n > 8; s += 8, n -= 8)
-        h = mix(h ^ load(s, 8)) + 0x2545f4914f6cdd1du;
-    return mix(h ^ load(s, n));
+        h = lexicon_mix(h ^ load(s, 8)) + 0x2545f4914f6cdd1du;
+    return lexicon_mix(h ^ load(s, n));
 }
 
 static size_t word_start(const struct lexicon *l, uint64_t key, size_t n)
 {
-    return mix(key + n) & l->word_mask;
+    return lexicon_mix(key + n) & l->word_mask;
 }
 
 int32_t lexicon_find(const struct lexicon *l, const char *s, size_t n)
@@ -130,7 +123,7 @@ int lexicon_create(struct lexicon **out, enum lexicon_kind kind, size_t tokens,
     l->arena_cap = text_bytes;
     l->word_mask = words - 1;
     memset(l->byte_id, -1, sizeof l->byte_id);
-    if (text_bytes <= UINT32_MAX && tokens <= INT32_MAX) {
+    if (text_bytes <= INT32_MAX && tokens <= INT32_MAX) {
         l->tokens = mem_try(tokens, sizeof *l->tokens, 0);
         l->arena = mem_try(text_bytes, 1, 0);
         l->words = mem_try(words, sizeof *l->words, 64);
@@ -203,7 +196,8 @@ int lexicon_add(struct lexicon *l, uint32_t id, const char *spelling, size_t n,
         if (byte >= 0) l->byte_id[byte] = (int32_t)id;
         word_put(l, bytes, len, (int32_t)id);
     }
-    *token = (struct token){(uint32_t)l->arena_len, (uint32_t)len};
+    *token =
+        (struct token){(uint32_t)l->arena_len, len & INT32_MAX, found && known};
     l->arena_len += len;
     return 0;
 }
@@ -255,6 +249,11 @@ size_t lexicon_count(const struct lexicon *l)
 bool lexicon_has(const struct lexicon *l, int32_t id)
 {
     return id >= 0 && (size_t)id < l->token_count && l->tokens[id].len;
+}
+
+bool lexicon_found(const struct lexicon *l, int32_t id)
+{
+    return lexicon_has(l, id) && l->tokens[id].found;
 }
 
 const char *lexicon_bytes(const struct lexicon *l, int32_t id, size_t *len)

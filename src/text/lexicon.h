@@ -14,6 +14,10 @@
 
 struct lexicon;
 
+/* SentencePiece's space, U+2581. */
+#define LEXICON_SPACE       "\xe2\x96\x81"
+#define LEXICON_SPACE_BYTES 3
+
 enum lexicon_kind {
     LEXICON_BYTES, /* byte alphabet; spelled outside of it, as it stands */
     LEXICON_TEXT   /* as it stands */
@@ -32,6 +36,8 @@ int lexicon_add(struct lexicon *l, uint32_t id, const char *spelling, size_t n,
 enum lexicon_kind lexicon_kind(const struct lexicon *l);
 size_t lexicon_count(const struct lexicon *l); /* ids, nobody's included */
 bool lexicon_has(const struct lexicon *l, int32_t id);
+/* Whether text can be it; id is somebody's or nobody's. */
+bool lexicon_found(const struct lexicon *l, int32_t id);
 /* NULL and 0: nobody's id. */
 const char *lexicon_bytes(const struct lexicon *l, int32_t id, size_t *len);
 /* The token whose bytes these are, or -1. */
@@ -54,5 +60,11 @@ int lexicon_byte_spelled(const char *spelling, size_t n);
 
 /* A hash of bytes; n up to 8 are their own key. n >= 1. */
 uint64_t lexicon_key(const char *bytes, size_t n);
+/* Spreads the bits of a key. */
+static inline uint64_t lexicon_mix(uint64_t x)
+{
+    x *= 0x9e3779b97f4a7c15u;
+    return x ^ x >> 32;
+}
 
 #endif

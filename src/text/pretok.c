@@ -68,8 +68,21 @@ static int add(struct pretok *p, struct stage stage, struct why *why)
     return 0;
 }
 
+/* Whether the last two stages are the first two of DeepSeek V3's. */
+static bool begins_deepseek(const struct pretok *p)
+{
+    const struct stage *s = &p->stages[p->count];
+    return p->count >= 2 && s[-2].kind == SCAN && s[-1].kind == SCAN &&
+           s[-2].scan == pretok_scanner_of(PRETOK_NUMBERS3) &&
+           s[-1].scan == pretok_scanner_of(PRETOK_CJK);
+}
+
 static int add_scanner(struct pretok *p, pretok_scanner *scan, struct why *why)
 {
+    if (scan == pretok_scanner_of(PRETOK_DEEPSEEK3) && begins_deepseek(p)) {
+        p->count -= 2;
+        scan = pretok_scan_deepseek;
+    }
     return add(p, (struct stage){.kind = SCAN, .scan = scan}, why);
 }
 
@@ -108,7 +121,8 @@ int pretok_add_whitespace_split(struct pretok *p, struct why *why)
     return add_chars(p, is_space, PRETOK_REMOVED, why);
 }
 
-/* "\w+|[^\w\s]+" is: white space goes, then word characters apart from others. */
+/* "\w+|[^\w\s]+" is: white space goes, then word characters apart from
+ * others. */
 int pretok_add_words(struct pretok *p, struct why *why)
 {
     int rc = pretok_add_whitespace_split(p, why);

@@ -3,8 +3,9 @@
  * A pretok is a row of stages, each cutting the pieces of the one before, as
  * Hugging Face's pre-tokenizers do. The patterns of the known model families
  * run as hand-written scanners; any other regular expression runs in PCRE2
- * (text/regex.h). Tests hold each scanner against PCRE2. Immutable after the
- * adds; any thread splits. Each add: ERR_UNSUPPORTED past 8 stages. */
+ * (text/regex.h). DeepSeek V3's three stages run as one. Tests hold each
+ * scanner against PCRE2. Immutable after the adds; any thread splits. Each add:
+ * ERR_UNSUPPORTED past 8 stages. */
 #ifndef BATON_TEXT_PRETOK_H
 #define BATON_TEXT_PRETOK_H
 
@@ -75,9 +76,9 @@ int pretok_add_metaspace(struct pretok *p, const char *mark, size_t len,
 int pretok_add_prefix_space(struct pretok *p, struct why *why);
 
 /* Calls sink for each piece in order; stops at the first code other than 0 and
- * returns it. text is valid UTF-8. Pieces lie in text, or in memory that is gone
- * after the call. ERR_NOMEM; ERR_RANGE when an expression gave up on hostile
- * text. */
+ * returns it. text is valid UTF-8. Pieces lie in text, or in memory that is
+ * gone after the call. ERR_NOMEM; ERR_RANGE when an expression gave up on
+ * hostile text. */
 enum pretok_place {
     PRETOK_WITHIN,
     PRETOK_START,    /* text starts the whole text */

@@ -164,44 +164,6 @@ static bool ascii_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/* DeepSeek V3's third expression at s, or 0 where it matches nothing. */
-static size_t match_deepseek3(const char *s, const char *end)
-{
-    size_t len, next_len;
-    unsigned c = unicode_class(s, &len);
-    const char *next = s + len;
-    if (c & (L | M)) return (size_t)(run_of(next, end, L | M) - s);
-    if ((c & PS) && len == 1 && next < end && ascii_letter(*next)) {
-        while (next < end && ascii_letter(*next))
-            next++;
-        return (size_t)(next - s);
-    }
-    unsigned d = next < end ? unicode_class(next, &next_len) : 0;
-    if ((d & (L | M)) && !(c & PS) && !newline(*s))
-        return (size_t)(run_of(next + next_len, end, L | M) - s);
-    if ((c & PS) || (*s == ' ' && (d & PS)))
-        return (size_t)(newlines(run_of(next, end, PS), end) - s);
-    return c & WS ? spaces(s, end, true) : 0;
-}
-
-static size_t scan_deepseek3(const char *s, const char *end)
-{
-    size_t n = match_deepseek3(s, end);
-    if (n) return n;
-    const char *gap = s;
-    do
-        gap += utf8_len((unsigned char)*gap);
-    while (gap < end && !match_deepseek3(gap, end));
-    return (size_t)(gap - s);
-}
-
-static size_t scan_numbers3(const char *s, const char *end)
-{
-    const char *to = up_to_3_numbers(s, end);
-    if (to == s) to = run_without(s, end, N);
-    return (size_t)(to - s);
-}
-
 static bool cjk(const char *s, size_t *len)
 {
     if ((unsigned char)*s < 0xe3) {
@@ -210,6 +172,106 @@ static bool cjk(const char *s, size_t *len)
     }
     uint32_t cp = utf8_get(s, len);
     return (cp >= 0x4e00 && cp <= 0x9fa5) || (cp >= 0x3040 && cp <= 0x30ff);
+}
+
+/* DeepSeek V3 cuts at numbers, then at ideographs and kana, then what is left
+ * by its third expression, which sees one part at a time: where that ends, its
+ * text ends. */
+enum part {
+    ANY,   /* the text is one part */
+    CJK,   /* ideographs and kana */
+    OTHER, /* neither those nor numbers */
+};
+
+/* The class of the part's next character, OUT behind its last. */
+enum { OUT = 256 };
+static inline unsigned class_in(const char *s, const char *end, enum part part,
+                                size_t *len)
+{
+    *len = 0;
+    if (s == end) return OUT;
+    unsigned char first = (unsigned char)*s;
+    if (part != ANY && first >= 0xe3 && first <= 0xe9) {
+        if (cjk(s, len) != (part == CJK)) return OUT;
+    } else if (part == CJK) {
+        return OUT;
+    }
+    unsigned c = unicode_class(s, len);
+    return part == OTHER && (c & N) ? OUT : c;
+}
+
+static inline const char *run_in(const char *s, const char *end, unsigned bits,
+                                 enum part part)
+{
+    size_t len;
+    while (class_in(s, end, part, &len) & bits)
+        s += len;
+    return s;
+}
+
+static inline size_t spaces_in(const char *s, const char *end, enum part part)
+{
+    const char *to = run_in(s, end, WS, part);
+    size_t len;
+    if (class_in(to, end, part, &len) == OUT) end = to;
+    return spaces(s, end, true);
+}
+
+/* The third expression at s, or 0 where it matches nothing. */
+static inline size_t match_deepseek3(const char *s, const char *end,
+                                     enum part part)
+{
+    size_t len, next_len;
+    unsigned c = class_in(s, end, part, &len);
+    const char *next = s + len;
+    if (c & (L | M)) return (size_t)(run_in(next, end, L | M, part) - s);
+    if ((c & PS) && len == 1 && next < end && ascii_letter(*next)) {
+        while (next < end && ascii_letter(*next))
+            next++;
+        return (size_t)(next - s);
+    }
+    unsigned d = class_in(next, end, part, &next_len);
+    if ((d & (L | M)) && !(c & PS) && !newline(*s))
+        return (size_t)(run_in(next + next_len, end, L | M, part) - s);
+    if ((c & PS) || (*s == ' ' && (d & PS))) {
+        const char *to = run_in(next, end, PS, part);
+        return (size_t)((part == CJK ? to : newlines(to, end)) - s);
+    }
+    return c & WS ? spaces_in(s, end, part) : 0;
+}
+
+static inline size_t match_or_gap(const char *s, const char *end,
+                                  enum part part)
+{
+    size_t len, n = match_deepseek3(s, end, part);
+    if (n) return n;
+    const char *gap = s;
+    do
+        gap += utf8_len((unsigned char)*gap);
+    while (class_in(gap, end, part, &len) != OUT &&
+           !match_deepseek3(gap, end, part));
+    return (size_t)(gap - s);
+}
+
+static size_t scan_deepseek3(const char *s, const char *end)
+{
+    return match_or_gap(s, end, ANY);
+}
+
+size_t pretok_scan_deepseek(const char *s, const char *end)
+{
+    size_t len;
+    if (unicode_class(s, &len) & N)
+        return (size_t)(up_to_3_numbers(s, end) - s);
+    return cjk(s, &len) ? match_or_gap(s, end, CJK)
+                        : match_or_gap(s, end, OTHER);
+}
+
+static size_t scan_numbers3(const char *s, const char *end)
+{
+    const char *to = up_to_3_numbers(s, end);
+    if (to == s) to = run_without(s, end, N);
+    return (size_t)(to - s);
 }
 
 static size_t scan_cjk(const char *s, const char *end)

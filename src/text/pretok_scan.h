@@ -11,4 +11,7 @@ pretok_scanner *pretok_scanner_of(enum pretok_pattern pattern);
 /* Numbers by Rust's is_numeric, each alone or in runs, apart from the rest. */
 pretok_scanner pretok_scan_digits, pretok_scan_digit_runs;
 
+/* DeepSeek V3's three expressions, one stage after another, in one pass. */
+pretok_scanner pretok_scan_deepseek;
+
 #endif

@@ -1,6 +1,5 @@
 #include "text/tokenizer_impl.h"
 #include "base/mem.h"
-#include "text/unicode.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -131,8 +130,8 @@ static int write_shown(struct tokenizer *t, struct why *why)
 
 int tokenizer_finish(struct tokenizer *t, struct why *why)
 {
-    if (t->bpe) bpe_finish(t->bpe);
-    int rc = added_build(t->raw, why);
+    int rc = t->bpe ? bpe_finish(t->bpe, why) : 0;
+    if (!rc) rc = added_build(t->raw, why);
     if (!rc) rc = added_build(t->normalized, why);
     return rc ? rc : write_shown(t, why);
 }

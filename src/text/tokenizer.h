@@ -11,7 +11,9 @@
  *
  * Text may hold any bytes. Each maximal broken UTF-8 sequence counts as
  * U+FFFD, which is what Python's decode(errors="replace") hands to Hugging
- * Face. Encoding takes time linear in the text, up to a logarithm. */
+ * Face. Encoding takes time linear in the text, up to a logarithm, except in a
+ * pre-tokenizer's expression that has no scanner (text/pretok.h): PCRE2 bounds
+ * each match, and gives up on text that would take longer. */
 #ifndef BATON_TEXT_TOKENIZER_H
 #define BATON_TEXT_TOKENIZER_H
 
@@ -85,8 +87,9 @@ struct tokenizer_spec {
 
 /* config_path is tokenizer_config.json, NULL or absent: none. It names bos, eos
  * and the chat template, and its add_bos_token, where given, overrules the
- * post-processor of tokenizer.json, as in transformers. ERR_IO, ERR_FORMAT,
- * ERR_UNSUPPORTED (names the construct), ERR_NOMEM. */
+ * post-processor of tokenizer.json, as in transformers. ERR_NOT_FOUND: no file
+ * json_path; ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (names the construct),
+ * ERR_NOMEM. */
 int tokenizer_open(struct tokenizer **out, const char *json_path,
                    const char *config_path, struct why *why);
 /* The same from memory; config may be NULL. */
@@ -127,8 +130,8 @@ enum {
                                  * Without it all added tokens are found. */
 };
 
-/* Appends text's ids. ERR_NOMEM, or ERR_RANGE once list->max is passed; list
- * then holds what fitted. */
+/* Appends text's ids. ERR_NOMEM; ERR_RANGE once list->max is passed, list then
+ * holds what fitted, and where PCRE2 gave up on hostile text. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                      unsigned flags, struct token_list *list);
 

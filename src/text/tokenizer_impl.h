@@ -61,9 +61,10 @@ enum {
     TOKENIZER_IS_BYTE = 4
 };
 
-/* The steps, in this order, on a zeroed struct: begin, then the lexicon and the
- * parts, then the model, then finish. tokenizer_destroy takes what is half
- * built. */
+/* The steps, in this order, on a zeroed struct: the normalizer and the
+ * pre-tokenizer, where they are not to do nothing; begin; the tokens, then the
+ * merges or scores; the added tokens; finish. tokenizer_destroy takes what is
+ * half built. */
 int tokenizer_begin(struct tokenizer *t, enum lexicon_kind kind, size_t tokens,
                     size_t text_bytes, struct why *why);
 /* Adds the token to the lexicon where its id is free yet. normalized: it is
@@ -98,6 +99,8 @@ struct tokenizer_member {
 int tokenizer_members(const char *json, size_t n,
                       struct tokenizer_member *members, size_t count,
                       const char *what, struct why *why);
+/* A boolean member of an object; fallback where it is none. */
+bool tokenizer_flag(const json_t *object, const char *key, bool fallback);
 /* A small section as a tree; *out NULL where it is absent or null. */
 int tokenizer_member_tree(json_t **out, const struct tokenizer_member *m,
                           struct why *why);

@@ -78,7 +78,7 @@ int tokenizer_member_tree(json_t **out, const struct tokenizer_member *m,
 
 enum {
     M_TYPE,
-    M_DROPOUT, /* up to M_FALLBACK: BPE only */
+    M_DROPOUT, /* up to M_MERGES: BPE only */
     M_PREFIX,
     M_SUFFIX,
     M_UNK,
@@ -362,12 +362,6 @@ static int read_model(struct tokenizer *t, enum lexicon_kind kind,
     return rc ? rc : fill(t, m, sink.limit, why);
 }
 
-static bool flag(const json_t *object, const char *key, bool fallback)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_boolean(value) ? json_is_true(value) : fallback;
-}
-
 static int read_added(struct tokenizer *t, const json_t *added, struct why *why)
 {
     size_t i;
@@ -376,17 +370,17 @@ static int read_added(struct tokenizer *t, const json_t *added, struct why *why)
         const json_t *content = json_object_get(item, "content");
         if (!json_is_string(content))
             return err_set(why, ERR_FORMAT, "added token %zu: no content", i);
-        bool special = flag(item, "special", false);
+        bool special = tokenizer_flag(item, "special", false);
         struct added_token token = {
             .text = json_string_value(content),
             .len = json_string_length(content),
             .id = (int32_t)json_integer_value(json_object_get(item, "id")),
             .special = special,
-            .single_word = flag(item, "single_word", false),
-            .lstrip = flag(item, "lstrip", false),
-            .rstrip = flag(item, "rstrip", false)};
-        int rc = tokenizer_add_added(t, &token,
-                                     flag(item, "normalized", !special), why);
+            .single_word = tokenizer_flag(item, "single_word", false),
+            .lstrip = tokenizer_flag(item, "lstrip", false),
+            .rstrip = tokenizer_flag(item, "rstrip", false)};
+        int rc = tokenizer_add_added(
+            t, &token, tokenizer_flag(item, "normalized", !special), why);
         if (rc) return rc;
     }
     return 0;

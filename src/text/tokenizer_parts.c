@@ -16,7 +16,7 @@ static bool is_type(const json_t *object, const char *type)
     return !strcmp(type_of(object), type);
 }
 
-static bool flag(const json_t *object, const char *key, bool fallback)
+bool tokenizer_flag(const json_t *object, const char *key, bool fallback)
 {
     const json_t *value = json_object_get(object, key);
     return json_is_boolean(value) ? json_is_true(value) : fallback;
@@ -112,8 +112,8 @@ static int normalizer(struct reader *r, const json_t *part, struct why *why)
     if (is_type(part, "Prepend")) return prepend(n, part, why);
     if (is_type(part, "Precompiled")) return precompiled(n, part, why);
     if (is_type(part, "Strip"))
-        return normal_add_strip(n, flag(part, "strip_left", true),
-                                flag(part, "strip_right", true), why);
+        return normal_add_strip(n, tokenizer_flag(part, "strip_left", true),
+                                tokenizer_flag(part, "strip_right", true), why);
     return err_set(why, ERR_UNSUPPORTED, "normalizer %s", type_of(part));
 }
 
@@ -149,16 +149,16 @@ static int byte_level(struct reader *r, const json_t *part, struct why *why)
     struct pretok *p = r->t->pretok;
     int rc = 0;
     r->kind = LEXICON_BYTES;
-    if (flag(part, "add_prefix_space", true))
+    if (tokenizer_flag(part, "add_prefix_space", true))
         rc = pretok_add_prefix_space(p, why);
-    if (!rc && flag(part, "use_regex", true))
+    if (!rc && tokenizer_flag(part, "use_regex", true))
         rc = pretok_add(p, PRETOK_GPT2, why);
     return rc;
 }
 
 static int split(struct pretok *p, const json_t *part, struct why *why)
 {
-    struct pretok_split how = {.invert = flag(part, "invert", false)};
+    struct pretok_split how = {.invert = tokenizer_flag(part, "invert", false)};
     int rc = pattern_of(part, &how.pattern, &how.len, &how.is_regex, why);
     if (!rc) rc = behavior_of(part, &how.behavior, why);
     return rc ? rc : pretok_add_split(p, &how, why);
@@ -187,8 +187,9 @@ static int metaspace(struct pretok *p, const json_t *part, struct why *why)
                                           [PRETOK_NEVER] = "never"};
     const char *mark, *scheme;
     size_t len;
-    enum pretok_prepend prepend =
-        flag(part, "add_prefix_space", true) ? PRETOK_ALWAYS : PRETOK_NEVER;
+    enum pretok_prepend prepend = tokenizer_flag(part, "add_prefix_space", true)
+                                      ? PRETOK_ALWAYS
+                                      : PRETOK_NEVER;
     scheme = json_string_value(json_object_get(part, "prepend_scheme"));
     for (int i = 0; scheme && i <= PRETOK_NEVER; i++)
         if (!strcmp(scheme, schemes[i])) prepend = (enum pretok_prepend)i;
@@ -200,7 +201,7 @@ static int metaspace(struct pretok *p, const json_t *part, struct why *why)
         rc = err_set(why, ERR_FORMAT, "Metaspace without replacement");
     if (rc) return rc;
     return pretok_add_metaspace(p, mark, len, prepend,
-                                flag(part, "split", true), why);
+                                tokenizer_flag(part, "split", true), why);
 }
 
 static int pre_tokenizer(struct reader *r, const json_t *part, struct why *why)
@@ -218,8 +219,8 @@ static int pre_tokenizer(struct reader *r, const json_t *part, struct why *why)
         return pretok_add_whitespace_split(p, why);
     if (is_type(part, "CharDelimiterSplit")) return delimiter(p, part, why);
     if (is_type(part, "Digits"))
-        return pretok_add_digits(p, flag(part, "individual_digits", false),
-                                 why);
+        return pretok_add_digits(
+            p, tokenizer_flag(part, "individual_digits", false), why);
     return err_set(why, ERR_UNSUPPORTED, "pre_tokenizer %s", type_of(part));
 }
 
@@ -282,8 +283,9 @@ static int decode_metaspace(struct reader *r, const json_t *part,
     if (!rc) rc = text_of(part, "replacement", &mark, &len, why);
     if (!rc) rc = decoder_replace(r, mark, len, " ", 1, why);
     scheme = json_string_value(json_object_get(part, "prepend_scheme"));
-    r->t->decoder.drop_marks = scheme ? strcmp(scheme, "never") != 0
-                                      : flag(part, "add_prefix_space", true);
+    r->t->decoder.drop_marks =
+        scheme ? strcmp(scheme, "never") != 0
+               : tokenizer_flag(part, "add_prefix_space", true);
     return rc;
 }
 

@@ -2,10 +2,8 @@
  * the short lists below of what is newer. Planes 4 to 13, 15 and 16 hold
  * nothing of interest and share block 0. */
 #include "text/unicode.h"
-#include "base/mem.h"
 
 #include <pthread.h>
-#include <string.h>
 #include <utf8proc.h>
 
 struct range {

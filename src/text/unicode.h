@@ -2,8 +2,9 @@
  *
  * Classes follow Unicode 16, as the regex engine inside Hugging Face's
  * tokenizers does; normal forms follow the older Unicode of its normalizer,
- * which takes marks assigned since as plain characters. All were measured, code point by
- * code point, against tokenizers 0.23.3 (tools/golden/tok_unicode.py). */
+ * which takes marks assigned since as plain characters. All were measured, code
+ * point by code point, against tokenizers 0.23.3
+ * (tools/golden/tok_unicode.py). */
 #ifndef BATON_TEXT_UNICODE_H
 #define BATON_TEXT_UNICODE_H
 

@@ -80,6 +80,53 @@ static void scanners_cut_as_their_expressions_do(void **state)
     buf_fini(&text);
 }
 
+/* DeepSeek V3's three stages run as one scanner. */
+static void add_deepseek(struct pretok *p, bool plain)
+{
+    static const enum pretok_pattern three[] = {PRETOK_NUMBERS3, PRETOK_CJK,
+                                                PRETOK_DEEPSEEK3};
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(plain ? add_plain(p, pretok_regex(three[i]))
+                               : pretok_add(p, three[i], NULL),
+                         0);
+}
+
+static void three_expressions_in_one_pass_cut_as_one_after_another(void **state)
+{
+    (void)state;
+    static struct cuts fast, slow;
+    uint64_t seed = 43;
+    struct buf text;
+    struct pretok *one, *three;
+    buf_init(&text, 1 << 16);
+    pretok_create(&one);
+    pretok_create(&three);
+    add_deepseek(one, false);
+    add_deepseek(three, true);
+    for (int round = 0; round < 10000; round++) {
+        static const uint32_t kana[] = {0x4e00, 0x3042, 0x30a0, 0x30fb, 0x3099,
+                                        0x309b, 0x30ff, '\n',   ' ',    '1',
+                                        'a',    '.',    0x301,  0x1};
+        bool hard = round % 2;
+        buf_reset(&text);
+        for (uint64_t n = 1 + rng_next(&seed) % 24; n; n--) {
+            if (hard)
+                add_hard_char(&text, &seed);
+            else
+                utf8_add(&text, kana[rng_next(&seed) % 14]);
+        }
+        fast = slow = (struct cuts){.start = text.data};
+        pretok_split(one, text.data, text.len, PRETOK_START, note, &fast);
+        pretok_split(three, text.data, text.len, PRETOK_START, note, &slow);
+        assert_int_equal(fast.count, slow.count);
+        assert_memory_equal(fast.ends, slow.ends,
+                            fast.count * sizeof *fast.ends);
+    }
+    pretok_destroy(one);
+    pretok_destroy(three);
+    buf_fini(&text);
+}
+
 static void every_character_is_cut_as_the_expressions_do(void **state)
 {
     (void)state;
@@ -293,6 +340,7 @@ static void nfc_composes_and_stays_linear(void **state)
 }
 
 TESTS(T(scanners_cut_as_their_expressions_do),
+      T(three_expressions_in_one_pass_cut_as_one_after_another),
       T(every_character_is_cut_as_the_expressions_do),
       T(matches_behave_as_told),
       T(known_expressions_get_a_scanner_that_does_the_same),
