@@ -1,41 +1,16 @@
 /* Metadata values are left where they are in the file: opening walks over
  * them once, checks their lengths and notes where each begins. Only keys and
- * strings that stand alone are copied, to end them with a 0. */
-#include "model/gguf.h"
-#include "model/file.h"
+ * strings that stand alone are copied, to end them with a 0. Getters of metadata:
+ * gguf_get.c. */
+#include "model/gguf_impl.h"
 #include "base/mem.h"
 #include "tensor/tensor.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_PARTS = 4096 }; /* of a split model */
-
-enum value_type {
-    V_U8,
-    V_I8,
-    V_U16,
-    V_I16,
-    V_U32,
-    V_I32,
-    V_F32,
-    V_BOOL,
-    V_STRING,
-    V_ARRAY,
-    V_U64,
-    V_I64,
-    V_F64,
-    V_COUNT
-};
-
-/* Bytes of a value; 0: it says its own length. */
-static const uint8_t value_bytes[V_COUNT] = {1, 1, 2, 2, 4, 4, 4,
-                                             1, 0, 0, 8, 8, 8};
-static const char *const value_names[V_COUNT] = {
-    "u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-    "bool", "string", "array", "u64", "i64", "f64"};
 
 /* ggml's numbers of tensor types, those that exist but that no operation
  * takes included, so that an error can name them. */
@@ -61,28 +36,6 @@ static const struct {
     {28, -1, "f64", 0, 0},          {29, -1, "iq1_m", 0, 0},
     {30, DTYPE_BF16, "bf16", 0, 0}, {34, -1, "tq1_0", 0, 0},
     {35, -1, "tq2_0", 0, 0},        {39, -1, "mxfp4", 0, 0},
-};
-
-struct value {
-    char *key;
-    enum value_type type; /* of the value, or of an array's elements */
-    bool array;
-    uint64_t count;       /* of an array's elements; 1 */
-    const uint8_t *bytes; /* of the first element */
-    char *text;           /* a lone string, ended with 0 */
-    size_t text_len;
-    size_t at; /* byte of the file where the key begins */
-};
-
-struct gguf {
-    char *name;
-    struct model_file file; /* empty: the bytes are the caller's */
-    struct value *values;   /* sorted by key once read */
-    size_t value_count;
-    struct stored_table tensors;
-    struct gguf **parts; /* of a split model, but the first: their tensors are
-                            in this one's table too */
-    size_t part_count;
 };
 
 /* A place in the file, moving forward. */
@@ -145,11 +98,11 @@ static int read_name(struct reader *r, struct gguf_string *out,
                    r->name, what, at);
 }
 
-static int skip_elements(struct reader *r, struct value *v)
+static int skip_elements(struct reader *r, struct gguf_value *v)
 {
     size_t bytes;
     struct gguf_string s;
-    if (v->type == V_STRING) {
+    if (v->type == GGUF_STRING) {
         /* Each is at least its length; so the count cannot run for ever. */
         for (uint64_t i = 0; i < v->count; i++) {
             int rc = read_string(r, &s, v->key);
@@ -157,18 +110,18 @@ static int skip_elements(struct reader *r, struct value *v)
         }
         return 0;
     }
-    if (__builtin_mul_overflow(v->count, value_bytes[v->type], &bytes) ||
+    if (__builtin_mul_overflow(v->count, gguf_value_bytes[v->type], &bytes) ||
         bytes > r->size - r->at)
         return err_set(r->why, ERR_FORMAT,
                        "%s: key %s at byte %zu claims %llu values of %s, "
                        "%zu bytes are left",
                        r->name, v->key, v->at, (unsigned long long)v->count,
-                       value_names[v->type], r->size - r->at);
+                       gguf_value_names[v->type], r->size - r->at);
     r->at += bytes;
     return 0;
 }
 
-static int copy_text(struct reader *r, struct value *v)
+static int copy_text(struct reader *r, struct gguf_value *v)
 {
     struct reader back = *r;
     struct gguf_string s;
@@ -183,15 +136,15 @@ static int copy_text(struct reader *r, struct value *v)
     return 0;
 }
 
-static int bad_type(struct reader *r, const struct value *v, uint32_t type)
+static int bad_type(struct reader *r, const struct gguf_value *v, uint32_t type)
 {
     return err_set(r->why, ERR_FORMAT,
                    "%s: key %s at byte %zu has type %u%s, which is not known",
                    r->name, v->key, v->at, type,
-                   type == V_ARRAY ? " (an array) within an array" : "");
+                   type == GGUF_ARRAY ? " (an array) within an array" : "");
 }
 
-static int read_value(struct reader *r, struct value *v)
+static int read_value(struct reader *r, struct gguf_value *v)
 {
     struct gguf_string key;
     v->at = r->at;
@@ -204,22 +157,22 @@ static int read_value(struct reader *r, struct value *v)
     uint32_t type;
     if ((rc = read_u32(r, &type, v->key))) return rc;
     v->count = 1;
-    v->array = type == V_ARRAY;
+    v->array = type == GGUF_ARRAY;
     if (v->array) {
         if ((rc = read_u32(r, &type, v->key)) ||
             (rc = read_u64(r, &v->count, v->key)))
             return rc;
     }
-    if (type >= V_COUNT || type == V_ARRAY) return bad_type(r, v, type);
-    v->type = (enum value_type)type;
+    if (type >= GGUF_COUNT || type == GGUF_ARRAY) return bad_type(r, v, type);
+    v->type = (enum gguf_value_type)type;
     v->bytes = r->bytes + r->at;
     if ((rc = skip_elements(r, v))) return rc;
-    return v->type == V_STRING && !v->array ? copy_text(r, v) : 0;
+    return v->type == GGUF_STRING && !v->array ? copy_text(r, v) : 0;
 }
 
 static int key_order(const void *a, const void *b)
 {
-    const struct value *x = a, *y = b;
+    const struct gguf_value *x = a, *y = b;
     return strcmp(x->key, y->key);
 }
 
@@ -528,183 +481,6 @@ bool gguf_is(const char *path)
     bool yes = fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
     fclose(f);
     return yes;
-}
-
-/* --- metadata --------------------------------------------------------- */
-
-static const struct value *find(const struct gguf *g, const char *key)
-{
-    size_t low = 0, high = g->value_count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        int order = strcmp(key, g->values[mid].key);
-        if (!order) return &g->values[mid];
-        if (order < 0)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return NULL;
-}
-
-static int mismatch(const struct gguf *g, const struct value *v,
-                    const char *wanted, struct why *why)
-{
-    return err_set(why, ERR_FORMAT, "%s: key %s is %s%s, not %s", g->name,
-                   v->key, v->array ? "an array of " : "", value_names[v->type],
-                   wanted);
-}
-
-/* Element i of a value of a whole-number type; false for other types, and
- * for what passes INT64_MAX. */
-static bool whole(const struct value *v, uint64_t i, int64_t *out)
-{
-    const uint8_t *p = v->bytes + i * value_bytes[v->type];
-    uint64_t u = 0;
-    memcpy(&u, p, v->type == V_STRING ? 0 : value_bytes[v->type]);
-    switch (v->type) {
-    case V_U8:
-    case V_U16:
-    case V_U32: *out = (int64_t)u; return true;
-    case V_I8: *out = (int8_t)u; return true;
-    case V_I16: *out = (int16_t)u; return true;
-    case V_I32: *out = (int32_t)u; return true;
-    case V_I64: *out = (int64_t)u; return true;
-    case V_U64: *out = (int64_t)u; return u <= INT64_MAX;
-    default: return false;
-    }
-}
-
-bool gguf_has(const struct gguf *g, const char *key)
-{
-    return find(g, key) != NULL;
-}
-
-int gguf_get_uint(const struct gguf *g, const char *key, uint64_t *out,
-                  struct why *why)
-{
-    const struct value *v = find(g, key);
-    int64_t i;
-    if (!v) return 0;
-    if (v->array || !whole(v, 0, &i) || i < 0)
-        return mismatch(g, v, "a whole number, not negative", why);
-    *out = (uint64_t)i;
-    return 0;
-}
-
-int gguf_get_real(const struct gguf *g, const char *key, double *out,
-                  struct why *why)
-{
-    const struct value *v = find(g, key);
-    int64_t i;
-    float f;
-    if (!v) return 0;
-    if (v->array) return mismatch(g, v, "a number", why);
-    if (v->type == V_F32) {
-        memcpy(&f, v->bytes, sizeof f);
-        *out = f;
-    } else if (v->type == V_F64) {
-        memcpy(out, v->bytes, sizeof *out);
-    } else if (whole(v, 0, &i)) {
-        *out = (double)i;
-    } else {
-        return mismatch(g, v, "a number", why);
-    }
-    return 0;
-}
-
-int gguf_get_bool(const struct gguf *g, const char *key, bool *out,
-                  struct why *why)
-{
-    const struct value *v = find(g, key);
-    if (!v) return 0;
-    if (v->array || v->type != V_BOOL || v->bytes[0] > 1)
-        return mismatch(g, v, "true or false", why);
-    *out = v->bytes[0] == 1;
-    return 0;
-}
-
-int gguf_get_string(const struct gguf *g, const char *key, const char **out,
-                    struct why *why)
-{
-    const struct value *v = find(g, key);
-    if (!v) return 0;
-    if (v->array || v->type != V_STRING) return mismatch(g, v, "a string", why);
-    if (strlen(v->text) != v->text_len)
-        return err_set(why, ERR_FORMAT, "%s: key %s holds a 0 byte", g->name,
-                       key);
-    *out = v->text;
-    return 0;
-}
-
-static int no_room(const struct gguf *g, const struct value *v, struct why *why)
-{
-    return err_set(why, ERR_NOMEM, "%s: key %s: %llu values", g->name, v->key,
-                   (unsigned long long)v->count);
-}
-
-int gguf_get_string_array(const struct gguf *g, const char *key,
-                          struct gguf_string **out, size_t *count,
-                          struct why *why)
-{
-    *out = NULL;
-    *count = 0;
-    const struct value *v = find(g, key);
-    if (!v) return 0;
-    if (!v->array || v->type != V_STRING)
-        return mismatch(g, v, "an array of strings", why);
-    struct gguf_string *list = mem_try(v->count, sizeof *list, 0);
-    if (!list) return no_room(g, v, why);
-    const uint8_t *p = v->bytes;
-    for (uint64_t i = 0; i < v->count; i++) { /* lengths were checked */
-        uint64_t n;
-        memcpy(&n, p, sizeof n);
-        list[i] = (struct gguf_string){(const char *)p + sizeof n, n};
-        p += sizeof n + n;
-    }
-    *out = list;
-    *count = v->count;
-    return 0;
-}
-
-int gguf_get_int_array(const struct gguf *g, const char *key, int32_t **out,
-                       size_t *count, struct why *why)
-{
-    *out = NULL;
-    *count = 0;
-    const struct value *v = find(g, key);
-    if (!v) return 0;
-    if (!v->array) return mismatch(g, v, "an array of whole numbers", why);
-    int32_t *list = mem_try(v->count, sizeof *list, 0);
-    if (!list) return no_room(g, v, why);
-    for (uint64_t i = 0; i < v->count; i++) {
-        int64_t n;
-        if (!whole(v, i, &n) || n < INT32_MIN || n > INT32_MAX) {
-            mem_free(list);
-            return mismatch(g, v, "an array of 32-bit whole numbers", why);
-        }
-        list[i] = (int32_t)n;
-    }
-    *out = list;
-    *count = v->count;
-    return 0;
-}
-
-int gguf_get_f32_array(const struct gguf *g, const char *key, float **out,
-                       size_t *count, struct why *why)
-{
-    *out = NULL;
-    *count = 0;
-    const struct value *v = find(g, key);
-    if (!v) return 0;
-    if (!v->array || v->type != V_F32)
-        return mismatch(g, v, "an array of 32-bit floats", why);
-    float *list = mem_try(v->count, sizeof *list, 0);
-    if (!list) return no_room(g, v, why);
-    memcpy(list, v->bytes, v->count * sizeof *list);
-    *out = list;
-    *count = v->count;
-    return 0;
 }
 
 /* --- tensors ---------------------------------------------------------- */
