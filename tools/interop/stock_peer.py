@@ -19,6 +19,7 @@ import ctypes
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import logging
 import os
 import random
@@ -34,7 +35,7 @@ PIP = [PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
 NEEDS = ["numpy", "pyzmq", "aiohttp", "requests", "psutil", "httpx",
          "msgspec"]
 # One of each generation of the handshake.
-VERSIONS = ["0.5.6.post2", "0.5.8.post1", "0.5.10.post1", "0.5.14"]
+VERSIONS = ["0.5.6.post2", "0.5.8.post1", "0.5.10.post1", "0.5.14", "0.5.23"]
 
 
 def source(version):
@@ -96,6 +97,29 @@ OTHERS = {"torch", "triton", "transformers", "pybase64", "PIL", "torchvision",
           "decorator", "orjson", "setproctitle", "pydantic",
           "prometheus_client", "uvloop", "cloudpickle"}
 one, zero = lambda *_: 1, lambda *_: 0
+
+
+class Off(types.SimpleNamespace):
+    """What is not named is off."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return False
+
+
+# What later versions ask of the process: their own, of one rank, and the
+# bootstrap port of the manager that is made next.
+FIRST = Off(is_first_rank=True, is_last_rank=True, rank_in_group=0, world_size=1)
+DISAGG = Off(disaggregation_bootstrap_port=0, disaggregation_transfer_backend="ascend",
+             disaggregation_decode_allocation_policy="early")
+PARALLEL = Off(
+    dist_init_addr=None, nnodes=1, load_balance_method="round_robin",
+    pp_group=FIRST, world_group=FIRST,
+    **{"%s_size" % name: 1 for name in ("attn_tp", "attn_cp", "attn_dcp", "attn_dp",
+                                        "tp", "dp", "pp", "launch_world")},
+    **{"%s_rank" % name: 0 for name in ("attn_tp", "attn_cp", "attn_dcp", "attn_dp",
+                                        "tp", "dp", "pp")}, num_dp_ranks=1)
 MEMBERS = {
     "sglang.srt.distributed": dict(get_pp_group=lambda: types.SimpleNamespace(
         is_first_rank=True, is_last_rank=True)),
@@ -104,6 +128,12 @@ MEMBERS = {
     "sglang.srt.layers.dp_attention": {
         "get_attention_%s_%s" % (group, what): value for group in ("tp", "cp", "dp")
         for what, value in (("size", one), ("rank", zero))},
+    "sglang.srt.runtime_context": dict(
+        {"get_" + name: lambda: Off() for name in (
+            "device", "memory", "observability", "schedule", "flags", "model", "exec")},
+        get_parallel=lambda: PARALLEL, get_disagg=lambda: DISAGG,
+        get_serving=lambda: Off(host="127.0.0.1", port=0),
+        get_spec=lambda: Off(speculative_algorithm=None), linear_attn_tp_size=one),
     # A text in some version's utils is compared with a version of torch.
     "torch": dict(__version__="2.9.0"),
 }
@@ -185,19 +215,17 @@ class Relay:
         a.state_data_ptrs = a.state_data_lens = a.state_item_lens = []
         a.state_dim_per_tensor = []
         a.state_type = "none"
+        a.state_types = a.state_layer_ids = a.kv_layer_ids = []
+        a.kv_cache_dtype_str = "auto"
         a.ib_device = a.ib_traffic_class = None
         a.kv_head_num = a.total_kv_head_num = heads
         a.page_size = self.PAGE
         return a
 
 
-class ServerArgs(types.SimpleNamespace):
-    def __getattr__(self, name):
-        return False  # what some version has besides is off
-
-
 def server_args(port):
-    return ServerArgs(
+    DISAGG.disaggregation_bootstrap_port = port
+    return Off(
         host="127.0.0.1", disaggregation_bootstrap_port=port,
         dist_init_addr=None, dp_size=1, pp_size=1, tp_size=1,
         enable_dp_attention=False, kv_cache_dtype="auto",
@@ -302,7 +330,11 @@ def main():
         named = relay.aux[9][row].view(np.uint64)[0]
         assert old or named == room1, "aux row of room %d, not %d" % (named, room1)
 
-        s = conn.AscendKVSender(sender_side, "127.0.0.1:%d" % ours, room2, [0], 0)
+        # Later versions find the decode's ranks by themselves.
+        ranks = "dest_tp_ranks" in inspect.signature(
+            conn.AscendKVSender.__init__).parameters
+        s = conn.AscendKVSender(sender_side, "127.0.0.1:%d" % ours, room2,
+                                *([[0], 0] if ranks else []))
         t2 = leg(decode, dict(body, bootstrap_host="127.0.0.1",
                               bootstrap_port=ours, bootstrap_room=room2), second)
         wait(s, poll.WaitingForInput)
