@@ -7,8 +7,6 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/vec.h"
 
-#include <math.h>
-
 /* Where the word of a step and a token is. */
 ALWAYS char *word_at(const struct acts_room *to, size_t step, size_t token,
                      size_t tokens)
@@ -33,22 +31,12 @@ ALWAYS void group_round(const struct acts_room *to, struct mark *mark,
                         size_t tokens)
 {
     vu most = {0};
-    for (size_t c = first; c < first + n; c += L) {
-        vu bits = (vu)vf_load(x + c) & 0x7fffffff;
-        vu more = (vu)(bits > most);
-        most = (bits & more) | (most & ~more);
-    }
-    uint32_t max = vu_max(most);
-    float amax, inverse = 0, s = max >= 0x7f800000 ? NAN : 0;
-    memcpy(&amax, &max, 4);
-    bool plain = amax >= 1e-30f && max < 0x7f800000;
-    if (plain) {
-        inverse = 127.0f / amax;
-        s = amax / 127.0f;
-    }
+    for (size_t c = first; c < first + n; c += L)
+        most = vu_magnitudes(most, vf_load(x + c));
+    float inverse, s = round_scale(vu_max(most), &inverse);
     vi sums = {0}, half = {0};
     for (size_t c = first; c < first + n; c += L) {
-        vi q = plain ? vi_round(vf_load(x + c) * inverse) : (vi){0};
+        vi q = inverse > 0 ? vi_round(vf_load(x + c) * inverse) : (vi){0};
         sums += q;
         if (c + L == first + HALF) half = sums;
         byte_vec bytes = __builtin_convertvector(q, byte_vec);

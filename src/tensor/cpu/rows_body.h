@@ -82,28 +82,22 @@ static void encode_plain(enum dtype type, const float *in, void *out, size_t n)
 /* One head of DTYPE_KV8; returns its scale. */
 static float encode_bytes(const float *in, int8_t *out, size_t d)
 {
-    vu max = {0};
-    for (size_t c = 0; c < d; c += L) {
-        vf x = d - c < L ? vf_load_some(in + c, d - c) : vf_load(in + c);
-        vu bits = (vu)x & 0x7fffffff;
-        vu more = (vu)(bits > max);
-        max = (bits & more) | (max & ~more);
-    }
-    uint32_t top = vu_max(max);
-    float most;
-    memcpy(&most, &top, sizeof most);
-    if (!(most >= 1e-30f && top < 0x7f800000)) {
+    vu most = {0};
+    for (size_t c = 0; c < d; c += L)
+        most = vu_magnitudes(most, d - c < L ? vf_load_some(in + c, d - c)
+                                             : vf_load(in + c));
+    float inverse, s = round_scale(vu_max(most), &inverse);
+    if (inverse == 0) {
         memset(out, 0, d);
-        return top >= 0x7f800000 ? NAN : 0;
+        return s;
     }
-    vf inverse = vf_set(127.0f / most);
     for (size_t c = 0; c < d; c += L) {
         size_t n = d - c < L ? d - c : L;
         vf x = n < L ? vf_load_some(in + c, n) : vf_load(in + c);
         byte_vec q = __builtin_convertvector(vi_round(x * inverse), byte_vec);
         memcpy(out + c, &q, n);
     }
-    return most / 127.0f;
+    return s;
 }
 
 static void encode(enum dtype type, const float *in, void *out, size_t heads,

@@ -13,6 +13,7 @@
 
 #include "tensor/tensor.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)
@@ -444,6 +445,26 @@ ALWAYS float vf_top(vf v)
 }
 
 #endif
+
+/* The head of quant_round (tensor/quant.h): the larger of magnitudes as bits;
+ * then, from the largest of all, the scale s and 1 / s, which is 0 where all
+ * values round to 0. */
+ALWAYS vu vu_magnitudes(vu most, vf x)
+{
+    vu bits = (vu)x & 0x7fffffff, more = (vu)(bits > most);
+    return (bits & more) | (most & ~more);
+}
+
+ALWAYS float round_scale(uint32_t bits, float *inverse)
+{
+    float most;
+    memcpy(&most, &bits, sizeof most);
+    *inverse = 0;
+    if (!(most >= 1e-30f && bits < 0x7f800000))
+        return bits >= 0x7f800000 ? NAN : 0;
+    *inverse = 127.0f / most;
+    return most / 127.0f;
+}
 
 /* The last n < L floats at p, zeros behind them. */
 ALWAYS vf vf_load_some(const float *p, size_t n)

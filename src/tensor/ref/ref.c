@@ -84,11 +84,12 @@ static double block_dot(const struct quant32 *w, const float *x)
            s;
 }
 
-/* The same of our formats, for the columns that share scales. */
+/* The same of our formats, for the columns that share scales; xi is room for
+ * so many. */
 static double group_dot(enum dtype type, const void *row, size_t first,
-                        const float *x, size_t cols)
+                        const float *x, size_t cols, int8_t *xi)
 {
-    int8_t *xi = mem_must(cols, 1), q[QUANT_COLS];
+    int8_t q[QUANT_COLS];
     float s = quant_round(xi, x + first, cols), d = 0;
     int32_t dot = 0;
     for (size_t c = 0; c < cols; c++) {
@@ -96,18 +97,18 @@ static double group_dot(enum dtype type, const void *row, size_t first,
             d = quant_ints(q, type, row, (first + c) / QUANT_COLS);
         dot += q[c % QUANT_COLS] * xi[c];
     }
-    mem_free(xi);
     return (double)s * d * dot;
 }
 
-static double row_dot(const struct weight *w, size_t row, const float *x)
+static double row_dot(const struct weight *w, size_t row, const float *x,
+                      int8_t *xi)
 {
     const char *bytes = weight_row(w, row);
     double sum = 0;
     if (dtype_is_own(w->type)) {
         size_t cols = quant_group(w->type, w->cols);
         for (size_t c = 0; c < w->cols; c += cols)
-            sum += group_dot(w->type, bytes, c, x, cols);
+            sum += group_dot(w->type, bytes, c, x, cols, xi);
         return sum;
     }
     if (dtype_is_block(w->type)) {
@@ -133,16 +134,18 @@ static void ref_linear(struct device *dev, const float *x, size_t tokens,
                        const struct linear *list, size_t count)
 {
     (void)dev;
+    int8_t *xi = mem_must(list->w->cols, 1); /* a row of x, rounded */
     for (const struct linear *l = list; l < list + count; l++) {
         for (size_t t = 0; t < tokens; t++) {
             for (size_t r = 0; r < l->w->rows; r++) {
                 float *out = &l->out[t * l->w->rows + r];
-                double y = row_dot(l->w, r, x + t * l->w->cols);
+                double y = row_dot(l->w, r, x + t * l->w->cols, xi);
                 if (l->bias) y += l->bias[r];
                 *out = (float)(l->add ? *out + y : y);
             }
         }
     }
+    mem_free(xi);
 }
 
 static void ref_rope(struct device *dev, float *x, const struct rope *rope,
