@@ -196,7 +196,7 @@ struct tile {
     bool add;
 };
 
-/* A few panels, all columns, times 1, 2 or 4 tokens. */
+/* A few panels, all columns, times one of stream_tokens. */
 struct stream {
     enum dtype type;
     const char *panels; /* the first; panel i lies i * panel_bytes behind */
@@ -262,6 +262,7 @@ struct kernels {
      * in, largest first, 0-ended. */
     const uint8_t *tile_panels;
     const uint8_t *tile_tokens;
+    const uint8_t *stream_tokens; /* the same of streams */
 
     /* Rows of x made ready: tokens of them, one group. */
     void (*acts_floats)(const struct acts_room *to, const float *x,

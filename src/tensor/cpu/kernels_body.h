@@ -8,17 +8,18 @@
 #include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/stream_body.h"
 
-#define KERNELS(NAME)                                                      \
-    {                                                                      \
-        .name = NAME, .bf16 = VEC_BF16, .tile_panels = tile_panels,        \
-        .tile_tokens = tile_tokens, .acts_floats = acts_floats,            \
-        .acts_bf16 = acts_pairs, .acts_int8 = acts_int8, .stream = stream, \
-        .pack = pack_words, .unpack = unpack, .tile = tile,                \
-        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,            \
-        .encode = encode, .attend = attend, .attend_merge = attend_merge,  \
-        .peak_read = peak_read, .peak_floats = peak_floats,                \
-        .peak_dots = peak_dots, .floats_round = FLOATS_ROUND,              \
-        .dots_round = DOTS_ROUND,                                          \
+#define KERNELS(NAME)                                                 \
+    {                                                                 \
+        .name = NAME, .bf16 = VEC_BF16, .tile_panels = tile_panels,   \
+        .tile_tokens = tile_tokens, .stream_tokens = stream_tokens,   \
+        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,          \
+        .acts_int8 = acts_int8, .stream = stream, .pack = pack_words, \
+        .unpack = unpack, .tile = tile, .rmsnorm = rmsnorm,           \
+        .silu_mul = silu_mul, .rope = rope, .encode = encode,         \
+        .attend = attend, .attend_merge = attend_merge,               \
+        .peak_read = peak_read, .peak_floats = peak_floats,           \
+        .peak_dots = peak_dots, .floats_round = FLOATS_ROUND,         \
+        .dots_round = DOTS_ROUND,                                     \
     }
 
 #endif

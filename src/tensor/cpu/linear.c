@@ -14,7 +14,11 @@
 enum {
     CHUNK_PANELS = PANELS_MAX,
     STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
-    FEW_TOKENS = 8,
+    STREAM_TOKENS_MAX = 8,
+    /* Beyond so many tokens tiles are faster: their sums are shorter chains,
+     * and integers are taken apart once for all. */
+    FEW_FLOATS = 8,
+    FEW_INTEGERS = 32,
     PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
     BLOCK_TOKENS = 516,
@@ -43,13 +47,24 @@ struct job {
     size_t chunk_panels, block_tokens;
 };
 
+static size_t parts_of(size_t all, size_t most)
+{
+    return (all + most - 1) / most;
+}
+
+static bool is_few(const struct job *job)
+{
+    return job->tokens <=
+           (job->acts.kind == ACTS_INT8 ? FEW_INTEGERS : FEW_FLOATS);
+}
+
 /* --- groups of tokens -------------------------------------------------- */
 
 /* How many of the tokens left are the next group. */
 static size_t group_tokens(const struct job *job, size_t left)
 {
-    static const uint8_t few[] = {4, 2, 1};
-    const uint8_t *sizes = job->few ? few : job->cpu->kernels->tile_tokens;
+    const struct kernels *k = job->cpu->kernels;
+    const uint8_t *sizes = job->few ? k->stream_tokens : k->tile_tokens;
     while (*sizes > left)
         sizes++;
     return *sizes;
@@ -77,12 +92,17 @@ static struct acts_room room_at(const struct job *job, size_t t, size_t n)
 
 enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: whole groups */
 
+static size_t prepare_tokens(const struct job *job)
+{
+    return job->few ? job->cpu->kernels->stream_tokens[0] : PREPARE_TOKENS;
+}
+
 static void prepare(void *arg, size_t chunk, int worker)
 {
     (void)worker;
     struct job *job = arg;
     const struct kernels *k = job->cpu->kernels;
-    size_t t = chunk * PREPARE_TOKENS, end = t + PREPARE_TOKENS, n;
+    size_t each = prepare_tokens(job), t = chunk * each, end = t + each, n;
     if (end > job->tokens) end = job->tokens;
     for (; t < end; t += n) {
         n = group_tokens(job, job->tokens - t);
@@ -128,7 +148,7 @@ static const char *panel_at(const struct linear *l, size_t panel)
 static void chunk_stream(const struct job *job, const struct linear *l,
                          size_t first, size_t panels)
 {
-    float sums[STREAM_CHUNK * 4 * ROWS];
+    float sums[STREAM_CHUNK * STREAM_TOKENS_MAX * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
         n = group_tokens(job, job->tokens - t);
         struct acts_room x = room_at(job, t, n);
@@ -330,11 +350,6 @@ static void chunk_run(void *arg, size_t chunk, int worker)
                    block * job->block_tokens);
 }
 
-static size_t parts_of(size_t all, size_t most)
-{
-    return (all + most - 1) / most;
-}
-
 /* Chunks of panels and blocks of tokens: large ones read less, but a few for
  * each worker keep them all busy to the end. */
 static void job_cut(struct job *job, size_t panels)
@@ -380,11 +395,10 @@ static void job_run(struct job *job)
     size_t steps = (job->cols + columns - 1) / columns;
     job->slabs = (steps + SLAB_STEPS - 1) / SLAB_STEPS;
     pool_run(cpu->pool, prepare, job,
-             (job->tokens + PREPARE_TOKENS - 1) / PREPARE_TOKENS);
+             parts_of(job->tokens, prepare_tokens(job)));
 
     pool_run(cpu->pool, chunk_run, job,
-             chunks *
-                 ((job->tokens + job->block_tokens - 1) / job->block_tokens));
+             chunks * parts_of(job->tokens, job->block_tokens));
 }
 
 /* Of a worker's share, into its second level cache. */
@@ -394,14 +408,14 @@ void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
                 size_t count)
 {
     struct cpu *cpu = (struct cpu *)dev;
-    if (tokens > FEW_TOKENS) return; /* arithmetic limits those */
     struct job job = {.cpu = cpu,
                       .tokens = tokens,
                       .cols = list->w->cols,
                       .list = list,
                       .count = count,
-                      .few = true,
                       .acts = acts_of(list->w->type, list->w->cols)};
+    job.few = is_few(&job);
+    if (!job.few) return; /* arithmetic limits those */
     size_t chunks = job_chunks(&job), threads = (size_t)cpu->device.threads;
     for (size_t i = 0; i < threads; i++) {
         size_t panel;
@@ -422,12 +436,12 @@ void cpu_linear(struct device *dev, const float *x, size_t tokens,
                       .tokens = tokens,
                       .cols = list->w->cols,
                       .list = list,
-                      .count = count,
-                      .few = tokens <= FEW_TOKENS};
+                      .count = count};
     assert(tokens <= cpu->rows && job.cols <= cpu->cols); /* device_reserve */
     for (size_t i = 0; i < count; i++) {
         size_t before = 0;
         job.acts = acts_of(list[i].w->type, job.cols);
+        job.few = is_few(&job);
         while (before < i && !takes(&job, &list[before]))
             before++;
         if (before == i) job_run(&job); /* the first of its kind: all of it */

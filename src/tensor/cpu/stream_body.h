@@ -6,6 +6,17 @@
 
 #include "tensor/cpu/slab_body.h"
 
+/* Most tokens at once; as many as there are registers for. */
+#if VEC_AVX512
+enum { STREAM_TOKENS = 8 };
+static const uint8_t stream_tokens[] = {8, 4, 2, 1, 0};
+#define IF_EIGHT(CASE) CASE
+#else
+enum { STREAM_TOKENS = 4 };
+static const uint8_t stream_tokens[] = {4, 2, 1, 0};
+#define IF_EIGHT(CASE)
+#endif
+
 /* How far ahead of their use weights are asked for. Memory is walked from one
  * end of the panels to the other without a gap, so this is a distance and the
  * next panel follows by itself. */
@@ -29,7 +40,7 @@ ALWAYS void stream_results(const struct stream *s, int T, size_t panel,
 /* Integer sums of a panel and one token would be one long chain of additions:
  * they are two, which changes no bit. */
 #define CHAINS_OF(T) ((T) == 1 && PARTS == 1 ? 2 : 1)
-enum { SUMS_MAX = (PARTS == 1 ? 2 : PARTS) * 4 };
+enum { SUMS_MAX = PARTS * STREAM_TOKENS }; /* 2 chains: 1 token of 8 */
 
 ALWAYS void sums_start(int T, vi *acc, const vi *start)
 {
@@ -73,13 +84,13 @@ ALWAYS void stream_row(enum form form, int T, const struct stream *s,
 {
     const uint8_t *w = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *d = w + panel_scales(s->cols);
-    vi acc[SUMS_MAX], start[PARTS * 4];
+    vi acc[SUMS_MAX], start[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         start[i] = sum_start(s->marks[i % T].sum);
     sums_start(T, acc, start);
     bytes_add(T, w, s->words, s->cols / 4, acc);
     sums_end(T, acc);
-    vf f[PARTS * 4];
+    vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = add_scaled((vf){0}, acc[i], group_d(form, d, 0, i / T),
                           s->marks[i % T].s);
@@ -124,7 +135,7 @@ ALWAYS void group_add(enum dtype type, int T, const uint8_t *w,
                       size_t columns, const uint8_t *x, const struct mark *mark,
                       vf *f)
 {
-    vi acc[SUMS_MAX], start[PARTS * 4];
+    vi acc[SUMS_MAX], start[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         start[i] = group_start(type, zeros, g, i / T, mark[i % T].sum);
     sums_start(T, acc, start);
@@ -153,7 +164,7 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
     const size_t steps = columns / (kind == DTYPE_Q8_0 ? 4 : 8) * STEP;
     const size_t groups = s->cols / columns, words = columns * (size_t)T;
     const struct mark *mark = s->marks;
-    vf f[PARTS * 4];
+    vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
     for (size_t g = 0; g < groups; g += 2) {
@@ -203,7 +214,7 @@ ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *x = s->words;
     const struct mark *mark = s->marks;
-    vf f[PARTS * 4];
+    vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
     for (size_t b = 0; b < s->cols / RUN / (size_t)fmt.runs; b++, at += block) {
@@ -243,7 +254,7 @@ ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *w[PANELS_MAX];
     size_t steps = form == FORM_F32 ? s->cols : (s->cols + 1) / 2;
-    vi acc[PANELS_MAX * PARTS * 4];
+    vi acc[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         acc[i] = (vi){0};
     UNROLLED (p, P)
@@ -258,7 +269,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const float *x = s->words;
     size_t step = type == DTYPE_BF16 ? 2 : 1, cols = s->cols / step * step;
-    vf f[PANELS_MAX * PARTS * 4];
+    vf f[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         f[i] = (vf){0};
     for (size_t k = 0; k < s->cols; k += step) {
@@ -295,17 +306,19 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     static __attribute__((noinline)) void NAME(const struct stream *s) \
     {                                                                  \
         switch (s->tokens) {                                           \
+            IF_EIGHT(case 8 : STREAM_EACH(CORE, 8, __VA_ARGS__))       \
         case 4: STREAM_EACH(CORE, 4, __VA_ARGS__)                      \
         case 2: STREAM_EACH(CORE, 2, __VA_ARGS__)                      \
         default: STREAM_EACH(CORE, 1, __VA_ARGS__)                     \
         }                                                              \
     }
 
-/* Two halves of the panels at once where vectors are long and few. */
+/* Two halves of the panels at once where vectors are long and few, and so are
+ * the chains of sums. */
 #define STREAM_HALVES(CORE, KIND, T)                \
     {                                               \
         size_t half = s->panel_count / 2, p = 0;    \
-        if (PARTS > 1) half = 0;                    \
+        if (PARTS > 1 || (T) == 8) half = 0;        \
         for (; p < half; p++)                       \
             CORE(KIND, 2, T, s, p, half);           \
         for (p = 2 * half; p < s->panel_count; p++) \
@@ -317,6 +330,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     static __attribute__((noinline)) void NAME(const struct stream *s) \
     {                                                                  \
         switch (s->tokens) {                                           \
+            IF_EIGHT(case 8 : STREAM_HALVES(CORE, KIND, 8))            \
         case 4: STREAM_HALVES(CORE, KIND, 4)                           \
         case 2: STREAM_HALVES(CORE, KIND, 2)                           \
         default: STREAM_HALVES(CORE, KIND, 1)                          \
