@@ -100,7 +100,7 @@ static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
     po.page_count = r->per_seq * r->batch + 1;
     r->slab_bytes = kv_shape_slab_bytes(&po.shape, po.page_count);
     r->slab = mmap(NULL, r->slab_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (r->slab == MAP_FAILED) {
         r->slab = NULL;
         return err_set(why, ERR_NOMEM, "KV cache of %zu bytes", r->slab_bytes);

@@ -228,6 +228,12 @@ static bool is_complete(const struct plan_row *row)
     return row->seq->done_tokens + row->rows == row->seq->known_tokens;
 }
 
+/* A request for its prompt's scores alone ends with its prompt. */
+static bool wants_token(struct seq *q)
+{
+    return q->role == ROLE_PREFILL || live_of(q)->max_new > 0;
+}
+
 /* Draws the next token of all sequences that are complete. */
 static void draw(struct engine *e, const struct plan *plan, const float *logits)
 {
@@ -235,7 +241,8 @@ static void draw(struct engine *e, const struct plan *plan, const float *logits)
     picks_clear(e->picks);
     for (uint32_t i = 0; i < plan->count; i++) {
         e->arrays.picks[i] = NULL;
-        if (!is_complete(&plan->rows[i])) continue;
+        const struct plan_row *row = &plan->rows[i];
+        if (!is_complete(row) || !wants_token(row->seq)) continue;
         const struct live *live = live_of(plan->rows[i].seq);
         struct pick *pick = picks_add(e->picks);
         *pick = (struct pick){.logits = last_logits(e, plan, i, logits),
@@ -278,6 +285,7 @@ static void take_rows(struct engine *e, const struct plan_row *row,
     struct seq *q = row->seq;
     struct live *live = live_of(q);
     uint32_t end_row = q->done_tokens + row->rows;
+    bool over = is_complete(row) && !wants_token(q);
     for (; q->score_from < end_row; logits += e->limits.vocab) {
         uint64_t from = clock_ns();
         live_score(live, picks_sampler(e->picks), logits, q->score_from);
@@ -286,7 +294,7 @@ static void take_rows(struct engine *e, const struct plan_row *row,
     schedule_advance(e->schedule, q, row->rows);
     if (q->role == ROLE_PREFILL) {
         take_chunk(e, live, pick);
-    } else if (pick && live->max_new == 0) {
+    } else if (over) {
         end(e, live, &(struct finish){.kind = FINISH_LENGTH});
     } else if (pick) {
         struct event *event = events_new(e->events, EVENT_TOKEN, live);

@@ -226,18 +226,20 @@ static void tile_start(struct tile *tile, const struct chunk *c, size_t p)
 }
 
 /* With few tokens the next slab's way from memory takes longer than this
- * slab's arithmetic, so it is asked for piece by piece meanwhile: piece i of
- * n of the next columns of each panel. */
-static void slab_prefetch(const struct chunk *c, size_t i, size_t n)
+ * slab's arithmetic, so it is asked for meanwhile: with shares [from, to) of
+ * all of the work go as many of the next columns' bytes of each panel. */
+static void slab_prefetch(const struct chunk *c, size_t from, size_t to,
+                          size_t all)
 {
     size_t bytes = ((const struct cpu_weight *)c->l->w)->panel_bytes;
     size_t left = c->job->cols - c->to;
     if (left > c->to - c->from) left = c->to - c->from;
     size_t begin = bytes * c->to / c->job->cols;
     size_t size = bytes * left / c->job->cols;
+    size_t first = size * from / all / STEP * STEP, end = size * to / all;
     for (size_t p = 0; p < c->panels; p++) {
         const char *next = panel_at(c->l, c->first + p) + begin;
-        for (size_t at = size * i / n; at < size * (i + 1) / n; at += 64)
+        for (size_t at = first; at < end; at += STEP)
             __builtin_prefetch(next + at, 0, 2);
     }
 }
@@ -247,6 +249,8 @@ static void slab_tiles(const struct chunk *c, size_t p)
 {
     const struct job *job = c->job;
     size_t tokens = c->t1 - c->t0, marks = slab_marks(job);
+    size_t all = tokens * c->tile_panels *
+                 ((c->panels + c->tile_panels - 1) / c->tile_panels);
     struct tile tile;
     tile_start(&tile, c, p);
     for (size_t t = 0, n; t < tokens; t += n) {
@@ -254,7 +258,8 @@ static void slab_tiles(const struct chunk *c, size_t p)
         tile.tokens = n;
         tile.sums = sums_at(c, p, c->t0 + t, n);
         if (tokens <= PREFETCH_TOKENS)
-            slab_prefetch(c, (p * tokens + t) / n, c->panels * tokens / n);
+            slab_prefetch(c, p * tokens + c->tile_panels * t,
+                          p * tokens + c->tile_panels * (t + n), all);
         job->cpu->kernels->tile(c->form, &tile);
         tile.words = (const char *)tile.words + n * SLAB_STEPS * 4;
         tile.marks += n * marks;
