@@ -15,7 +15,8 @@
 #include <string.h>
 
 enum {
-    WINDOW_BYTES = 8 << 20, /* sent and not yet answered, a lane */
+    FRAME_BYTES = 512 << 10, /* so that two lanes share a MiB */
+    WINDOW_BYTES = 8 << 20,  /* sent and not yet answered, a lane */
     WINDOW_FRAMES = 64,
     UNSENT_BYTES = 2 << 20, /* of these not yet in the kernel */
 };
@@ -92,9 +93,9 @@ void frames_pump(struct conn *c)
     while (window_open(c)) {
         pthread_mutex_lock(&c->x->lock);
         struct xfer_chunk *chunk =
-            c->link->dead ? NULL
-                          : xfer_chunk_take(c->link, &c->link->frame_queue,
-                                            XFER_CHUNK_BYTES);
+            c->link->dead
+                ? NULL
+                : xfer_chunk_take(c->link, &c->link->frame_queue, FRAME_BYTES);
         pthread_mutex_unlock(&c->x->lock);
         if (!chunk) return;
         frames_encode(chunk);

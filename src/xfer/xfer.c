@@ -46,9 +46,8 @@ static int options_fill(struct xfer *x, const struct xfer_options *from,
     struct xfer_options *o = &x->opt;
     unsigned cores = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     if (from) *o = *from;
-    unsigned half = cores / 2 ? cores / 2 : 1;
     o->via = or_default(o->via, XFER_VIA_ALL);
-    o->lanes = or_default(o->lanes, half < 4 ? half : 4);
+    o->lanes = or_default(o->lanes, cores < 4 ? 2 : cores < 8 ? cores / 2 : 4);
     o->workers = or_default(o->workers, cores < 2 ? 1 : 2);
     o->heartbeat_ms = or_default(o->heartbeat_ms, 600);
     o->connect_ms = or_default(o->connect_ms, 3000);

@@ -72,7 +72,7 @@ struct xfer_options {
     const char *rdma_device; /* "name", "name:port" or "name:port:gid index";
                               * the first with an active port             */
     unsigned lanes;          /* TCP connections a peer, and threads for them;
-                            * 1..16, default min(4, cores / 2)              */
+                            * 1..16, default cores / 2, 2 to 4              */
     unsigned workers;      /* threads that copy; 1..16, default min(2, cores) */
     unsigned heartbeat_ms; /* between pings, 600; three missed: peer is dead */
     unsigned connect_ms;   /* for a TCP connect, 3000; the handshake has 1 s */
