@@ -168,11 +168,16 @@ static void the_store_has_tls(void **state)
     struct pem ours, other;
     char url[64], info[600], command[500], key[4096] = "";
     if (pem_make(&ours) || pem_make(&other)) SKIP("no openssl program");
+    snprintf(info, sizeof info, "tlsCert:%s;tlsPk:%s;tlsCaFile:%s", ours.cert,
+             ours.key, ours.cert);
+    bool found = tls(info) != SMEM_UNSUPPORTED;
+    assert_int_equal(smem_set_conf_store_tls(false, NULL, 0), 0);
+    if (!found) SKIP("there is no libssl");
     snprintf(info, sizeof info,
              "\n  tlsCert: %s;\n  tlsCaPath: /tmp/;tlsCaFile :%s, %s;"
              "tlsCrlFile: ;packagePath: /usr/lib; ",
              ours.cert, ours.cert + 5, other.cert + 5);
-    if (tls(info) == SMEM_UNSUPPORTED) SKIP("there is no libssl");
+    assert_int_equal(tls(info), 0);
     snprintf(command, sizeof command,
              "openssl pkcs8 -topk8 -in %s -passout pass:Red", ours.key);
     FILE *f = popen(command, "r");
