@@ -317,6 +317,9 @@ static void on_status(struct pd_recv *recv, const struct pd_status *status)
 {
     struct recv_room *r = map_get(&recv->rooms, status->room);
     if (!r || !r->asked) return; /* of a room long gone */
+    /* Perhaps it took us for lost and forgot us (SGLang's does not): the next
+     * request says again who we are. */
+    if (status->http_status) r->prefill->registered = false;
     if (r->base.state == PD_QUARANTINE)
         release(r);
     else if (status->success)
