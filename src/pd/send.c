@@ -741,9 +741,9 @@ void pd_send_lost(struct pd_send *send, const struct pd_address *decode)
              decode->port);
     log_warn("pd", "%s", text);
     for (struct send_room *r; (r = room_of(send, decode));) {
-        r->asked = false; /* nobody is there to be told */
+        /* It is told all the same: it may be back, with this request. */
         if (r->base.state == PD_ORPHAN)
-            room_free(r);
+            orphan_end(r, text);
         else
             fail_transfer(r, text);
     }
