@@ -323,11 +323,6 @@ static int transfer_settings(const struct server_options *o,
         if (strcmp(o->transfer_way, xfer_way_name(way)) == 0)
             x->via = 1u << way;
     if (!o->rdma_device) return 0;
-    if (strpbrk(o->rdma_device, ",{/"))
-        return err_set(why, ERR_UNSUPPORTED,
-                       "--disaggregation-ib-device %.60s: one device, as name, "
-                       "name:port or name:port:gid",
-                       o->rdma_device);
     x->rdma_device = o->rdma_device;
     x->via = (x->via ? x->via : XFER_VIA_ALL) | XFER_VIA_RDMA;
     return 0;

@@ -320,6 +320,11 @@ int server_options_read(struct server_options *o, int argc, char **argv,
         return err_set(why, ERR_UNSUPPORTED,
                        "--disaggregation-transfer-backend fake: the real "
                        "engine runs everywhere here; take ascend or mooncake");
+    if (o->rdma_device && strpbrk(o->rdma_device, ",{/"))
+        return err_set(why, ERR_UNSUPPORTED,
+                       "--disaggregation-ib-device %.60s: one device, as name, "
+                       "name:port or name:port:gid",
+                       o->rdma_device);
     if (!o->served_model_name) o->served_model_name = o->model_path;
     bool ascend = strcmp(o->attention_backend, "ascend") == 0;
     if (o->page_size == 0) o->page_size = ascend ? 128 : 16;

@@ -29,7 +29,8 @@ struct pd_prefill {
     struct pd_address rank; /* its ZeroMQ PULL socket */
     bool has_layout;        /* a Baton peer */
     struct pd_layout layout;
-    bool registered; /* the owner's mark; cleared when it is forgotten */
+    bool registered; /* the owner's mark, cleared by it too when it
+                      * forgot us; cleared when it is forgotten */
 };
 
 struct pd_lookup_options {

@@ -261,6 +261,12 @@ class OtherWays(unittest.TestCase):
         self.check("rdma", "--disaggregation-ib-device", "standin0",
                    BATON_RDMA_LIBRARY=library, BATON_TRANSFER_VIA="tcp")
 
+    def test_a_list_of_devices_is_refused_before_the_model_is_read(self):
+        s = Server("prefill", "/nowhere", "--disaggregation-mode", "prefill",
+                   "--disaggregation-ib-device", "mlx5_0,mlx5_1")
+        s.wait_line("one device")
+        self.assertNotEqual(s.stop(how=0), 0)
+
     def test_a_device_that_is_not_there_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(folder + "/model")
