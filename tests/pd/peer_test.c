@@ -538,6 +538,54 @@ static void a_decode_that_dies_fails_its_rooms(void **state)
     scene_close(&s);
 }
 
+/* The connection to the decode breaks and the decode is there again, with its
+ * REQUEST, before the prefill has heard of it. */
+static void decode_blinks(struct peer *p)
+{
+    char at[64];
+    uint64_t until = clock_ms() + RIG_WAIT_MS;
+    snprintf(at, sizeof at, "tcp://127.0.0.1:%u", p->port);
+    zmq_close(p->pull);
+    p->pull = zmq_socket(p->context, ZMQ_PULL);
+    while (zmq_bind(p->pull, at)) /* libzmq closes on a thread of its own */
+        if (clock_ms() > until) fail_msg("the port is still taken");
+}
+
+static void a_decode_taken_for_lost_is_told(void **state)
+{
+    (void)state;
+    static const int32_t pages[] = {9, 10, 4};
+    for (int orphan = 0; orphan < 2; orphan++) {
+        struct scene s;
+        scene_open(&s);
+        says_register(&s, 14);
+        brake_pull();
+        if (!orphan) leg_start(&s.leg, &s.side, &s.ask.spec, 0, 1);
+        says_request(&s, 9, "1", pages, 3, "0");
+        if (orphan)
+            UNTIL(&s.rig, side_stats(&s.side).by_state[PD_ORPHAN] == 1);
+        else
+            UNTIL(&s.rig, sem_trywait(&brake.reached) == 0);
+        decode_blinks(&s.peer);
+        HEARS(&s.peer, "1", "0", "0");
+        brake_release();
+        if (!orphan) {
+            UNTIL(&s.rig, s.leg.done);
+            leg_aborted(&s.leg, 500, "Losing connection with decode instance");
+        }
+        /* Forgotten until it registers again. */
+        says_request(&s, 9, "2", pages, 3, "0");
+        HEARS(&s.peer, "2", "0", "0");
+        says_register(&s, 14);
+        says_request(&s, 9, "3", pages, 3, "0");
+        leg_start(&s.leg, &s.side, &s.ask.spec, 0, 3);
+        HEARS(&s.peer, "3", "4", "0");
+        kv_landed(&s.peer, &s.ask, pages, 0);
+        UNTIL(&s.rig, s.leg.done);
+        scene_close(&s);
+    }
+}
+
 /* ---- a fake prefill --------------------------------------------------------------- */
 
 struct stock {
@@ -722,6 +770,31 @@ static void a_stock_prefill_fails(void **state)
     stock_close(&s);
 }
 
+/* A Baton prefill says why it failed; it may have forgotten the decode. */
+static void after_a_failure_the_decode_registers_again(void **state)
+{
+    (void)state;
+    struct stock s;
+    stock_open(&s, true);
+    stock_asked(&s, 3, 20);
+    const struct part status[5] = {text("3"), text("0"), text("0"), text("503"),
+                                   text("Losing connection with decode")};
+    peer_says(&s.peer, status, 5);
+    UNTIL(&s.rig, s.leg.done);
+    leg_aborted(&s.leg, 503, "Losing connection with decode");
+    ask_init(&s.ask, 20, 12, 4);
+    leg_start(&s.leg, &s.side, &s.ask.spec, s.port, 4);
+    HEARS(&s.peer, "None", "127.0.0.1", NULL, s.reg.frame[3].bytes, NULL, NULL,
+          NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+    UNTIL(&s.rig, peer_receive(&s.peer));
+    assert_string_equal(s.peer.in.frame[0].bytes, "4");
+    stock_writes(&s, s.ask.want[0], 4);
+    stock_status(&s, "4", "4");
+    UNTIL(&s.rig, s.leg.done);
+    ask_answered(&s.ask, &s.leg);
+    stock_close(&s);
+}
+
 static void aux_rows_that_cannot_be_right_are_refused(void **state)
 {
     (void)state;
@@ -814,7 +887,9 @@ TESTS(T(stock_decodes_of_both_generations_are_served),
       T(requests_that_do_not_fit_fail_their_room),
       T(garbage_and_duplicates_change_nothing),
       T(abort_is_acked_in_every_state), T(a_decode_that_dies_fails_its_rooms),
+      T(a_decode_taken_for_lost_is_told),
       T(stock_prefills_of_both_generations_are_used), T(a_stock_prefill_fails),
+      T(after_a_failure_the_decode_registers_again),
       T(aux_rows_that_cannot_be_right_are_refused),
       T(quarantine_ends_with_the_peers_word),
       T(a_prefill_that_dies_fails_its_rooms))
