@@ -35,8 +35,8 @@ struct cpu {
     /* Of device_reserve: the largest call, and room for its activations as
      * the kernels want them (rounded, or regrouped). */
     size_t rows, cols;
-    uint32_t *words;    /* [rows][cols, whole slabs]      */
-    struct mark *marks; /* [rows][cols / 32, whole slabs] */
+    uint32_t *words;    /* [rows + PAST_TOKENS][cols, whole slabs] */
+    struct mark *marks; /* [rows][cols / 32, whole slabs]          */
 
     /* Cosines and sines of the last op_rope, since all layers and heads of a
      * step ask for the same ones. */

@@ -126,9 +126,11 @@ enum { SLAB_STEPS = 64 };
  *   words [SLAB_STEPS][tokens] of 4 bytes, as a step of weights asks for
  *   marks [columns of a slab / acts.group, at least 1][tokens] of integers
  *
- * of one slab of columns. From slab to slab it is words_stride bytes and
- * marks_stride marks further: what a slab's tiles need one after another lies
- * in one piece. */
+ * of one slab of columns; words [tokens][SLAB_STEPS] where by_token. From slab
+ * to slab it is words_stride bytes and marks_stride marks further: what a
+ * slab's tiles need one after another lies in one piece. Behind all of it
+ * PAST_TOKENS more tokens can be read, by tiles that have more rows than there
+ * are tokens. */
 struct mark {
     float s, s_sum;    /* scale; s * sum                  */
     int32_t sum, half; /* of q; of q in the first columns */
@@ -136,7 +138,8 @@ struct mark {
 enum { HALF = 16 }; /* those "first columns" */
 
 /* How a type takes them. */
-enum acts_kind { ACTS_F32, ACTS_BF16, ACTS_INT8 };
+enum acts_kind { ACTS_F32, ACTS_BF16, ACTS_INT8, ACTS_KINDS };
+enum { PAST_TOKENS = 15 };
 struct acts {
     enum acts_kind kind;
     size_t group; /* INT8: columns that share a scale */
@@ -145,6 +148,7 @@ struct acts_room {
     void *words;
     struct mark *marks;
     size_t words_stride, marks_stride;
+    bool by_token;
 };
 struct acts acts_of(enum dtype type, size_t cols);
 
@@ -196,7 +200,7 @@ struct tile {
     bool add;
 };
 
-/* A few panels, all columns, times one of stream_tokens. */
+/* A few panels, all columns, times a group of tokens of streams. */
 struct stream {
     enum dtype type;
     const char *panels; /* the first; panel i lies i * panel_bytes behind */
@@ -255,14 +259,21 @@ struct attend_scratch {
     struct span span[ATTEND_ROWS]; /* tokens of a segment that it sees */
 };
 
+/* How many tokens are multiplied at a time, largest groups first, 0-ended, and
+ * how their words lie. */
+struct groups {
+    const uint8_t *sizes;
+    bool by_token;
+};
+
 struct kernels {
     const char *name;
-    bool bf16; /* multiplies pairs of bf16 */
-    /* Panels of a form's tiles, and the group sizes of tokens that tiles come
-     * in, largest first, 0-ended. */
-    const uint8_t *tile_panels;
-    const uint8_t *tile_tokens;
-    const uint8_t *stream_tokens; /* the same of streams */
+    bool bf16;                  /* multiplies pairs of bf16 */
+    const uint8_t *tile_panels; /* of a form's tiles */
+    struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
+    /* Beyond so many tokens tiles are faster than streams: their sums are
+     * shorter chains, and integers are taken apart once for all. */
+    uint8_t few[ACTS_KINDS];
 
     /* Rows of x made ready: tokens of them, one group. */
     void (*acts_floats)(const struct acts_room *to, const float *x,
@@ -282,6 +293,9 @@ struct kernels {
                    size_t first, size_t cols, struct slab_room *room,
                    struct slab *out);
     void (*tile)(enum form form, const struct tile *tile);
+    /* Before and after some tiles of one form, on their thread. Or NULL. */
+    void (*tiles_begin)(enum form form);
+    void (*tiles_end)(void);
 
     /* The first words / PACK_WORDS * PACK_WORDS words. */
     void (*pack)(const struct pack *p);

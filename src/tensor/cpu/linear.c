@@ -15,12 +15,8 @@ enum {
     CHUNK_PANELS = PANELS_MAX,
     STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
     STREAM_TOKENS_MAX = 8,
-    /* Beyond so many tokens tiles are faster: their sums are shorter chains,
-     * and integers are taken apart once for all. */
-    FEW_FLOATS = 8,
-    FEW_INTEGERS = 32,
     PREFETCH_TOKENS = 64,
-    /* Tokens whose sums a worker keeps; a multiple of all group sizes. */
+    /* Tokens whose sums a worker keeps: of whole groups. */
     BLOCK_TOKENS = 516,
     LEAST_TOKENS = 48,
 };
@@ -54,17 +50,21 @@ static size_t parts_of(size_t all, size_t most)
 
 static bool is_few(const struct job *job)
 {
-    return job->tokens <=
-           (job->acts.kind == ACTS_INT8 ? FEW_INTEGERS : FEW_FLOATS);
+    return job->tokens <= job->cpu->kernels->few[job->acts.kind];
 }
 
 /* --- groups of tokens -------------------------------------------------- */
 
+static const struct groups *job_groups(const struct job *job)
+{
+    const struct kernels *k = job->cpu->kernels;
+    return &(job->few ? k->streams : k->tiles)[job->acts.kind];
+}
+
 /* How many of the tokens left are the next group. */
 static size_t group_tokens(const struct job *job, size_t left)
 {
-    const struct kernels *k = job->cpu->kernels;
-    const uint8_t *sizes = job->few ? k->stream_tokens : k->tile_tokens;
+    const uint8_t *sizes = job_groups(job)->sizes;
     while (*sizes > left)
         sizes++;
     return *sizes;
@@ -87,14 +87,18 @@ static struct acts_room room_at(const struct job *job, size_t t, size_t n)
            together = job->few ? n : job->tokens;
     return (struct acts_room){(char *)cpu->words + t * each * word_bytes,
                               cpu->marks + t * each * marks,
-                              together * word_bytes, together * marks};
+                              together * word_bytes, together * marks,
+                              job_groups(job)->by_token};
 }
 
-enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: whole groups */
+enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: about */
 
+/* Whole groups. */
 static size_t prepare_tokens(const struct job *job)
 {
-    return job->few ? job->cpu->kernels->stream_tokens[0] : PREPARE_TOKENS;
+    size_t most = job_groups(job)->sizes[0];
+    return job->few || most > PREPARE_TOKENS ? most
+                                             : PREPARE_TOKENS / most * most;
 }
 
 static void prepare(void *arg, size_t chunk, int worker)
@@ -296,8 +300,11 @@ static void chunk_many(const struct job *job, const struct linear *l,
                       .t1 = t0 + job->block_tokens,
                       .form = kernels_form(job->cpu->kernels, l->w->type)};
     if (c.t1 > job->tokens) c.t1 = job->tokens;
-    c.tile_panels = job->cpu->kernels->tile_panels[c.form];
+    const struct kernels *k = job->cpu->kernels;
+    c.tile_panels = k->tile_panels[c.form];
+    if (k->tiles_begin) k->tiles_begin(c.form);
     chunk_tiles(&c);
+    if (k->tiles_end) k->tiles_end();
     size_t p = panels - 1; /* only a matrix's last panel has fewer rows */
     if (is_whole(&c, p)) return;
     size_t in_tile = p % c.tile_panels;
@@ -365,17 +372,16 @@ static void job_cut(struct job *job, size_t panels)
            panels / job->chunk_panels < wanted)
         job->chunk_panels /= 2;
     size_t chunks = panels / job->chunk_panels + 1;
-    size_t blocks = job->few ? 1 : parts_of(job->tokens, BLOCK_TOKENS);
+    size_t unit = prepare_tokens(job), most = BLOCK_TOKENS / unit * unit;
+    size_t blocks = job->few ? 1 : parts_of(job->tokens, most);
     job->block_tokens = job->tokens; /* blocks of about the same size */
     if (blocks > 1)
         job->block_tokens =
-            parts_of(parts_of(job->tokens, blocks), PREPARE_TOKENS) *
-            PREPARE_TOKENS;
+            parts_of(parts_of(job->tokens, blocks), unit) * unit;
     while (!job->few && job->block_tokens / 2 > LEAST_TOKENS &&
            (job->tokens + job->block_tokens - 1) / job->block_tokens * chunks <
                wanted)
-        job->block_tokens =
-            job->block_tokens / 2 / PREPARE_TOKENS * PREPARE_TOKENS;
+        job->block_tokens = job->block_tokens / 2 / unit * unit;
 }
 
 /* Cuts it; returns how many chunks there are of one block of tokens. */
