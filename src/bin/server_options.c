@@ -133,7 +133,8 @@ static const struct opt table[] = {
     NUM("disaggregation-bootstrap-port", bootstrap_port, "8998", 1, 65535,
         "prefill: listens there; decode: for requests without one"),
     FLAG("disaggregation-decode-enable-radix-cache", decode_radix_cache,
-         "decode keeps finished sequences for reuse after retraction"),
+         "decode keeps finished sequences; what it has of a prompt's KV is "
+         "not sent again"),
 
     NO_FLAG("trust-remote-code",
             "models are read, never run: there is no Python in here"),

@@ -315,7 +315,10 @@ static void begin(struct engine *e, struct live *live)
     live->started_us = e->now_us;
     live->cached_tokens = live->seq.cached_tokens;
     e->stats.prompt_tokens += live->seq.prompt_tokens;
-    e->stats.cached_tokens += live->seq.cached_tokens;
+    if (live->seq.role == ROLE_DECODE)
+        e->stats.kept_tokens += live->seq.cached_tokens;
+    else
+        e->stats.cached_tokens += live->seq.cached_tokens;
 }
 
 static void reserve(struct engine *e)

@@ -116,6 +116,7 @@ struct engine_stats {
     uint32_t quarantined; /* aborted with hold_pages                     */
     uint32_t pages_total, pages_free, pages_cached; /* without page 0    */
     uint64_t prompt_tokens, cached_tokens, output_tokens, requests, aborted;
+    uint64_t kept_tokens; /* ROLE_DECODE: of prompts, here before the peer's */
     uint64_t retractions, steps;
     uint64_t step_us; /* in steps since start, made of: the model,       */
     uint64_t model_us;

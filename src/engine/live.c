@@ -198,6 +198,7 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
 
     struct seq *seq = &live->seq;
     seq->role = spec->role;
+    seq->own_prefix = spec->own_prefix;
     seq->cache_key = spec->cache_key;
     seq->prompt_tokens = seq->known_tokens = spec->token_count;
     uint32_t new_tokens = live->max_new;

@@ -52,6 +52,8 @@ enum request_role {
 
 struct request_spec {
     enum request_role role;
+    bool own_prefix;       /* ROLE_DECODE: the peer can leave out what the
+                            * prefix cache here has                         */
     const int32_t *tokens; /* the prompt */
     uint32_t token_count;  /* >= 1 */
     struct sampling sampling;
@@ -104,7 +106,8 @@ struct engine_event {
     enum event_kind kind;
     uint64_t id; /* the request's */
 
-    /* RESERVED: destination pages of the whole prompt, in order.
+    /* RESERVED: destination pages of the whole prompt, in order; the first
+     * cached_tokens tokens (whole pages; own_prefix) are in them already.
      * CHUNK: pages of the whole prompt; the first `tokens` tokens' KV is in
      * them now; last: tokens == prompt length, token and logprob are set and
      * the pages stay held until engine_release. */
@@ -123,7 +126,7 @@ struct engine_event {
     const struct token_logprob *input_logprobs;
     uint32_t input_logprob_count;
 
-    /* TOKEN, DONE, last CHUNK: counts so far. */
+    /* RESERVED, TOKEN, DONE, last CHUNK: counts so far. */
     uint32_t prompt_tokens, cached_tokens, output_tokens, retractions;
     struct finish finish;                     /* DONE */
     int status;                               /* FLUSHED */

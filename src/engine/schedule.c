@@ -207,14 +207,14 @@ static bool still_blocked(const struct schedule *s, const struct seq *seq)
            !nothing_holds_pages(s);
 }
 
-static bool start(struct schedule *s, struct seq *seq)
+/* Lets seq in with what the cache has of its first `reuse` tokens. */
+static bool enter(struct schedule *s, struct seq *seq, uint32_t reuse,
+                  enum seq_state state)
 {
     if (still_blocked(s, seq)) return false;
-    if (s->cache) { /* the last token is computed in any case: its logits */
-        uint32_t most = least(seq->known_tokens - 1, seq->score_from);
+    if (s->cache && reuse)
         seq->page_count = kv_radix_match(s->cache, seq->cache_key, seq->tokens,
-                                         most, seq->pages, &seq->lock);
-    }
+                                         reuse, seq->pages, &seq->lock);
     uint32_t found = seq->page_count * s->page_tokens;
     if (!let_in(s, seq, seq->known_tokens)) {
         drop_pages(s, seq);
@@ -224,8 +224,15 @@ static bool start(struct schedule *s, struct seq *seq)
     }
     seq->done_tokens = found;
     if (seq->retractions == 0) seq->cached_tokens = found;
-    move(s, seq, SEQ_PREFILL);
+    move(s, seq, state);
     return true;
+}
+
+static bool start(struct schedule *s, struct seq *seq)
+{
+    /* The last token is computed in any case: its logits. */
+    return enter(s, seq, least(seq->known_tokens - 1, seq->score_from),
+                 SEQ_PREFILL);
 }
 
 void schedule_add(struct schedule *s, struct seq *seq)
@@ -250,14 +257,9 @@ struct seq *schedule_reserve(struct schedule *s)
             count(s, SEQ_PREFILL) >=
         most)
         return NULL;
-    if (still_blocked(s, seq)) return NULL;
-    if (!let_in(s, seq, seq->prompt_tokens)) {
-        s->blocked = seq;
-        s->blocked_room = room(s);
-        return NULL;
-    }
-    move(s, seq, SEQ_RESERVED);
-    return seq;
+    /* The peer sends one page at least. */
+    uint32_t reuse = seq->own_prefix ? seq->prompt_tokens - 1 : 0;
+    return enter(s, seq, reuse, SEQ_RESERVED) ? seq : NULL;
 }
 
 void schedule_admit(struct schedule *s, struct seq *seq)

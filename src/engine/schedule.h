@@ -61,6 +61,7 @@ enum seq_state {
 struct seq {
     /* The owner's: filled before add, known_tokens and tokens grow later. */
     enum request_role role;
+    bool own_prefix; /* DECODE: its peer need not send what the cache has */
     uint64_t cache_key;
     int32_t *tokens;        /* [limit_tokens] prompt, then output */
     kv_page *pages;         /* room for limit_tokens */
@@ -99,7 +100,8 @@ void schedule_destroy(struct schedule *s); /* sequences have ended */
 void schedule_add(struct schedule *s, struct seq *seq);
 
 /* The next ROLE_DECODE sequence, in order of arrival, that pages were found
- * for (now RESERVED), or NULL. */
+ * for (now RESERVED), or NULL. Its first done_tokens tokens have their KV
+ * already: none without own_prefix, never all. */
 struct seq *schedule_reserve(struct schedule *s);
 /* Its prompt's KV is there; the owner appends its first token, or ends it. */
 void schedule_admit(struct schedule *s, struct seq *seq);

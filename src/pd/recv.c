@@ -202,12 +202,14 @@ static int send_request(struct recv_room *r, const struct engine_event *event,
         int rc = send_register(r->recv, prefill, why);
         if (rc) return rc;
     }
+    uint32_t kept = event->cached_tokens / core->layout.shape.page_tokens;
     struct pd_request q = {
         .generation = prefill->generation,
         .room = r->base.number,
         .from = *pd_mail_address(core->mail),
-        .pages = event->pages, /* page numbers fit an int32 */
-        .page_count = event->page_count,
+        .pages = event->pages + kept, /* page numbers fit an int32 */
+        .page_count = event->page_count - kept,
+        .prefix_tokens = event->cached_tokens,
         .aux_row = r->aux_row,
         .required_dst = 1,
         .has_prompt = prefill->generation == PD_W4 && prefill->has_layout,
@@ -241,6 +243,8 @@ static int reserve(struct recv_room *r, const struct request_spec *spec,
 {
     struct request_spec copy = *spec;
     copy.role = ROLE_DECODE;
+    /* SGLang's knows frame 8 too, but not over every transfer backend. */
+    copy.own_prefix = r->prefill->generation == PD_W4 && r->prefill->has_layout;
     int rc =
         engine_submit(r->base.core->options.engine, r->client->id, &copy, why);
     if (rc) return rc;

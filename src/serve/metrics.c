@@ -140,6 +140,8 @@ static double ratio(double a, double b)
       "Requests whose transfer failed.", v->p->failed_transfer)               \
     X(counter, ON_PREFILL | ON_DECODE, "baton:kv_transfer_bytes_total",       \
       "KV bytes moved.", v->p->kv_bytes)                                      \
+    X(counter, ON_DECODE, "baton:kept_prompt_tokens_total",                   \
+      "Prompt tokens whose KV was here and was not sent.", v->e->kept_tokens) \
     X(gauge, ON_PREFILL | ON_DECODE, "baton:kv_quarantined_pages",            \
       "KV pages that a peer may still write to.", v->p->quarantined)          \
     X(counter, ANY, "baton:steps_total", "Steps of the engine.", v->e->steps) \

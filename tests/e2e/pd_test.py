@@ -78,13 +78,14 @@ class Equality(unittest.TestCase):
             self.same(prompt(n, n), **GREEDY)
             self.same(prompt(n, n + 1), **SEEDED)
 
+    def moved(self):
+        raw = http("GET", self.pair.prefill.url + "/get_server_info")[1]
+        return json.loads(raw)["disaggregation"]
+
     def test_kv_really_moves(self):
-        def moved():
-            raw = http("GET", self.pair.prefill.url + "/get_server_info")[1]
-            return json.loads(raw)["disaggregation"]
-        before = moved()["kv_bytes"]
+        before = self.moved()["kv_bytes"]
         self.same(prompt(300, 40), **GREEDY)
-        after = moved()
+        after = self.moved()
         self.assertGreater(after["kv_bytes"] - before, 300 * 256)
         self.assertIn(self.transport, after["transport"])
 
@@ -210,12 +211,29 @@ class Equality(unittest.TestCase):
 
 
 class EqualityOverTcp(Equality):
-    """The same over TCP, with Ascend's page size and a llama."""
+    """The same over TCP, with Ascend's page size, a llama, and a decode that
+    keeps what it has."""
     flags = ("--attention-backend", "ascend", "--chunked-prefill-size", "128",
              *Equality.parsers)
-    pair_flags = ("--disaggregation-transfer-transport", "tcp")
+    pair_flags = ("--disaggregation-transfer-transport", "tcp",
+                  "--disaggregation-decode-enable-radix-cache")
     transport = "tcp"
     arch = "llama"
+
+    def test_a_second_turn_moves_its_new_pages_alone(self):
+        ids = [7 + i * i % 200 for i in range(300)]
+        moved = [self.moved()["kv_bytes"]]
+        for turn in range(3):
+            a, b = (json.loads(http("POST", url + "/generate", {
+                "input_ids": ids, "sampling_params": GREEDY})[1])
+                for url in (self.alone.url, self.pair.url))
+            self.assertEqual(a["output_ids"], b["output_ids"])
+            moved.append(self.moved()["kv_bytes"])
+            ids += a["output_ids"] + ids[turn * 9:turn * 9 + 50]
+        first, second, third = (b - a for a, b in zip(moved, moved[1:]))
+        # 300 tokens; then 374 and 448, of which 256 and 384 are there
+        self.assertLess(second, first / 2)
+        self.assertLess(third, first / 3)
 
 
 class OtherWays(unittest.TestCase):

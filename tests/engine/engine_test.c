@@ -346,6 +346,7 @@ static void a_pair_yields_what_one_server_does(void **state)
     struct tokenizer *t = letters();
     static const uint32_t sizes[] = {4, 1, 16};
     uint32_t retractions = 0, hits = 0;
+    uint64_t kept = 0, kept_told = 0;
     for (int i = 0; i < 9; i++) {
         struct rig_options o = rig_defaults();
         o.engine.tokenizer = t;
@@ -364,6 +365,7 @@ static void a_pair_yields_what_one_server_does(void **state)
             spec->want_logprobs = id % 2;
             spec->logprob_start = id % 3 ? -1 : 0;
             spec->role = ROLE_DECODE;
+            spec->own_prefix = id % 4;
             rig_submit(&rig, id, spec);
         }
         pair_run(&prefill, &rig, asked, N);
@@ -381,7 +383,12 @@ static void a_pair_yields_what_one_server_does(void **state)
             memcpy(alone[id], s->logprobs, sizeof alone[id]);
             retractions += s->retractions;
             hits += p->cached;
+            assert_true(o.engine.prefix_cache || s->kept == 0);
+            kept += s->kept;
         }
+        struct engine_stats stats;
+        engine_stats_get(rig.engine, &stats);
+        kept_told += stats.kept_tokens;
         rig_fini(&rig);
         rig_fini(&prefill);
 
@@ -398,7 +405,8 @@ static void a_pair_yields_what_one_server_does(void **state)
                                 rig.seen[id].count * sizeof(float));
         rig_fini(&rig);
     }
-    assert_true(retractions > 10 && hits > 500);
+    assert_true(retractions > 10 && hits > 500 && kept > 500);
+    assert_int_equal(kept, kept_told);
     tokenizer_destroy(t);
 }
 

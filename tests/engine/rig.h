@@ -20,6 +20,7 @@ struct seen {
     bool reserved, done, last_chunk;
     kv_page pages[512];
     uint32_t page_count;
+    uint32_t kept;      /* tokens whose KV was there when RESERVED */
     uint32_t kv_tokens; /* of the last CHUNK */
     struct finish finish;
     char note[128]; /* stop text or message */
@@ -153,6 +154,7 @@ static inline void rig_note(struct rig *rig, const struct engine_event *e)
     case EVENT_RESERVED:
         assert_false(s->reserved);
         s->reserved = true;
+        s->kept = e->cached_tokens;
         break;
     case EVENT_CHUNK:
         assert_false(s->last_chunk);
@@ -284,11 +286,13 @@ static inline void asked_check(const struct asked *a, const struct seen *s)
 /* A pair: KV crosses between two engines as bytes of pages, whose sizes may
  * differ. */
 
-/* Tokens first .. e->tokens - 1 of the chunk, into to's reserved pages. */
+/* Tokens first .. e->tokens - 1 of the chunk, into decode's reserved pages,
+ * but for what decode had. */
 static inline void pair_copy(struct rig *prefill, struct rig *decode,
                              const struct engine_event *e, uint32_t first)
 {
     const struct seen *to = &decode->seen[e->id];
+    if (first < to->kept) first = to->kept;
     const struct kv_shape *p = kv_pool_shape(prefill->pool);
     const struct kv_shape *d = kv_pool_shape(decode->pool);
     size_t bytes = kv_shape_page_bytes(p) / p->page_tokens;

@@ -148,6 +148,8 @@ static void compute(const struct plan *plan, uint32_t step)
     }
 }
 
+static uint64_t kept; /* tokens that DECODE ones found in the cache */
+
 static uint64_t random_load(uint64_t seed, uint32_t page_tokens,
                             uint32_t page_count, bool roles)
 {
@@ -168,12 +170,18 @@ static uint64_t random_load(uint64_t seed, uint32_t page_tokens,
             uint64_t family = rng_next(&seed) % 4;
             for (uint32_t j = 0; j < prompt; j++)
                 q->tokens[j] = (int32_t)(j < 30 ? j * family : added + j);
+            q->own_prefix = added % 2;
             if (rng_next(&seed) % 4 == 0 && prompt > 1)
                 q->score_from = (uint32_t)(rng_next(&seed) % (prompt - 1));
             added++;
         }
-        for (struct seq *q; (q = schedule_reserve(sched));)
+        for (struct seq *q; (q = schedule_reserve(sched));) {
             known_to_peer[index_of(q)] = true;
+            assert_int_equal(q->done_tokens % page_tokens, 0);
+            assert_true(q->done_tokens < q->prompt_tokens);
+            assert_true(q->own_prefix || q->done_tokens == 0);
+            kept += q->done_tokens;
+        }
         for (uint32_t i = 0; i < added; i++)
             before[i] = seqs[i].state;
         const struct plan *plan = schedule_plan(sched);
@@ -229,7 +237,7 @@ static void any_load_keeps_the_rules(void **state)
         assert_true(schedule_flush(sched));
         fini();
     }
-    assert_true(retractions > 500);
+    assert_true(retractions > 500 && kept > 500);
 }
 
 static const struct schedule_options small = {
@@ -300,6 +308,38 @@ static void room_to_grow_is_kept_when_another_is_let_in(void **state)
     assert_ptr_equal(schedule_reserve(sched), &seqs[5]);
     end_seq(&seqs[4]);
     end_seq(&seqs[5]);
+    fini();
+}
+
+static void a_decode_keeps_what_the_cache_has(void **state)
+{
+    (void)state;
+    struct schedule_options o = small;
+    o.prefix_cache = true;
+    init(&o, 4, 20);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct seq *q = add(i, ROLE_DECODE, 12, 2);
+        for (int32_t at = 0; at < 12; at++)
+            q->tokens[at] = at; /* all the same */
+        q->own_prefix = i != 1;
+        assert_ptr_equal(schedule_reserve(sched), q);
+        /* The last page is the peer's to send, though it is cached too. */
+        assert_int_equal(q->done_tokens, i < 2 ? 0 : 8);
+        assert_int_equal(q->page_count, 3);
+        for (int page = 0; page < 3; page++)
+            assert_int_equal(q->pages[page] == seqs[0].pages[page],
+                             i == 0 || (i >= 2 && page < 2));
+        if (i == 3) break;
+        schedule_admit(sched, q);
+        if (i == 1) continue;
+        end_seq(q); /* its three pages are cached */
+    }
+    /* A peer that may still write blocks its own pages alone. */
+    schedule_quarantine(sched, &seqs[3]);
+    end_seq(&seqs[1]);
+    assert_true(schedule_flush(sched));
+    assert_int_equal(kv_pool_free_count(pool), 17);
+    end_seq(&seqs[3]);
     fini();
 }
 
@@ -383,6 +423,7 @@ static void create_survives_every_failed_allocation(void **state)
 TESTS(T(any_load_keeps_the_rules),
       T(prompts_share_the_chunk_first_come_first_served),
       T(room_to_grow_is_kept_when_another_is_let_in),
+      T(a_decode_keeps_what_the_cache_has),
       T(the_fewest_outputs_go_first_and_come_back_first),
       T(equal_prompts_end_up_on_the_same_pages),
       T(create_survives_every_failed_allocation))

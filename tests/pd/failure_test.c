@@ -445,9 +445,10 @@ static void aborts_at_any_moment_leave_nothing_behind(void **state)
     uint64_t seed = 11;
     pair_begin();
     prefill_options.chunk_tokens = 8;
+    prefill_options.prefix_cache = decode_options.prefix_cache = true;
     pair_open(&pair);
-    for (uint32_t i = 0; i < ROOMS; i++) {
-        ask_init(&ask[i], 20 + (uint32_t)(rng_next(&seed) % 60), 20, i);
+    for (uint32_t i = 0; i < ROOMS; i++) { /* each prompt comes thrice */
+        ask_init(&ask[i], 20 + i % 20 * 3, 20, i % 20);
         both(&pair, &ask[i], &p[i], &d[i], i);
         for (uint64_t turns = rng_next(&seed) % 4; turns; turns--)
             rig_turn(&pair.rig);

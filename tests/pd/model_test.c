@@ -71,6 +71,7 @@ static void pair_agrees_with_one(const char *name, enum dtype kv)
     side_close(&sd);
 
     o.pd.mode = PD_DECODE;
+    o.prefix_cache = true;
     side_open(&sd, &rig, &o);
     o = side_defaults(PD_PREFILL);
     o.model = lp.model;

@@ -95,6 +95,41 @@ static void the_prefix_hit_and_logprobs_cross_over(void **state)
     pair_close(&pair);
 }
 
+/* A conversation: each turn's prompt is the last one's, its answer and more.
+ * The decode has all of it but the new words. */
+static void what_the_decode_has_is_not_sent_again(void **state)
+{
+    (void)state;
+    enum { TURNS = 6, WORDS = 20, PAGE = 4, KV = 2 * 16, AUX_ROW = 1600 };
+    struct pair pair;
+    struct ask ask, turn;
+    struct leg p, d;
+    pair_begin();
+    prefill_options.prefix_cache = decode_options.prefix_cache = true;
+    pair_open(&pair);
+    ask_init(&ask, WORDS, 10, 3);
+    uint64_t moved = 0, kept = 0;
+    for (uint64_t room = 1; room <= TURNS; room++) {
+        ask.spec.tokens = ask.prompt;
+        ask.want_count = toy_expect(&ask.spec, ask.want, &ask.want_finish);
+        both(&pair, &ask, &p, &d, room);
+        UNTIL(&pair.rig, p.done && d.done);
+        ask_answered(&ask, &d);
+        uint32_t n = ask.spec.token_count;
+        moved += (n - kept) * KV + AUX_ROW;
+        assert_int_equal(side_stats(&pair.p).kv_bytes, moved);
+        /* The last token of the answer was never computed. */
+        kept = (n + d.count - 1) / PAGE * PAGE;
+        memcpy(ask.prompt + n, d.tokens, d.count * sizeof *d.tokens);
+        ask_init(&turn, WORDS, 10, 100 + room);
+        memcpy(ask.prompt + n + d.count, turn.prompt, WORDS * 4);
+        ask.spec.token_count = n + d.count + WORDS;
+    }
+    assert_true(side_engine(&pair.d).kept_tokens > 100);
+    quiet(&pair);
+    pair_close(&pair);
+}
+
 static void the_fake_peer_needs_none(void **state)
 {
     (void)state;
@@ -181,6 +216,7 @@ static void requests_that_cannot_meet_are_refused(void **state)
 }
 
 TESTS(T(apart_is_as_together), T(a_hundred_rooms_at_once),
-      T(the_prefix_hit_and_logprobs_cross_over), T(the_fake_peer_needs_none),
+      T(the_prefix_hit_and_logprobs_cross_over),
+      T(what_the_decode_has_is_not_sent_again), T(the_fake_peer_needs_none),
       T(a_colocated_node_passes_everything),
       T(requests_that_cannot_meet_are_refused))

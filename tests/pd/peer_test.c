@@ -643,6 +643,7 @@ static void stock_open(struct stock *s, bool w4)
     rig_init(&s->rig);
     struct side_options o = side_defaults(PD_DECODE);
     o.pd.heartbeat_interval_ms = 50;
+    o.prefix_cache = true; /* a stock prefill sends all the same */
     side_open(&s->side, &s->rig, &o);
     peer_open(&s->peer, &s->rig);
     const struct http_server_options server = {
@@ -685,6 +686,7 @@ static void stock_asked(struct stock *s, uint64_t room, uint32_t tokens)
     assert_string_equal(s->peer.in.frame[0].bytes, s->room);
     assert_int_equal(s->peer.in.frame[4].len, (tokens + PAGE - 1) / PAGE * 4);
     assert_string_equal(s->peer.in.frame[7].bytes, "1");
+    if (s->w4) assert_string_equal(s->peer.in.frame[8].bytes, "0");
 }
 
 static uint64_t at_u64(const char *bytes, size_t i)
