@@ -31,6 +31,7 @@
 #include "base/mem.h"
 #include "http/loop.h"
 #include "pd/decodes.h"
+#include "pd/write.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -80,8 +81,7 @@ struct pd_send {
     uint64_t next_tag;
     struct send_room *oldest, *newest; /* ORPHANs */
     uint32_t orphan_count;
-    struct xfer_op *ops; /* scratch */
-    size_t op_cap;
+    struct pd_write write; /* of one batch after another */
 };
 
 static unsigned long long number_of(const struct send_room *r)
@@ -250,89 +250,32 @@ static void fail_transfer(struct send_room *r, const char *reason)
 
 /* ---- writing ----------------------------------------------------------------------- */
 
-static int ops_reserve(struct pd_send *send, size_t n)
+static int submit(struct send_room *r, struct why *why)
 {
-    if (n <= send->op_cap) return 0;
-    void *ops = mem_retry(send->ops, n * sizeof *send->ops);
-    if (!ops) return ERR_NOMEM;
-    send->ops = ops;
-    send->op_cap = n;
-    return 0;
-}
-
-/* Consecutive pages from src on, to dst on, in all buffers: bytes of each.
- * Returns how many ops that took. */
-static size_t run_ops(const struct send_room *r, struct xfer_op *ops,
-                      kv_page src, uint32_t dst, uint64_t bytes)
-{
-    const struct kv_pool *pool = r->base.core->options.pool;
-    const struct pd_decode *d = r->decode;
-    uint64_t page_bytes = d->reg.page_bytes;
-    uint32_t buffers = d->reg.kv_count;
-    struct xfer_op op = {.kind = XFER_WRITE, .rows = 1, .bytes = bytes};
-    if (d->pitch) {
-        char *base = kv_pool_buffer(pool, 0);
-        op.rows = buffers;
-        op.local = base + src * page_bytes;
-        op.remote = d->kv[0] + dst * page_bytes;
-        op.local_pitch = (uint64_t)((char *)kv_pool_buffer(pool, 1) - base);
-        op.remote_pitch = d->pitch;
-        ops[0] = op;
-        return 1;
-    }
-    for (uint32_t b = 0; b < buffers; b++) {
-        op.local = (char *)kv_pool_buffer(pool, b) + src * page_bytes;
-        op.remote = d->kv[b] + dst * page_bytes;
-        ops[b] = op;
-    }
-    return buffers;
-}
-
-static int submit(struct send_room *r, size_t op_count, struct why *why)
-{
-    struct pd_decode *d = r->decode;
-    struct xfer_epoch epoch;
-    struct xfer_batch batch = {
-        .ops = r->send->ops, .count = op_count, .tag = r->tag};
-    if (d->reg.has_layout && d->reg.layout.has_epoch) {
-        memcpy(epoch.bytes, d->reg.layout.epoch, sizeof epoch.bytes);
-        batch.epoch = &epoch;
-    }
-    int rc = xfer_submit_batch(d->peer, &batch, why);
-    if (rc) return rc;
-    if (!r->writes++) r->write_us = clock_us();
-    return 0;
+    int rc = pd_write_submit(&r->send->write, r->tag, why);
+    if (!rc && !r->writes++) r->write_us = clock_us();
+    return rc;
 }
 
 /* What was not sent yet of the prompt's first `tokens` tokens: whole pages,
- * and behind the last chunk the tokens that the last page has (a page is token
- * by token, so they are its first bytes). */
+ * and behind the last chunk the tokens that the last page has. */
 static int write_pages(struct send_room *r, const kv_page *src, uint32_t tokens,
                        bool last, struct why *why)
 {
+    struct pd_write *write = &r->send->write;
     uint32_t page_tokens = r->base.core->layout.shape.page_tokens;
-    uint64_t page_bytes = r->decode->reg.page_bytes;
-    uint64_t token_bytes = page_bytes / page_tokens;
     uint32_t upto = (tokens + (last ? page_tokens - 1 : 0)) / page_tokens;
     uint32_t prefix = r->prefix_tokens / page_tokens;
-    uint32_t p = r->sent_pages > prefix ? r->sent_pages : prefix;
-    size_t ops = 0, per_run = r->decode->pitch ? 1 : r->decode->reg.kv_count;
-    if (p >= upto) return 0;
-    if (ops_reserve(r->send, per_run * (upto - p)))
-        return err_set(why, ERR_NOMEM, "no memory for %u pages", upto - p);
-    while (p < upto) {
-        uint32_t n = 1, dst = r->dst[p - prefix];
-        while (p + n < upto && src[p + n] == src[p] + n &&
-               r->dst[p + n - prefix] == dst + n)
-            n++;
-        uint64_t bytes = n * page_bytes;
-        if (p + n == upto && last)
-            bytes -= (upto * page_tokens - tokens) * token_bytes;
-        ops += run_ops(r, r->send->ops + ops, src[p], dst, bytes);
-        p += n;
-    }
+    uint32_t from = r->sent_pages > prefix ? r->sent_pages : prefix;
+    if (from >= upto) return 0;
+    uint32_t last_tokens =
+        last ? tokens - (upto - 1) * page_tokens : page_tokens;
+    pd_write_begin(write, r->base.core, r->decode);
+    int rc = pd_write_pages(write, src + from, r->dst + from - prefix,
+                            upto - from, last_tokens, why);
+    if (rc) return rc;
     r->sent_pages = upto;
-    return submit(r, ops, why);
+    return submit(r, why);
 }
 
 static void write_aux(struct send_room *r)
@@ -352,21 +295,12 @@ static void write_aux(struct send_room *r)
         }
     }
     pd_aux_write(&core->aux, r->aux_row, &row);
-    uint32_t items = r->decode->reg.aux_count;
-    if (items > PD_AUX_ITEMS) items = PD_AUX_ITEMS;
     struct why why = {0};
-    int rc = ops_reserve(r->send, items);
-    for (uint32_t i = 0; !rc && i < items; i++) {
-        uint64_t bytes = pd_aux_item_bytes(i);
-        r->send->ops[i] =
-            (struct xfer_op){.kind = XFER_WRITE,
-                             .rows = 1,
-                             .local = pd_aux_at(&core->aux, i, r->aux_row),
-                             .remote = r->decode->aux[i] + r->aux_dst * bytes,
-                             .bytes = bytes};
-    }
+    struct pd_write *write = &r->send->write;
+    pd_write_begin(write, core, r->decode);
+    int rc = pd_write_aux(write, r->aux_row, r->aux_dst, &why);
     pd_room_enter(&r->base, PD_AUX);
-    if (!rc) rc = submit(r, items, &why);
+    if (!rc) rc = submit(r, &why);
     if (rc) fail_transfer(r, why_text(&why, rc));
 }
 
@@ -778,6 +712,6 @@ void pd_send_close(struct pd_send *send)
     pd_decodes_fini(&send->decodes);
     map_fini(&send->rooms);
     map_fini(&send->tags);
-    mem_free(send->ops);
+    pd_write_fini(&send->write);
     mem_free(send);
 }
