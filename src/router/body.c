@@ -41,18 +41,22 @@ int body_parse(struct body *out, const char *text, size_t n, bool lists,
     if (rc) return rc;
     if (skim_kind(out->object) != '{')
         return err_set(why, ERR_FORMAT, "the body must be a JSON object");
-    struct skim key, value, prompt = {NULL, 0}, ids = {NULL, 0};
+    struct skim key, value, text_value = {NULL, 0}, ids = {NULL, 0};
     for (size_t at = 0; skim_member_next(out->object, &at, &key, &value);) {
         if (skim_key_is(key, "stream"))
             out->stream = skim_true(value);
         else if (skim_key_is(key, "return_logprob"))
             out->logprobs = skim_true(value);
         else if (skim_key_is(key, "text"))
-            prompt = value;
+            text_value = value;
         else if (skim_key_is(key, "input_ids"))
             ids = value;
+        else if (skim_key_is(key, "prompt") || skim_key_is(key, "messages"))
+            out->prompt = value;
     }
-    if (lists) out->batch = batch_of(prompt, ids);
+    if (ids.n) out->prompt = ids;
+    if (text_value.n && skim_kind(text_value) != 'n') out->prompt = text_value;
+    if (lists) out->batch = batch_of(text_value, ids);
     if (out->batch > BODY_BATCH_MAX)
         return err_set(why, ERR_RANGE, "a batch of %zu prompts is over %d",
                        out->batch, BODY_BATCH_MAX);

@@ -18,8 +18,9 @@ enum { BODY_BATCH_MAX = 65536 };
 struct body {
     struct skim object;
     bool stream;
-    bool logprobs; /* return_logprob */
-    size_t batch;  /* 0: one request, scalars; else the lists' length */
+    bool logprobs;      /* return_logprob */
+    size_t batch;       /* 0: one request, scalars; else the lists' length */
+    struct skim prompt; /* text, prompt, messages or input_ids; n 0: none */
 };
 
 /* ERR_FORMAT: no JSON object. ERR_RANGE: more than BODY_BATCH_MAX prompts.

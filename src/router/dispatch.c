@@ -9,6 +9,7 @@
 #include "http/sse.h"
 #include "router/body.h"
 #include "router/options.h"
+#include "router/prefix.h"
 #include "router/stats.h"
 #include "router/worker.h"
 
@@ -37,6 +38,7 @@ struct session {
     struct dispatch *d;
     struct http_request *request; /* NULL: answered */
     struct body body;             /* spans of the request */
+    struct prefix prefix;         /* empty where no policy asks for it */
     bool stream, merge;
     struct buf sent; /* the body with bootstrap fields; both legs borrow it */
     struct leg prefill, decode;
@@ -188,6 +190,7 @@ static void session_free(struct session *s)
     sse_fini(&s->events);
     sse_fini(&s->prefill_events);
     buf_fini(&s->sent);
+    prefix_fini(&s->prefix);
     buf_fini(&s->prefill.headers);
     buf_fini(&s->prefill.body);
     buf_fini(&s->decode.headers);
@@ -622,8 +625,8 @@ static int leg_start(struct leg *leg, struct worker *worker, const char *path,
 static void start_attempt(struct session *s)
 {
     struct dispatch *d = s->d;
-    struct worker *p = pool_pick(d->prefill, s->prefill.avoid);
-    struct worker *c = pool_pick(d->decode, s->decode.avoid);
+    struct worker *p = pool_pick(d->prefill, s->prefill.avoid, &s->prefix);
+    struct worker *c = pool_pick(d->decode, s->decode.avoid, &s->prefix);
     s->attempt++;
     s->prefill.avoid = s->decode.avoid = NULL;
     if (!p || !c) {
@@ -688,6 +691,8 @@ void dispatch_start(struct dispatch *d, struct http_request *request,
     s->d = d;
     s->request = request;
     s->body = body;
+    if (pool_wants_prefix(d->prefill) || pool_wants_prefix(d->decode))
+        prefix_init(&s->prefix, body.prompt.at, body.prompt.n);
     s->stream = body.stream;
     s->merge = native && body.logprobs;
     s->start_us = clock_us();

@@ -45,7 +45,6 @@ static int add_decode(void *into, int count, char **values, struct why *why)
     "random|round_robin|power_of_two|cache_aware|bucket|manual|" \
     "consistent_hashing|prefix_hash"
 #define NO_RUST  "belongs to parts of the Rust router that are not here"
-#define NO_CACHE "there is no cache_aware policy yet"
 #define NO_K8S   "there is no Kubernetes service discovery yet"
 #define NO_QUEUE "requests over the limit are answered 429, not queued"
 #define ONE_PORT "/metrics is served on the router's own port"
@@ -62,12 +61,26 @@ static const struct opt table[] = {
      .help = "URL [BOOTSTRAP_PORT|none] of a prefill server; repeatable"},
     {"decode", OPT_CALL, 0, .min = 1, .max = 1, .call = add_decode,
      .help = "URL of a decode server; repeatable"},
-    {"policy", OPT_CHOICE, AT(policy), "random", .choices = POLICIES,
-     .help = "how a worker is picked; others than the first three: random"},
+    {"policy", OPT_CHOICE, AT(policy), NULL, .choices = POLICIES,
+     .help = "how a worker is picked; by default cache_aware, with --mini-lb "
+             "random; others than the first four: random"},
     {"prefill-policy", OPT_CHOICE, AT(prefill_policy), NULL,
      .choices = POLICIES, .help = "for prefill workers alone"},
     {"decode-policy", OPT_CHOICE, AT(decode_policy), NULL, .choices = POLICIES,
      .help = "for decode workers alone"},
+    {"cache-threshold", OPT_DOUBLE, AT(cache_threshold), "0.3", .min = 0,
+     .max = 1,
+     .help = "cache_aware: share of a prompt that a worker must know"},
+    {"balance-abs-threshold", OPT_INT, AT(balance_abs_threshold), "64",
+     .min = 0, .max = 1e6,
+     .help = "cache_aware: requests between the most and the least loaded "
+             "from which on load decides, if it is also"},
+    {"balance-rel-threshold", OPT_DOUBLE, AT(balance_rel_threshold), "1.5",
+     .min = 1, .max = 1000, .help = "cache_aware: so many times the least"},
+    {"max-tree-size", OPT_INT, AT(max_tree_size), "67108864", .min = 1,
+     .max = 1e11,
+     .help = "cache_aware: bytes of prompts known of a worker (1/16 of it is "
+             "memory)"},
     {"request-timeout-secs", OPT_INT, AT(request_timeout_secs), "1800",
      .min = 1, .max = 1e6, .help = "limit of one request, stream included"},
     {"api-key", OPT_STRING, AT(api_key), "",
@@ -116,13 +129,10 @@ static const struct opt table[] = {
      .help = "after decode's answer: wait for prefill's"},
 
     {"worker-urls", OPT_IGNORED_VALUE, .help = "give --prefill and --decode"},
-    {"cache-threshold", OPT_IGNORED_VALUE, .help = NO_CACHE},
-    {"balance-abs-threshold", OPT_IGNORED_VALUE, .help = NO_CACHE},
-    {"balance-rel-threshold", OPT_IGNORED_VALUE, .help = NO_CACHE},
     {"eviction-interval-secs|eviction-interval", OPT_IGNORED_VALUE,
-     .help = NO_CACHE},
-    {"max-tree-size", OPT_IGNORED_VALUE, .help = NO_CACHE},
-    {"bucket-adjust-interval-secs", OPT_IGNORED_VALUE, .help = NO_CACHE},
+     .help = "what is known of a worker never outgrows --max-tree-size"},
+    {"bucket-adjust-interval-secs", OPT_IGNORED_VALUE,
+     .help = "there is no bucket policy"},
     {"dp-aware", OPT_IGNORED_FLAG, .help = "workers here have one DP rank"},
     {"log-dir", OPT_IGNORED_VALUE, .help = "the log goes to stderr"},
     {"prometheus-port", OPT_IGNORED_VALUE, .help = ONE_PORT},
@@ -170,13 +180,16 @@ int router_options_parse(struct router_options *o, int argc, char **argv,
                          void (*ignored)(void *arg, const struct opt *),
                          void *arg, struct why *why)
 {
-    *o = (struct router_options){.prefill_policy = "", .decode_policy = ""};
+    *o = (struct router_options){
+        .policy = "", .prefill_policy = "", .decode_policy = ""};
     int rc = opt_parse(table, TABLE, o, argc, argv, ignored, arg, why);
     if (rc == 1)
         opt_help(table, TABLE,
                  "baton launch_router --pd-disaggregation --prefill URL [PORT] "
                  "--decode URL [options]");
     if (rc) return rc;
+    /* As with SGLang's, whose mini_lb knows no other. */
+    if (!o->policy[0]) o->policy = o->mini_lb ? "random" : "cache_aware";
     if (!o->pd_disaggregation)
         return err_set(why, ERR_INVALID,
                        "the router only knows prefill/decode disaggregation: "

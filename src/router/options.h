@@ -24,7 +24,10 @@ struct router_options {
     struct router_worker_option prefill[ROUTER_WORKERS_MAX];
     struct router_worker_option decode[ROUTER_WORKERS_MAX];
     size_t prefill_count, decode_count;
-    const char *policy, *prefill_policy, *decode_policy; /* "": as policy */
+    const char *policy;
+    const char *prefill_policy, *decode_policy; /* "": as policy */
+    double cache_threshold, balance_rel_threshold;
+    int64_t balance_abs_threshold, max_tree_size;
     int64_t request_timeout_secs;
     const char *api_key; /* "": none */
     const char *log_level;

@@ -299,6 +299,7 @@ static enum policy policy_of(const char *role, const char *word)
 {
     if (strcmp(word, "round_robin") == 0) return POLICY_ROUND_ROBIN;
     if (strcmp(word, "power_of_two") == 0) return POLICY_POWER_OF_TWO;
+    if (strcmp(word, "cache_aware") == 0) return POLICY_CACHE_AWARE;
     if (strcmp(word, "random") != 0)
         log_warn("router", "%s policy %s is not here yet: random is used", role,
                  word);
@@ -320,6 +321,10 @@ static int add_workers(struct router *router, struct loop *loop,
     struct pool_options options = {
         .role = role,
         .policy = policy_of(role, policy[0] ? policy : o->policy),
+        .cache_threshold = o->cache_threshold,
+        .balance_rel = o->balance_rel_threshold,
+        .balance_abs = (unsigned)o->balance_abs_threshold,
+        .table_bytes = (size_t)o->max_tree_size,
         .health_path = o->health_check_endpoint,
         .headers = router->key_list,
         .check_ms = (uint64_t)o->health_check_interval_secs * 1000,

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "http/client.h"
 #include "http/loop.h"
+#include "router/prefix.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@ static void set_down(struct worker *w, const char *text)
     if (!w->healthy) return;
     w->healthy = w->seen = false;
     w->passed = 0;
+    if (w->sent) prefix_table_clear(w->sent); /* it may come back empty */
     log_warn("router", "%s %s is unhealthy: %s", w->pool->options.role, w->url,
              text);
     loop_timer_set(w->pool->probe_timer, w->pool->options.probe_ms,
@@ -172,6 +174,7 @@ void pool_fini(struct pool *pool)
         http_call_cancel(pool->workers[i].ask);
         mem_free(pool->workers[i].url);
         mem_free(pool->workers[i].bootstrap_host);
+        prefix_table_destroy(pool->workers[i].sent);
     }
     mem_free(pool->workers);
     loop_timer_destroy(pool->check_timer);
@@ -223,6 +226,9 @@ int pool_add(struct pool *pool, const char *url, int bootstrap_port,
         .bootstrap_host = host,
         .bootstrap_port = bootstrap_port,
         .healthy = true,
+        .sent = pool->options.policy == POLICY_CACHE_AWARE
+                    ? prefix_table_create(pool->options.table_bytes)
+                    : NULL,
     };
     return 0;
 }
@@ -254,7 +260,45 @@ static struct worker *nth(struct pool *pool, const struct worker *avoid,
     return NULL;
 }
 
-struct worker *pool_pick(struct pool *pool, const struct worker *avoid)
+bool pool_wants_prefix(const struct pool *pool)
+{
+    return pool->options.policy == POLICY_CACHE_AWARE && pool->count > 1;
+}
+
+/* The one with the fewest requests; of several the one that knows least, then
+ * each in turn. */
+static bool lighter(const struct worker *a, const struct worker *b)
+{
+    if (a->in_flight != b->in_flight) return a->in_flight < b->in_flight;
+    return prefix_table_count(a->sent) < prefix_table_count(b->sent);
+}
+
+static struct worker *pick_by_prefix(struct pool *pool,
+                                     const struct worker *avoid,
+                                     const struct prefix *prefix)
+{
+    const struct pool_options *o = &pool->options;
+    struct worker *light = NULL, *knows = NULL;
+    unsigned most = 0;
+    size_t match = 0, from = pool->next++;
+    for (size_t i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[(from + i) % pool->count];
+        if (!w->healthy || w == avoid) continue;
+        size_t n = prefix_table_match(w->sent, prefix);
+        if (!light || lighter(w, light)) light = w;
+        if (w->in_flight > most) most = w->in_flight;
+        if (n > match) knows = w, match = n;
+    }
+    bool uneven = most - light->in_flight > o->balance_abs &&
+                  most > o->balance_rel * light->in_flight;
+    bool enough = (double)match > o->cache_threshold * (double)prefix->count;
+    struct worker *w = knows && enough && !uneven ? knows : light;
+    prefix_table_note(w->sent, prefix);
+    return w;
+}
+
+struct worker *pool_pick(struct pool *pool, const struct worker *avoid,
+                         const struct prefix *prefix)
 {
     size_t count = pool_healthy(pool);
     if (avoid && avoid->healthy) {
@@ -274,6 +318,7 @@ struct worker *pool_pick(struct pool *pool, const struct worker *avoid)
         struct worker *b = nth(pool, avoid, j + (j >= i));
         return b->in_flight < a->in_flight ? b : a;
     }
+    case POLICY_CACHE_AWARE: return pick_by_prefix(pool, avoid, prefix);
     case POLICY_RANDOM: break;
     }
     return nth(pool, avoid, rng_next(&pool->seed) % count);

@@ -27,6 +27,8 @@ struct http_client;
 struct http_call;
 struct http_header;
 struct pool;
+struct prefix; /* router/prefix.h */
+struct prefix_table;
 
 struct worker {
     struct pool *pool;
@@ -40,16 +42,29 @@ struct worker {
     unsigned passed; /* probes in a row */
     uint64_t requests, failures;
     struct http_call *probe;
-    uint64_t heard_us;     /* its last sign of life, while requests wait */
-    unsigned unheard;      /* questions in a row without an answer */
-    struct http_call *ask; /* the question under way */
+    uint64_t heard_us;         /* its last sign of life, while requests wait */
+    unsigned unheard;          /* questions in a row without an answer */
+    struct http_call *ask;     /* the question under way */
+    struct prefix_table *sent; /* POLICY_CACHE_AWARE; else NULL */
 };
 
-enum policy { POLICY_RANDOM, POLICY_ROUND_ROBIN, POLICY_POWER_OF_TWO };
+/* POLICY_CACHE_AWARE, by sglang_router's rule: the worker that knows most of
+ * the prompt's beginning, where that is more than cache_threshold of it; else
+ * the one with the fewest requests. While loads are uneven (most - least >
+ * balance_abs, and most > balance_rel * least) always the latter. */
+enum policy {
+    POLICY_RANDOM,
+    POLICY_ROUND_ROBIN,
+    POLICY_POWER_OF_TWO,
+    POLICY_CACHE_AWARE
+};
 
 struct pool_options {
     const char *role; /* "prefill", "decode": borrowed, for logs */
     enum policy policy;
+    double cache_threshold, balance_rel; /* POLICY_CACHE_AWARE */
+    unsigned balance_abs;
+    size_t table_bytes;                /* of prompt text known of a worker */
     const char *health_path;           /* borrowed */
     const struct http_header *headers; /* of probes; borrowed */
     uint64_t check_ms;                 /* of healthy workers; 0: never */
@@ -82,9 +97,13 @@ void pool_fini(struct pool *pool); /* before its client is closed */
 int pool_add(struct pool *pool, const char *url, int bootstrap_port,
              struct why *why);
 
+/* Whether pool_pick looks at a request's prefix: else it may be empty. */
+bool pool_wants_prefix(const struct pool *pool);
 /* One healthy worker by the policy, rather not avoid (may be NULL); NULL: all
- * are unhealthy. */
-struct worker *pool_pick(struct pool *pool, const struct worker *avoid);
+ * are unhealthy. prefix: the request's, for POLICY_CACHE_AWARE, whose worker
+ * knows it from then on. */
+struct worker *pool_pick(struct pool *pool, const struct worker *avoid,
+                         const struct prefix *prefix);
 size_t pool_healthy(const struct pool *pool);
 size_t pool_ready(const struct pool *pool); /* healthy, and seen to answer */
 

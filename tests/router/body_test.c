@@ -125,6 +125,30 @@ static void nothing_else_is_touched(void **state)
     buf_fini(&out);
 }
 
+static void the_prompt_is_found(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *prompt;
+    } rows[] = {
+        {"{\"text\": \"a\"}", "\"a\""},
+        {"{\"input_ids\": [1, 2], \"x\": 1}", "[1, 2]"},
+        {"{\"input_ids\": [1], \"text\": [\"a\", \"b\"]}", "[\"a\", \"b\"]"},
+        {"{\"text\": null, \"input_ids\": [[1]]}", "[[1]]"},
+        {"{\"prompt\": \"b\"}", "\"b\""},
+        {"{\"model\": \"m\", \"messages\": [{}]}", "[{}]"},
+        {"{\"model\": \"m\"}", ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct body body;
+        assert_int_equal(
+            body_parse(&body, rows[i].text, strlen(rows[i].text), true, NULL),
+            0);
+        assert_int_equal(body.prompt.n, strlen(rows[i].prompt));
+        assert_memory_equal(body.prompt.at, rows[i].prompt, body.prompt.n);
+    }
+}
+
 static void clients_own_bootstrap_fields_are_dropped(void **state)
 {
     (void)state;
@@ -266,7 +290,7 @@ static void logprobs_of_the_prompt_come_first(void **state)
 }
 
 TESTS(T(json_and_nothing_else_passes), T(members_are_found_under_any_spelling),
-      T(truth_is_pythons), T(nothing_else_is_touched),
+      T(truth_is_pythons), T(nothing_else_is_touched), T(the_prompt_is_found),
       T(clients_own_bootstrap_fields_are_dropped),
       T(batches_get_lists_of_their_length), T(flags_of_a_request_are_read),
       T(logprobs_of_the_prompt_come_first))

@@ -1192,6 +1192,111 @@ static void policies_spread_requests(void **state)
     }
 }
 
+/* Each turn of a conversation has all turns before it. */
+static void turn_body(char *body, size_t n, int conversation, int turns)
+{
+    snprintf(body, n, "{\"messages\": [");
+    for (int i = 0; i <= turns; i++)
+        snprintf(body + strlen(body), n - strlen(body),
+                 "%s{\"role\": \"user\", \"content\": \"%d %0150d\"}",
+                 i ? ", " : "", conversation, i);
+    snprintf(body + strlen(body), n - strlen(body), "]}");
+}
+
+/* Which of two workers took a turn. */
+static int take_turn(struct test *t, int a, int conversation, int turns)
+{
+    char body[2048];
+    int before = t->workers[a].asked;
+    turn_body(body, sizeof body, conversation, turns);
+    run(t, "/v1/chat/completions", body);
+    assert_int_equal(t->reply.status, 200);
+    return t->workers[a].asked > before ? a : a + 1;
+}
+
+static void conversations_stay_where_their_kv_is(void **state)
+{
+    (void)state;
+    enum { CONVERSATIONS = 8, TURNS = 6 };
+    struct test t;
+    setup(&t);
+    t.options.prefill_policy = "round_robin"; /* each pool has its own */
+    t.options.decode_policy = "cache_aware";
+    second_workers(&t);
+    start(&t);
+    for (int w = P0; w <= D1; w++)
+        script(&t.workers[w], ANSWER, 200, w < D0 ? OK_P : OK_D);
+    int home[CONVERSATIONS];
+    for (int turn = 0; turn < TURNS; turn++)
+        for (int c = 0; c < CONVERSATIONS; c++) {
+            int taken = take_turn(&t, D0, c, turn);
+            if (turn == 0)
+                home[c] = taken;
+            else
+                assert_int_equal(taken, home[c]);
+        }
+    assert_int_equal(t.workers[D0].asked, t.workers[D1].asked);
+    assert_int_equal(t.workers[P0].asked, t.workers[P1].asked);
+    teardown(&t);
+}
+
+static void uneven_load_goes_before_the_cache(void **state)
+{
+    (void)state;
+    struct test t;
+    setup(&t);
+    t.options.policy = "cache_aware";
+    t.options.balance_abs_threshold = 2;
+    second_workers(&t);
+    start(&t);
+    for (int w = P0; w <= P1; w++)
+        script(&t.workers[w], ANSWER, 200, OK_P);
+    for (int w = D0; w <= D1; w++)
+        script(&t.workers[w], ANSWER, 200, OK_D);
+    int home = take_turn(&t, D0, 1, 3), other = home == D0 ? D1 : D0;
+    t.workers[home].steps[0] = (struct step){HOLD, 0, NULL};
+    struct reply held[3] = {0};
+    char body[2048];
+    for (int i = 0; i < 3; i++) { /* three at its home, none at the other */
+        turn_body(body, sizeof body, 1, 4 + i);
+        ask(&t, &held[i], "/v1/chat/completions", body, NULL);
+        until(&t, &t.workers[home].asked, 2 + i);
+    }
+    assert_int_equal(take_turn(&t, D0, 1, 7), other);
+    for (int i = 0; i < 3; i++)
+        reply_fini(&held[i]);
+    until(&t, &t.workers[home].gone, 3);
+    teardown(&t);
+}
+
+static void a_worker_that_was_down_is_a_stranger(void **state)
+{
+    (void)state;
+    struct test t;
+    setup(&t);
+    t.options.policy = "cache_aware";
+    second_workers(&t);
+    start(&t);
+    for (int w = P0; w <= P1; w++)
+        script(&t.workers[w], ANSWER, 200, OK_P);
+    for (int w = D0; w <= D1; w++)
+        script(&t.workers[w], ANSWER, 200, OK_D);
+    int home = take_turn(&t, D0, 1, 3), other = home == D0 ? D1 : D0;
+    http_server_close(t.workers[home].server);
+    t.workers[home].server = NULL;
+    assert_int_equal(take_turn(&t, D0, 1, 4), other); /* after a refusal */
+    int probes = t.workers[home].probes;
+    worker_listen(&t.workers[home]);
+    until(&t, &t.workers[home].probes, probes + 1);
+    char line[128];
+    snprintf(line, sizeof line, "worker_health{worker=\"%s\",role=\"decode\"} ",
+             t.workers[home].url);
+    while (metric(&t, line) != 1)
+        ;
+    assert_int_equal(take_turn(&t, D0, 1, 5), other);
+    teardown(&t);
+}
+
 /* --- the other endpoints ------------------------------------------------------ */
 
 static void health_routes_tell_the_truth(void **state)
@@ -1342,6 +1447,8 @@ static void options_are_checked(void **state)
                            NULL),
                      0);
     assert_string_equal(o->host, "0.0.0.0");
+    assert_string_equal(o->policy, "cache_aware");
+    assert_true(o->cache_threshold == 0.5 && o->balance_rel_threshold == 1.5);
     assert_int_equal(o->port, 30000);
     assert_int_equal(o->request_timeout_secs, 1800);
     assert_int_equal(o->prefill_count, 2);
@@ -1377,6 +1484,8 @@ TESTS(T(both_legs_get_the_same_body_and_decode_answers),
       T(allowed_headers_pass_both_ways),
       T(router_key_guards_and_is_shown_to_workers),
       T(bad_requests_reach_no_worker), T(requests_over_the_limit_get_429),
-      T(policies_spread_requests), T(health_routes_tell_the_truth),
+      T(policies_spread_requests), T(conversations_stay_where_their_kv_is),
+      T(uneven_load_goes_before_the_cache),
+      T(a_worker_that_was_down_is_a_stranger), T(health_routes_tell_the_truth),
       T(admin_routes_reach_every_worker), T(infos_are_collected_and_proxied),
       T(router_drains_and_closes_over_live_requests), T(options_are_checked))
