@@ -17,6 +17,7 @@
 #include "http/loop.h"
 #include "http/server.h"
 #include "pd/node.h"
+#include "router/join.h"
 #include "serve/assets.h"
 #include "serve/serve.h"
 #include "text/reply.h"
@@ -55,6 +56,7 @@ struct server {
     struct loop *loop;
     struct pd_node *node;
     struct serve *serve;
+    struct join *join; /* with --pdlb-url, once it is ready */
     enum model_quantize quantize;
     uint64_t progress_us; /* of the last loading line */
     bool stopping, failed;
@@ -471,6 +473,12 @@ static void on_drained(void *arg)
     loop_stop(s->loop);
 }
 
+static void drain(void *arg)
+{
+    struct server *s = arg;
+    serve_drain(s->serve, 5000, on_drained, s);
+}
+
 static void on_signal(void *arg, int signal)
 {
     struct server *s = arg;
@@ -481,13 +489,39 @@ static void on_signal(void *arg, int signal)
     s->stopping = true;
     log_info("serve", "signal %d: finishing live requests, 5 s at most",
              signal);
-    serve_drain(s->serve, 5000, on_drained, s);
+    if (s->join)
+        join_leave(s->join, drain, s);
+    else
+        drain(s);
+}
+
+/* Tells the router of --pdlb-url that this server takes requests. */
+static int join_router(struct server *s, struct why *why)
+{
+    const struct server_options *o = &s->o;
+    const char *host = advertised(s);
+    bool bare = strchr(host, ':') && host[0] != '[';
+    char url[320];
+    if (!o->pdlb_url) return 0;
+    snprintf(url, sizeof url, "http://%s%s%s:%d", bare ? "[" : "", host,
+             bare ? "]" : "", serve_port(s->serve));
+    const struct join_options jo = {.loop = s->loop,
+                                    .router = o->pdlb_url,
+                                    .api_key = o->api_key,
+                                    .url = url,
+                                    .prefill = s->mode == PD_PREFILL,
+                                    .bootstrap_port = (int)o->bootstrap_port};
+    return join_open(&s->join, &jo, why);
 }
 
 static void on_warm(void *arg, int rc)
 {
     struct server *s = arg;
-    if (rc == 0 || s->stopping) return;
+    struct why why = {0};
+    if (s->stopping) return;
+    if (rc == 0) rc = join_router(s, &why);
+    if (rc == 0) return;
+    if (why.text[0]) log_error("join", "%s", why.text);
     s->failed = true;
     loop_stop(s->loop);
 }
@@ -511,6 +545,7 @@ static int server_open(struct server *s, struct why *why)
 /* Upside down: what may still call goes before what it calls. */
 static void server_close(struct server *s)
 {
+    join_close(s->join);
     pd_node_close(s->node);
     serve_close(s->serve);
     engine_destroy(s->engine);
@@ -544,10 +579,12 @@ int launch_server_main(int argc, char **argv)
     if (rc) {
         log_error("start", "%s", why_text(&why, rc));
     } else {
-        if (s.o.skip_warmup)
+        if (s.o.skip_warmup) {
             serve_set_ready(s.serve);
-        else
+            on_warm(&s, 0);
+        } else {
             serve_warm_up(s.serve, on_warm, &s);
+        }
         loop_run(s.loop);
         log_info("serve", "ended");
     }

@@ -132,6 +132,9 @@ static const struct opt table[] = {
          "name:port:gid); both servers need it"),
     NUM("disaggregation-bootstrap-port", bootstrap_port, "8998", 1, 65535,
         "prefill: listens there; decode: for requests without one"),
+    TEXT("pdlb-url", pdlb_url, NULL,
+         "router to join when ready, by its /workers, and to leave at the end; "
+         "--api-key must be the router's"),
     FLAG("disaggregation-decode-enable-radix-cache", decode_radix_cache,
          "decode keeps finished sequences; what it has of a prompt's KV is "
          "not sent again"),
@@ -326,6 +329,10 @@ int server_options_read(struct server_options *o, int argc, char **argv,
                        "--disaggregation-ib-device %.60s: one device, as name, "
                        "name:port or name:port:gid",
                        o->rdma_device);
+    if (o->pdlb_url && strcmp(o->mode, "null") == 0)
+        return err_set(why, ERR_INVALID,
+                       "--pdlb-url: prefill and decode servers join a router; "
+                       "add --disaggregation-mode");
     if (!o->served_model_name) o->served_model_name = o->model_path;
     bool ascend = strcmp(o->attention_backend, "ascend") == 0;
     if (o->page_size == 0) o->page_size = ascend ? 128 : 16;

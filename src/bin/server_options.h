@@ -31,6 +31,7 @@ struct server_options {
     const char *rdma_device;      /* NULL: no RDMA unless the way or
                                    * BATON_TRANSFER_VIA asks for it */
     int64_t bootstrap_port;
+    const char *pdlb_url; /* NULL: it joins no router by itself */
 
     /* From the environment. */
     const char *store_url; /* ASCEND_MF_STORE_URL                  */

@@ -22,8 +22,8 @@ enum { HEADERS_MAX = 48, PREFILL_BODY_MAX = 1 << 20, EVENT_MAX = 64 << 20 };
 /* One of the two upstream requests. call is NULL before and after it. */
 struct leg {
     struct session *session;
-    struct worker *worker;
-    struct worker *avoid; /* failed in the last attempt */
+    struct worker *worker; /* of the last attempt; NULL: none was begun */
+    struct worker *avoid;  /* it, where it failed */
     struct http_call *call;
     int status;         /* 0: no headers yet */
     bool good;          /* ended, whole, with a 2xx */
@@ -191,6 +191,8 @@ static void session_free(struct session *s)
     sse_fini(&s->prefill_events);
     buf_fini(&s->sent);
     prefix_fini(&s->prefix);
+    worker_drop(s->prefill.worker);
+    worker_drop(s->decode.worker);
     buf_fini(&s->prefill.headers);
     buf_fini(&s->prefill.body);
     buf_fini(&s->decode.headers);
@@ -602,6 +604,8 @@ static int leg_start(struct leg *leg, struct worker *worker, const char *path,
     bool prefill = leg == &s->prefill;
     char url[2048];
     snprintf(url, sizeof url, "%s%s", worker->url, path);
+    worker_take(worker);
+    worker_drop(leg->worker);
     leg->worker = worker;
     leg_reset(leg);
     struct http_call_options o = {
@@ -630,11 +634,14 @@ static void start_attempt(struct session *s)
     s->attempt++;
     s->prefill.avoid = s->decode.avoid = NULL;
     if (!p || !c) {
+        const char *role = p ? "decode" : "prefill";
+        size_t count = pool_size(p ? d->decode : d->prefill);
         char text[160];
         snprintf(text, sizeof text,
-                 "No available servers: all %zu %s servers are unhealthy",
-                 p ? d->decode->count : d->prefill->count,
-                 p ? "decode" : "prefill");
+                 count ? "No available servers: all %zu %s servers are "
+                         "unhealthy"
+                       : "No available servers: %zu %s servers are known",
+                 count, role);
         fail(s, 503, STATS_NO_WORKER, text);
         return;
     }

@@ -30,6 +30,7 @@ static void fan_free(struct fan *fan)
 {
     for (size_t i = 0; i < fan->count; i++) {
         http_call_cancel(fan->asked[i].call);
+        worker_drop(fan->asked[i].worker);
         mem_free(fan->asked[i].type);
         buf_fini(&fan->asked[i].body);
     }
@@ -130,8 +131,8 @@ static void ask(struct asked *a, const struct fan_options *options,
 }
 
 void fan_start(struct http_request *request, const struct fan_options *options,
-               struct worker *prefill, size_t prefill_count,
-               struct worker *decode, size_t decode_count)
+               struct worker **prefill, size_t prefill_count,
+               struct worker **decode, size_t decode_count)
 {
     struct fan *fan = mem_must(1, sizeof *fan);
     fan->request = request;
@@ -146,7 +147,8 @@ void fan_start(struct http_request *request, const struct fan_options *options,
         bool is_prefill = i < prefill_count;
         fan->asked[i] = (struct asked){
             .fan = fan,
-            .worker = is_prefill ? &prefill[i] : &decode[i - prefill_count],
+            .worker = worker_take(is_prefill ? prefill[i]
+                                             : decode[i - prefill_count]),
             .prefill = is_prefill,
         };
         ask(&fan->asked[i], options, body, n);

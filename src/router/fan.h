@@ -39,7 +39,7 @@ struct fan_options {
  * or failed. When the client leaves first, all are canceled and it is not
  * called. Nobody to ask (both counts 0): finish is called at once. */
 void fan_start(struct http_request *request, const struct fan_options *options,
-               struct worker *prefill, size_t prefill_count,
-               struct worker *decode, size_t decode_count);
+               struct worker **prefill, size_t prefill_count,
+               struct worker **decode, size_t decode_count);
 
 #endif

@@ -194,10 +194,12 @@ int router_options_parse(struct router_options *o, int argc, char **argv,
         return err_set(why, ERR_INVALID,
                        "the router only knows prefill/decode disaggregation: "
                        "add --pd-disaggregation");
-    if (!o->prefill_count || !o->decode_count)
+    bool may_come = o->api_key[0]; /* router/members.h */
+    if ((!o->prefill_count || !o->decode_count) && !may_come)
         return err_set(why, ERR_INVALID,
                        "--pd-disaggregation needs at least one --prefill URL "
-                       "[PORT] and one --decode URL; no --%s was given",
+                       "[PORT] and one --decode URL, or --api-key so that "
+                       "workers can be added later; no --%s was given",
                        o->prefill_count ? "decode" : "prefill");
     return 0;
 }

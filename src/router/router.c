@@ -7,6 +7,7 @@
 #include "http/server.h"
 #include "router/dispatch.h"
 #include "router/fan.h"
+#include "router/members.h"
 #include "router/options.h"
 #include "router/skim.h"
 #include "router/stats.h"
@@ -25,6 +26,7 @@ struct router {
     struct http_client *client;
     struct pool prefill, decode;
     struct dispatch dispatch;
+    struct members members;
     struct stats stats;
     char bearer[1024];              /* "Bearer key", or "" */
     struct http_header key_list[2]; /* it as a list, maybe empty */
@@ -62,7 +64,8 @@ static void serve_readiness(void *arg, struct http_request *r)
                      "\"total_workers\": %zu, \"healthy_prefill\": %zu, "
                      "\"healthy_decode\": %zu}",
                      ready ? "ready" : "not_ready", p + d,
-                     router->prefill.count + router->decode.count, p, d);
+                     pool_size(&router->prefill) + pool_size(&router->decode),
+                     p, d);
     http_reply(r, ready ? 200 : 503, "application/json", NULL, text, (size_t)n);
 }
 
@@ -245,9 +248,9 @@ static void ask(struct router *router, struct http_request *r, bool all,
     }
     struct worker *first = NULL;
     for (size_t i = 0; i < router->prefill.count && !first; i++)
-        if (router->prefill.workers[i].healthy)
-            first = &router->prefill.workers[i];
-    fan_start(r, &o, first, first ? 1 : 0, NULL, 0);
+        if (router->prefill.workers[i]->healthy)
+            first = router->prefill.workers[i];
+    fan_start(r, &o, &first, first ? 1 : 0, NULL, 0);
 }
 
 static void serve_all(void *arg, struct http_request *r)
@@ -275,6 +278,20 @@ static void serve_proxy(void *arg, struct http_request *r)
     ask(arg, r, false, ADMIN_MS, finish_proxy);
 }
 
+static void serve_workers(void *arg, struct http_request *r)
+{
+    const struct members *members = &((struct router *)arg)->members;
+    if (http_request_method(r) == HTTP_POST)
+        members_add(members, r);
+    else
+        members_list(members, r);
+}
+
+static void serve_worker(void *arg, struct http_request *r)
+{
+    members_one(&((struct router *)arg)->members, r);
+}
+
 static const struct http_route routes[] = {
     {HTTP_POST, "/generate", serve_native},
     {HTTP_POST, "/v1/chat/completions", serve_openai},
@@ -291,6 +308,8 @@ static const struct http_route routes[] = {
     {HTTP_GET, "/model_info", serve_model_info},
     {HTTP_GET, "/v1/models*", serve_proxy},
     {HTTP_GET, "/metrics", serve_metrics},
+    {HTTP_GET | HTTP_POST, "/workers", serve_workers},
+    {HTTP_GET | HTTP_DELETE, "/workers/*", serve_worker},
 };
 
 /* ------------------------------------------------------------------------ */
@@ -341,7 +360,7 @@ static int add_workers(struct router *router, struct loop *loop,
     pool_init(pool, loop, router->client, &options);
     int rc = 0;
     for (size_t i = 0; i < count && !rc; i++)
-        rc = pool_add(pool, list[i].url, list[i].bootstrap_port, why);
+        rc = pool_add(pool, list[i].url, list[i].bootstrap_port, true, why);
     return rc;
 }
 
@@ -372,6 +391,9 @@ int router_create(struct router **out, struct loop *loop,
         .options = o,
         .stats = &router->stats,
     };
+    router->members = (struct members){.prefill = &router->prefill,
+                                       .decode = &router->decode,
+                                       .guarded = router->bearer[0]};
     struct http_server_options options = {
         .host = o->host,
         .port = (int)o->port,

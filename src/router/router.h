@@ -10,6 +10,7 @@
  *     GET  /get_server_info /server_info                    of every worker
  *     GET  /get_model_info /model_info /v1/models*          of a prefill worker
  *     GET  /metrics               the router's own, Prometheus text
+ *     GET POST DELETE /workers*   who is there (router/members.h)
  *
  * Everything belongs to the loop's thread. */
 #ifndef BATON_ROUTER_ROUTER_H

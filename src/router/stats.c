@@ -50,7 +50,7 @@ static void write_workers(struct buf *out, const char *name, enum field field,
                           const struct pool *pool)
 {
     for (size_t i = 0; i < pool->count; i++) {
-        const struct worker *w = &pool->workers[i];
+        const struct worker *w = pool->workers[i];
         uint64_t value = field == HEALTH     ? w->healthy
                          : field == LOAD     ? w->in_flight
                          : field == REQUESTS ? w->requests

@@ -9,6 +9,36 @@
 #include <stdio.h>
 #include <string.h>
 
+struct worker *worker_take(struct worker *w)
+{
+    w->refs++;
+    return w;
+}
+
+void worker_drop(struct worker *w)
+{
+    if (!w || --w->refs) return;
+    prefix_table_destroy(w->sent);
+    mem_free(w->url);
+    mem_free(w->bootstrap_host);
+    mem_free(w);
+}
+
+/* Out of its pool. */
+static void leave(struct worker *w)
+{
+    struct pool *pool = w->pool;
+    size_t i = 0;
+    while (pool->workers[i] != w)
+        i++;
+    for (pool->count--; i < pool->count; i++)
+        pool->workers[i] = pool->workers[i + 1];
+    http_call_cancel(w->probe);
+    http_call_cancel(w->ask);
+    w->probe = w->ask = NULL;
+    worker_drop(w);
+}
+
 static void set_down(struct worker *w, const char *text)
 {
     if (!w->healthy) return;
@@ -57,8 +87,8 @@ void worker_began(struct worker *w)
 
 void worker_ended(struct worker *w)
 {
-    w->in_flight--;
     if (!--w->pool->in_flight) loop_timer_unset(w->pool->silence_timer);
+    if (!--w->in_flight && w->removed) leave(w);
 }
 
 static void asked(void *arg, struct http_call *call,
@@ -101,7 +131,7 @@ static void ask_silent(void *arg)
     struct pool *pool = arg;
     uint64_t now = clock_us();
     for (size_t i = 0; i < pool->count; i++) {
-        struct worker *w = &pool->workers[i];
+        struct worker *w = pool->workers[i];
         if (w->in_flight && now - w->heard_us >= pool->options.silent_ms * 1000)
             get(w, "/v1/models", &w->ask, asked);
     }
@@ -142,16 +172,18 @@ static bool is_ready(const struct worker *w)
 static void probe_unready(void *arg)
 {
     struct pool *pool = arg;
-    if (pool_ready(pool) == pool->count) loop_timer_unset(pool->probe_timer);
+    if (pool_ready(pool) == pool_size(pool))
+        loop_timer_unset(pool->probe_timer);
     for (size_t i = 0; i < pool->count; i++)
-        if (!is_ready(&pool->workers[i])) probe(&pool->workers[i]);
+        if (!is_ready(pool->workers[i]) && !pool->workers[i]->removed)
+            probe(pool->workers[i]);
 }
 
 static void check_healthy(void *arg)
 {
     struct pool *pool = arg;
     for (size_t i = 0; i < pool->count; i++)
-        if (pool->workers[i].healthy) probe(&pool->workers[i]);
+        if (pool->workers[i]->healthy) probe(pool->workers[i]);
 }
 
 void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
@@ -167,15 +199,19 @@ void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
         loop_timer_set(pool->check_timer, options->check_ms, options->check_ms);
 }
 
+void pool_remove(struct worker *w)
+{
+    http_call_cancel(w->probe);
+    w->probe = NULL;
+    w->removed = true;
+    w->healthy = false;
+    if (!w->in_flight) leave(w);
+}
+
 void pool_fini(struct pool *pool)
 {
-    for (size_t i = 0; i < pool->count; i++) {
-        http_call_cancel(pool->workers[i].probe);
-        http_call_cancel(pool->workers[i].ask);
-        mem_free(pool->workers[i].url);
-        mem_free(pool->workers[i].bootstrap_host);
-        prefix_table_destroy(pool->workers[i].sent);
-    }
+    while (pool->count)
+        leave(pool->workers[pool->count - 1]);
     mem_free(pool->workers);
     loop_timer_destroy(pool->check_timer);
     loop_timer_destroy(pool->probe_timer);
@@ -207,37 +243,66 @@ static char *host_of(const char *url)
     return n ? mem_dup_n(from, n) : NULL;
 }
 
-int pool_add(struct pool *pool, const char *url, int bootstrap_port,
-             struct why *why)
+/* Of a URL without its last '/'s. */
+static size_t trimmed(const char *url)
 {
+    size_t n = strlen(url);
+    while (n && url[n - 1] == '/')
+        n--;
+    return n;
+}
+
+struct worker *pool_find(const struct pool *pool, const char *url)
+{
+    size_t n = trimmed(url);
+    for (size_t i = 0; i < pool->count; i++) {
+        struct worker *w = pool->workers[i];
+        if (!w->removed && strlen(w->url) == n && memcmp(w->url, url, n) == 0)
+            return w;
+    }
+    return NULL;
+}
+
+int pool_add(struct pool *pool, const char *url, int bootstrap_port,
+             bool healthy, struct why *why)
+{
+    if (pool_find(pool, url))
+        return err_set(why, ERR_EXISTS, "%s server %s is there already",
+                       pool->options.role, url);
     char *host = host_of(url);
     if (!host)
         return err_set(why, ERR_INVALID,
                        "--%s %s: not of the form http://host:port",
                        pool->options.role, url);
-    size_t n = strlen(url);
-    while (n && url[n - 1] == '/')
-        n--;
+    struct worker *w = mem_must(1, sizeof *w);
+    w->pool = pool;
+    w->refs = 1;
+    w->url = mem_dup_n(url, trimmed(url));
+    w->bootstrap_host = host;
+    w->bootstrap_port = bootstrap_port;
+    w->healthy = healthy;
+    if (pool->options.policy == POLICY_CACHE_AWARE)
+        w->sent = prefix_table_create(pool->options.table_bytes);
     pool->workers =
         mem_remust(pool->workers, (pool->count + 1) * sizeof *pool->workers);
-    pool->workers[pool->count++] = (struct worker){
-        .pool = pool,
-        .url = mem_dup_n(url, n),
-        .bootstrap_host = host,
-        .bootstrap_port = bootstrap_port,
-        .healthy = true,
-        .sent = pool->options.policy == POLICY_CACHE_AWARE
-                    ? prefix_table_create(pool->options.table_bytes)
-                    : NULL,
-    };
+    pool->workers[pool->count++] = w;
+    loop_timer_set(pool->probe_timer, 1, pool->options.probe_ms);
     return 0;
+}
+
+size_t pool_size(const struct pool *pool)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < pool->count; i++)
+        count += !pool->workers[i]->removed;
+    return count;
 }
 
 size_t pool_healthy(const struct pool *pool)
 {
     size_t count = 0;
     for (size_t i = 0; i < pool->count; i++)
-        count += pool->workers[i].healthy;
+        count += pool->workers[i]->healthy;
     return count;
 }
 
@@ -245,7 +310,7 @@ size_t pool_ready(const struct pool *pool)
 {
     size_t count = 0;
     for (size_t i = 0; i < pool->count; i++)
-        count += is_ready(&pool->workers[i]);
+        count += is_ready(pool->workers[i]);
     return count;
 }
 
@@ -254,7 +319,7 @@ static struct worker *nth(struct pool *pool, const struct worker *avoid,
                           size_t n)
 {
     for (size_t i = 0; i < pool->count; i++) {
-        struct worker *w = &pool->workers[i];
+        struct worker *w = pool->workers[i];
         if (w->healthy && w != avoid && n-- == 0) return w;
     }
     return NULL;
@@ -282,7 +347,7 @@ static struct worker *pick_by_prefix(struct pool *pool,
     unsigned most = 0;
     size_t match = 0, from = pool->next++;
     for (size_t i = 0; i < pool->count; i++) {
-        struct worker *w = &pool->workers[(from + i) % pool->count];
+        struct worker *w = pool->workers[(from + i) % pool->count];
         if (!w->healthy || w == avoid) continue;
         size_t n = prefix_table_match(w->sent, prefix);
         if (!light || lighter(w, light)) light = w;

@@ -32,6 +32,8 @@ struct prefix_table;
 
 struct worker {
     struct pool *pool;
+    unsigned refs;        /* the pool's, and of those who still name it */
+    bool removed;         /* takes no more requests; leaves with its last one */
     char *url;            /* without a last '/' */
     char *bootstrap_host; /* of url; IPv6 in brackets */
     int bootstrap_port;   /* -1: unknown, sent as null */
@@ -79,7 +81,7 @@ struct pool_options {
 struct pool {
     struct pool_options options;
     struct http_client *client;
-    struct worker *workers;
+    struct worker **workers; /* [count] those that leave among them */
     size_t count;
     size_t next;   /* round robin */
     uint64_t seed; /* of the random picks */
@@ -92,10 +94,18 @@ void pool_init(struct pool *pool, struct loop *loop, struct http_client *client,
                const struct pool_options *options);
 void pool_fini(struct pool *pool); /* before its client is closed */
 
-/* Before the first pick; workers do not move afterwards. ERR_INVALID: url is
- * no http:// or https:// URL with a host. */
+/* healthy: it is tried at once, else when a probe was answered. ERR_INVALID:
+ * url is no http:// or https:// URL with a host. ERR_EXISTS: it is there. */
 int pool_add(struct pool *pool, const char *url, int bootstrap_port,
-             struct why *why);
+             bool healthy, struct why *why);
+/* The worker of that URL, with or without a last '/'; NULL: none. */
+struct worker *pool_find(const struct pool *pool, const char *url);
+/* Nothing new goes to it; what is in flight may end, and then it leaves. */
+void pool_remove(struct worker *worker);
+
+/* A worker that was removed lives on while somebody names it. */
+struct worker *worker_take(struct worker *worker);
+void worker_drop(struct worker *worker); /* NULL is fine */
 
 /* Whether pool_pick looks at a request's prefix: else it may be empty. */
 bool pool_wants_prefix(const struct pool *pool);
@@ -104,6 +114,7 @@ bool pool_wants_prefix(const struct pool *pool);
  * knows it from then on. */
 struct worker *pool_pick(struct pool *pool, const struct worker *avoid,
                          const struct prefix *prefix);
+size_t pool_size(const struct pool *pool); /* without those that leave */
 size_t pool_healthy(const struct pool *pool);
 size_t pool_ready(const struct pool *pool); /* healthy, and seen to answer */
 
