@@ -35,8 +35,8 @@ static const struct opt options[] = {
     {"device", OPT_CHOICE, AT(device), "auto", .choices = "auto|cpu|ref",
      .help = "where to compute"},
     {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices =
-         "best|generic|avx2|avxvnni|avx512|avx512bf16|neon|neondot|neoni8mm",
+     .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|"
+                "amxplain|neon|neondot|neoni8mm",
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
      .choices = KV_TYPE_CHOICES, .help = "KV cache"},

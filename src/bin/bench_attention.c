@@ -26,8 +26,8 @@ struct bench {
 #define AT(f) offsetof(struct bench, f)
 static const struct opt options[] = {
     {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices =
-         "best|generic|avx2|avxvnni|avx512|avx512bf16|neon|neondot|neoni8mm",
+     .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|"
+                "amxplain|neon|neondot|neoni8mm",
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "bf16",
      .choices = "f32|f16|bf16|int8", .help = "KV cache"},

@@ -68,7 +68,8 @@ static const struct opt table[] = {
     NUM("threads", threads, "0", 0, 1024,
         "CPU compute workers; 0: --tp-size of them, but one a core"),
     PICK("cpu-isa", cpu_isa, "best",
-         "best|generic|avx2|avxvnni|avx512|avx512bf16|neon|neondot|neoni8mm",
+         "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|amxplain|"
+         "neon|neondot|neoni8mm",
          "most instruction set the CPU kernels may use"),
     TEXT("attention-backend", attention_backend, "auto",
          "ascend sets the page size to 128; the device decides the kernels"),

@@ -72,7 +72,7 @@ static void experts_are_close_and_alone(void **state)
         mixture_fini(&m);
         device_close(ref);
         for (int i = 0; i < ISAS; i++) {
-            struct device *cpu = open_cpu(isas[i], 2);
+            struct device *cpu = open_cpu(i, 2);
             if (!cpu) continue;
             mixture_make(&m, cpu, shapes[s].type, shapes[s].count,
                          shapes[s].used, shapes[s].normed);

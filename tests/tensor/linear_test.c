@@ -70,8 +70,8 @@ static void products_are_close_to_ref(void **state)
                   {5, 160, 3},  {40, 301, 13}, {66, 544, 7},  {1, 256, 1},
                   {19, 256, 4}, {130, 512, 6}, {64, 1024, 25}};
     struct device *ref = open_ref();
-    for (int i = 0; i < ISAS; i++) {
-        struct device *cpu = open_cpu(isas[i], 2);
+    for (int i = 0; i < PRODUCT_ISAS; i++) {
+        struct device *cpu = open_cpu(i, 2);
         if (!cpu) continue;
         uint64_t seed = 1;
         for (enum dtype type = 0; type < DTYPE_COUNT; type++)
@@ -123,10 +123,10 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
 static void rows_have_the_same_bits_in_any_batch(void **state)
 {
     (void)state;
-    for (int i = 0; i < ISAS; i++) {
-        struct device *cpu = open_cpu(isas[i], 1);
+    for (int i = 0; i < PRODUCT_ISAS; i++) {
+        struct device *cpu = open_cpu(i, 1);
         if (!cpu) continue;
-        struct device *other = open_cpu(isas[i], 3);
+        struct device *other = open_cpu(i, 3);
         uint64_t seed = 2;
         for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
             same_bits(cpu, other, type, 21, 1280, 35, &seed);
@@ -187,8 +187,8 @@ static void no_number_stays_in_its_row(void **state)
     enum { ROWS_ = 33, COLS = 256, TOKENS = 13 };
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     uint64_t seed = 4;
-    for (int i = 0; i < ISAS; i++) {
-        struct device *cpu = open_cpu(isas[i], 2);
+    for (int i = 0; i < PRODUCT_ISAS; i++) {
+        struct device *cpu = open_cpu(i, 2);
         if (!cpu) continue;
         for (enum dtype type = 0; type < DTYPE_COUNT; type++) {
             void *bytes = random_matrix(type, ROWS_, COLS, &seed);
@@ -233,8 +233,8 @@ static void extreme_rows_keep_their_meaning(void **state)
     struct linear its = {want, r, NULL, false};
     op_linear(ref, x, 3, &its, 1);
     assert_true(want[0] == 0 && want[1] == 0 && isfinite(want[2]));
-    for (int i = 0; i < ISAS; i++) {
-        struct device *cpu = open_cpu(isas[i], 1);
+    for (int i = 0; i < PRODUCT_ISAS; i++) {
+        struct device *cpu = open_cpu(i, 1);
         if (!cpu) continue;
         struct weight *w = make(cpu, DTYPE_Q8_0, 1, COLS, bytes);
         struct linear mine = {out, w, NULL, false};

@@ -11,22 +11,23 @@
 
 #include <math.h>
 
+/* Instruction sets, the best last, and behind them one whose products alone
+ * are of its own; and what device_describe calls them. */
+static const struct {
+    const char *isa, *name;
+} isas[] = {
+    {"generic", "cpu generic,"},
 #if defined(__aarch64__)
-static const char *const isas[] = {"generic", "neon", "neondot", "neoni8mm"};
+    {"neon", "cpu neon,"},         {"neondot", "cpu neondot,"},
+    {"neoni8mm", "cpu neoni8mm,"},
 #else
-static const char *const isas[] = {"generic", "avx2", "avxvnni", "avx512",
-                                   "avx512bf16"};
+    {"avx2", "cpu avx2,"},          {"avxvnni", "cpu avxvnni,"},
+    {"avx512", "cpu avx512-vnni,"}, {"avx512bf16", "cpu avx512bf16,"},
+    {"amxint8", "cpu amxint8,"},    {"amxbf16", "cpu amxbf16,"},
 #endif
-/* What device_describe calls them. */
-#if defined(__aarch64__)
-static const char *const isa_names[] = {"cpu generic,", "cpu neon,",
-                                        "cpu neondot,", "cpu neoni8mm,"};
-#else
-static const char *const isa_names[] = {"cpu generic,", "cpu avx2,",
-                                        "cpu avxvnni,", "cpu avx512-vnni,",
-                                        "cpu avx512bf16,"};
-#endif
-enum { ISAS = sizeof isas / sizeof *isas };
+    {"amxplain", "cpu amxplain,"},
+};
+enum { PRODUCT_ISAS = sizeof isas / sizeof *isas, ISAS = PRODUCT_ISAS - 1 };
 
 /* Whether case i of many is left out: under an emulator some have to do. */
 static inline bool left_out(size_t i)
@@ -50,20 +51,17 @@ static inline struct device *open_ref(void)
     return open_device("ref", NULL, 1);
 }
 
-/* NULL where this processor lacks the instruction set. Threads are shared
- * alike by all, so the thread sanitizer looks at one: the best that is here. */
-static inline struct device *open_cpu(const char *isa, int threads)
+/* With isas[i]; NULL where this processor lacks it. Threads are shared alike by
+ * all, so the thread sanitizer looks at one: the best that is here. */
+static inline struct device *open_cpu(int i, int threads)
 {
 #if defined(__SANITIZE_THREAD__)
-    if (strcmp(isa, isas[ISAS - 1]) != 0) return NULL;
+    if (i != ISAS - 1) return NULL;
     return open_device("cpu", NULL, threads);
 #endif
-    if (left_out(1) && strcmp(isa, "generic") == 0) return NULL;
-    struct device *dev = open_device("cpu", isa, threads);
-    for (int i = 0; i < ISAS; i++)
-        if (strcmp(isa, isas[i]) == 0 &&
-            strstr(device_describe(dev), isa_names[i]))
-            return dev;
+    if (left_out(1) && i == 0) return NULL;
+    struct device *dev = open_device("cpu", isas[i].isa, threads);
+    if (strstr(device_describe(dev), isas[i].name)) return dev;
     device_close(dev);
     return NULL;
 }

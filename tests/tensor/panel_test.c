@@ -28,7 +28,7 @@ static void compare(enum dtype type, size_t rows, size_t cols, uint64_t *seed)
         panel_pack(NULL, &w, first, plain);
         check_rows(type, &w, first, plain);
         for (int i = 0; i < ISAS; i++) {
-            const struct kernels *k = kernels_choose(isas[i]);
+            const struct kernels *k = kernels_choose(isas[i].isa);
             memset(fast, 0, bytes);
             panel_pack(k, &w, first, fast);
             if (memcmp(fast, plain, bytes) != 0)

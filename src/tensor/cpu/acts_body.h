@@ -11,8 +11,11 @@
 ALWAYS char *word_at(const struct acts_room *to, size_t step, size_t token,
                      size_t tokens)
 {
+    size_t in_slab = step % SLAB_STEPS;
     return (char *)to->words + step / SLAB_STEPS * to->words_stride +
-           (step % SLAB_STEPS * tokens + token) * 4;
+           (to->by_token ? token * SLAB_STEPS + in_slab
+                         : in_slab * tokens + token) *
+               4;
 }
 
 /* n words from step on, of one token. */
@@ -20,6 +23,10 @@ ALWAYS void words_put(const struct acts_room *to, size_t step, size_t token,
                       size_t tokens, const void *from, int n)
 {
     char *word = word_at(to, step, token, tokens); /* no slab ends within */
+    if (to->by_token) {
+        memcpy(word, from, (size_t)n * 4);
+        return;
+    }
     UNROLLED (i, n)
         memcpy(word + (size_t)i * tokens * 4, (const char *)from + 4 * i, 4);
 }
@@ -76,7 +83,7 @@ static void acts_floats(const struct acts_room *to, const float *x,
     }
 }
 
-#if VEC_BF16
+#if BF16_PAIRS
 static void acts_pairs(const struct acts_room *to, const float *x,
                        size_t tokens, size_t cols)
 {
@@ -92,6 +99,9 @@ static void acts_pairs(const struct acts_room *to, const float *x,
             lanes[1] = c + 1 < cols ? f32_to_bf16(x[c + 1]) : 0;
             words_put(to, c / 2, t, tokens, lanes, 1);
         }
+        if (to->by_token) /* zeros to the end of the slab: for a last tile */
+            memset(word_at(to, c / 2 - 1, t, tokens) + 4, 0,
+                   (SLAB_STEPS - 1 - (c / 2 - 1) % SLAB_STEPS) * 4);
     }
 }
 #else

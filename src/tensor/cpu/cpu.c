@@ -5,6 +5,8 @@
 #include "base/mem.h"
 
 #if defined(__x86_64__)
+#include "tensor/cpu/amx.h"
+
 #include <cpuid.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -61,6 +63,16 @@ static bool has_avx512bf16(void)
 {
     return has_avx512() && has_leaf71(5);
 }
+
+static bool has_amxint8(void)
+{
+    return has_avx512bf16() && amx_has_int8();
+}
+
+static bool has_amxbf16(void)
+{
+    return has_avx512bf16() && amx_has_bf16();
+}
 #elif defined(__aarch64__)
 static bool has_neondot(void)
 {
@@ -80,6 +92,8 @@ static const struct isa {
     bool (*has)(void);
 } isas[] = {
 #if defined(__x86_64__)
+    {"amxbf16", &kernels_amxbf16, has_amxbf16},
+    {"amxint8", &kernels_amxint8, has_amxint8},
     {"avx512bf16", &kernels_avx512bf16, has_avx512bf16},
     {"avx512", &kernels_avx512, has_avx512},
     {"avxvnni", &kernels_avxvnni, has_avxvnni},
@@ -90,7 +104,18 @@ static const struct isa {
     {"neon", &kernels_neon, has_any},
 #endif
     {"generic", &kernels_generic, has_any},
+    {"amxplain", &kernels_amxplain, has_any}, /* only where asked for */
 };
+
+/* What there would be to say about the processor's best; "": nothing. */
+static const char *isa_refusal(void)
+{
+#if defined(__x86_64__)
+    return amx_refusal() ? amx_refusal() : "";
+#else
+    return "";
+#endif
+}
 
 const struct kernels *kernels_choose(const char *limit)
 {
@@ -429,8 +454,11 @@ int device_cpu_open(struct device **out, const struct device_options *options,
                      pool.threads);
         goto fail;
     }
-    snprintf(cpu->device.text, sizeof cpu->device.text, "cpu %s, %d thread%s",
-             kernels->name, pool.threads, pool.threads == 1 ? "" : "s");
+    const char *refusal = isa_refusal();
+    snprintf(cpu->device.text, sizeof cpu->device.text,
+             "cpu %s, %d thread%s%s%s", kernels->name, pool.threads,
+             pool.threads == 1 ? "" : "s",
+             *refusal ? "; AMX is there, but not used: " : "", refusal);
     cpu_layout(cpu, cpu->device.layout, sizeof cpu->device.layout);
     *out = &cpu->device;
     return 0;

@@ -296,6 +296,9 @@ struct kernels {
     /* Before and after some tiles of one form, on their thread. Or NULL. */
     void (*tiles_begin)(enum form form);
     void (*tiles_end)(void);
+    /* Whether the instructions that it stands on compute what they are said
+     * to. NULL: no doubt. */
+    bool (*check)(void);
 
     /* The first words / PACK_WORDS * PACK_WORDS words. */
     void (*pack)(const struct pack *p);
@@ -325,16 +328,17 @@ struct kernels {
 enum form kernels_form(const struct kernels *k, enum dtype type);
 size_t form_columns(enum form form);
 
-extern const struct kernels kernels_generic;
+extern const struct kernels kernels_generic, kernels_amxplain;
 #if defined(__x86_64__)
 extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512,
-    kernels_avx512bf16;
-#define KERNELS_NAMES "generic, avx2, avxvnni, avx512, avx512bf16"
+    kernels_avx512bf16, kernels_amxint8, kernels_amxbf16;
+#define KERNELS_NAMES \
+    "generic, avx2, avxvnni, avx512, avx512bf16, amxint8, amxbf16, amxplain"
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon, kernels_neondot, kernels_neoni8mm;
-#define KERNELS_NAMES "generic, neon, neondot, neoni8mm"
+#define KERNELS_NAMES "generic, neon, neondot, neoni8mm, amxplain"
 #else
-#define KERNELS_NAMES "generic"
+#define KERNELS_NAMES "generic, amxplain"
 #endif
 
 #endif

@@ -1,3 +1,3 @@
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_avx2 = KERNELS("avx2");
+const struct kernels kernels_avx2 = KERNELS("avx2", VECTOR_PRODUCTS);

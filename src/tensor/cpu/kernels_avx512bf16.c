@@ -1,3 +1,4 @@
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_avx512bf16 = KERNELS("avx512bf16");
+const struct kernels kernels_avx512bf16 =
+    KERNELS("avx512bf16", VECTOR_PRODUCTS);

@@ -1,3 +1,3 @@
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_avxvnni = KERNELS("avxvnni");
+const struct kernels kernels_avxvnni = KERNELS("avxvnni", VECTOR_PRODUCTS);

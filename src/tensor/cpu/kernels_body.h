@@ -2,29 +2,48 @@
 #ifndef BATON_TENSOR_CPU_KERNELS_BODY_H
 #define BATON_TENSOR_CPU_KERNELS_BODY_H
 
+#if defined(AMX_TILES)
+#include "tensor/cpu/amx_body.h"
+#endif
 #include "tensor/cpu/attention_body.h"
 #include "tensor/cpu/pack_body.h"
 #include "tensor/cpu/peak_body.h"
 #include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/stream_body.h"
 
-#define KERNELS(NAME)                                                      \
-    {                                                                      \
-        .name = NAME, .bf16 = VEC_BF16, .tile_panels = tile_panels,        \
-        .tiles = {{tile_tokens, false},                                    \
-                  {tile_tokens, false},                                    \
-                  {tile_tokens, false}},                                   \
-        .streams = {{stream_tokens, false},                                \
-                    {stream_tokens, false},                                \
-                    {stream_tokens, false}},                               \
-        .few = {8, 8, 32}, .acts_floats = acts_floats,                     \
-        .acts_bf16 = acts_pairs, .acts_int8 = acts_int8, .stream = stream, \
-        .pack = pack_words, .unpack = unpack, .tile = tile,                \
-        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,            \
-        .encode = encode, .attend = attend, .attend_merge = attend_merge,  \
-        .peak_read = peak_read, .peak_floats = peak_floats,                \
-        .peak_dots = peak_dots, .floats_round = FLOATS_ROUND,              \
-        .dots_round = DOTS_ROUND,                                          \
+/* clang-format off */
+#define VECTOR_PRODUCTS                                              \
+    .tile_panels = tile_panels,                                      \
+    .tiles = {{.sizes = tile_tokens}, {.sizes = tile_tokens},        \
+              {.sizes = tile_tokens}},                               \
+    .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \
+                {.sizes = stream_tokens}},                           \
+    .few = {8, 8, 32}, .stream = stream, .tile = tile,               \
+    .peak_dots = peak_dots, .dots_round = DOTS_ROUND
+
+#define AMX_PRODUCTS                                                 \
+    .tile_panels = amx_panels,                                       \
+    .tiles = {{.sizes = tile_tokens},                                \
+              {PAIRS_TILES ? amx_tokens : tile_tokens, PAIRS_TILES}, \
+              {amx_tokens, true}},                                   \
+    .streams = {{.sizes = stream_tokens},                            \
+                {stream_tokens, PAIRS_TILES},                        \
+                {.sizes = stream_tokens}},                           \
+    .few = {8, 8, 8}, .stream = amx_stream, .tile = amx_tile,        \
+    .tiles_begin = amx_begin, .tiles_end = amx_end,                  \
+    .check = amx_check, .peak_dots = amx_peak_dots,                  \
+    .dots_round = AMX_DOTS_ROUND
+/* clang-format on */
+
+#define KERNELS(NAME, PRODUCTS)                                           \
+    {                                                                     \
+        .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                       \
+        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,              \
+        .acts_int8 = acts_int8, .pack = pack_words, .unpack = unpack,     \
+        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,           \
+        .encode = encode, .attend = attend, .attend_merge = attend_merge, \
+        .peak_read = peak_read, .peak_floats = peak_floats,               \
+        .floats_round = FLOATS_ROUND,                                     \
     }
 
 #endif

@@ -1,3 +1,3 @@
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_generic = KERNELS("generic");
+const struct kernels kernels_generic = KERNELS("generic", VECTOR_PRODUCTS);

@@ -1,4 +1,4 @@
 #define VEC_NEON 1
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_neon = KERNELS("neon");
+const struct kernels kernels_neon = KERNELS("neon", VECTOR_PRODUCTS);

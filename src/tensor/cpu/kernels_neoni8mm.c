@@ -1,4 +1,4 @@
 #define VEC_NEON 1
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_neoni8mm = KERNELS("neoni8mm");
+const struct kernels kernels_neoni8mm = KERNELS("neoni8mm", VECTOR_PRODUCTS);

@@ -41,7 +41,7 @@ static double peak_floats(size_t rounds)
     return sum;
 }
 
-static double peak_dots(size_t rounds)
+static __attribute__((unused)) double peak_dots(size_t rounds)
 {
     vi n[CHAINS], a = vi_set(0x01020304), b = vi_set(0x7f05fd01);
     UNROLLED (i, CHAINS)

@@ -196,7 +196,7 @@ static void unpack(enum dtype type, size_t all_cols, const void *panel,
     case DTYPE_F32: out->steps = p + first * STEP; break;
     case DTYPE_F16: unpack_floats(DTYPE_F16, p, first, cols, room); break;
     case DTYPE_BF16:
-        if (VEC_BF16)
+        if (BF16_PAIRS)
             out->steps = p + first / 2 * STEP;
         else
             unpack_floats(DTYPE_BF16, p, first, cols, room);

@@ -51,6 +51,12 @@ enum { L = 4 };
 #define VEC_BF16 0
 #endif
 
+/* Whether products take bfloat16 in pairs: by vectors, by tiles (amx_body.h). */
+#if !defined(PAIRS_TILES)
+#define PAIRS_TILES 0
+#endif
+#define BF16_PAIRS (VEC_BF16 || PAIRS_TILES)
+
 #if VEC_AVX2 && defined(__AVXVNNI__)
 #define VEC_VNNI 1 /* vpdpbusd in 256 bits */
 #else

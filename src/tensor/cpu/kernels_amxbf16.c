@@ -1,0 +1,5 @@
+#define AMX_TILES   1
+#define PAIRS_TILES 1
+#include "tensor/cpu/kernels_body.h"
+
+const struct kernels kernels_amxbf16 = KERNELS("amxbf16", AMX_PRODUCTS);

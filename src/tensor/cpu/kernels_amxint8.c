@@ -1,0 +1,5 @@
+#define AMX_TILES   1
+#define PAIRS_TILES 0
+#include "tensor/cpu/kernels_body.h"
+
+const struct kernels kernels_amxint8 = KERNELS("amxint8", AMX_PRODUCTS);
