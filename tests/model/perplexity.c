@@ -100,6 +100,7 @@ static void report(const double *p, size_t n)
 
 static enum dtype kv_type(const char *text)
 {
+    if (!strcmp(text, "int8")) return DTYPE_KV8;
     for (enum dtype t = DTYPE_F32; t <= DTYPE_BF16; t++)
         if (!strcmp(text, dtype_name(t))) return t;
     return DTYPE_F32;

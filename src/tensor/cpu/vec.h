@@ -520,6 +520,35 @@ ALWAYS void vf_transpose(vf m[L])
 #endif
 }
 
+/* In lane i the sum of m[i]'s lanes: of neighbours first, then of neighbouring
+ * sums, and so on. */
+#define VEC_GATHER(h)                                                          \
+    UNROLLED (i, L) {                                                          \
+        if (i % (2 * (h))) continue;                                           \
+        m[i] =                                                                 \
+            __builtin_shufflevector(m[i], m[i + (h)], VEC_LANES(VEC_LOW, h)) + \
+            __builtin_shufflevector(m[i], m[i + (h)], VEC_LANES(VEC_HIGH, h)); \
+    }
+#if VEC_AVX512
+#define VEC_GATHER_ALL VEC_GATHER(1) VEC_GATHER(2) VEC_GATHER(4) VEC_GATHER(8)
+#elif VEC_AVX2
+#define VEC_GATHER_ALL VEC_GATHER(1) VEC_GATHER(2) VEC_GATHER(4)
+#else
+#define VEC_GATHER_ALL VEC_GATHER(1) VEC_GATHER(2)
+#endif
+
+ALWAYS vf vf_sums(vf m[L])
+{
+    VEC_GATHER_ALL
+    return m[0];
+}
+
+ALWAYS vi vi_sums(vi m[L])
+{
+    VEC_GATHER_ALL
+    return m[0];
+}
+
 /* Rounds to nearest even; a NaN stays one. */
 ALWAYS void bf16_of_vf(void *p, vf v)
 {

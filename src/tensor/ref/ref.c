@@ -216,6 +216,21 @@ static void head_decode(const struct op_kv *kv, const void *token, size_t g,
         out[i] = scale * q[g * d + i];
 }
 
+/* One head of q as it meets K: scaled, and rounded as K was. */
+static void q_round(double *out, const float *q, enum dtype kv, size_t d,
+                    float scale)
+{
+    float x[OP_HEAD_DIM_MAX] = {0};
+    int8_t bytes[OP_HEAD_DIM_MAX] = {0};
+    for (size_t i = 0; i < d; i++)
+        x[i] = q[i] * scale;
+    float s = kv == DTYPE_KV8 ? quant_round(bytes, x, d) : 1;
+    for (size_t i = 0; i < d; i++)
+        out[i] = kv == DTYPE_KV8    ? (double)s * bytes[i]
+                 : kv == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(x[i]))
+                                    : x[i];
+}
+
 /* One head of one row over tokens from .. visible - 1 of its sequence. Two
  * walks instead of an array of scores: the first finds the largest one. */
 static void attend(float *out, const float *q, const struct op_kv *kv,
@@ -223,12 +238,9 @@ static void attend(float *out, const float *q, const struct op_kv *kv,
                    float scale)
 {
     size_t d = kv->head_dim;
-    bool rounds = kv->type == DTYPE_BF16 || kv->type == DTYPE_KV8;
     double most = -INFINITY, total = 0, sum[OP_HEAD_DIM_MAX] = {0};
     double scaled[OP_HEAD_DIM_MAX];
-    for (size_t i = 0; i < d; i++)
-        scaled[i] = rounds ? bf16_to_f32(f32_to_bf16(q[i] * scale))
-                           : (double)q[i] * scale;
+    q_round(scaled, q, kv->type, d, scale);
     for (int walk = 0; walk < 2; walk++) {
         for (size_t t = from; t < visible; t++) {
             size_t at = kv_offset(kv, pages, t);

@@ -1,0 +1,384 @@
+/* tensor/cpu/attention_tile_body.h - many rows of one kv head and a segment,
+ * for the instruction set of the file that includes it: K turned and V made
+ * ready once for all of them. */
+#ifndef BATON_TENSOR_CPU_ATTENTION_TILE_BODY_H
+#define BATON_TENSOR_CPU_ATTENTION_TILE_BODY_H
+
+#include "tensor/cpu/attention_words_body.h"
+
+enum {
+    BLOCK = 2 * L, /* tokens of a block of turned K                 */
+    V_TOKENS = 64, /* tokens whose V stays in the first level cache */
+    PV_VECS = VEC_AVX512 ? 4 : 2,
+    QK_CHAINS = VEC_AVX512 ? 2 : 1, /* of a score, summed at a time */
+};
+
+/* --- K and V made ready ------------------------------------------------ */
+
+/* Word w of a row, where tiles keep it: in the order in which they sum, QK_CHAINS
+ * chains at a time. */
+ALWAYS size_t chain_at(size_t w, size_t words)
+{
+    size_t chain = w % L, step = w / L;
+    return chain / QK_CHAINS * QK_CHAINS * (words / L) + step * QK_CHAINS +
+           chain % QK_CHAINS;
+}
+
+/* Asks for a row that is wanted soon. */
+ALWAYS void row_ask(const char *row, size_t bytes)
+{
+    for (size_t b = 0; row && b < bytes; b += 64)
+        __builtin_prefetch(row + b);
+}
+
+/* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */
+ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
+                    struct span span)
+{
+    size_t d = a->kv->head_dim, words = k_words(type, d), head = head_at(a, 0);
+    size_t bytes = d * element_bytes(type), end = round_up(span.to, BLOCK);
+    const char *row[SEGMENT + L] = {NULL}, *at[L];
+    rows_of(a, a->kv->k, t0, span, row);
+    for (size_t t = span.from / BLOCK * BLOCK; t < end; t += L) {
+        for (size_t i = t; i < t + L; i++) {
+            at[i - t] = row[i] ? row[i] + head : nothing;
+            if (row[i + L]) row_ask(row[i + L] + head, bytes);
+        }
+        float *to = a->scratch->k + t / BLOCK * BLOCK * words + t % BLOCK;
+        for (size_t w = 0; w < words; w += L) {
+            size_t c = w * K_CHANNELS(type);
+            vf m[L];
+            if (d - c >= L * K_CHANNELS(type))
+                UNROLLED (i, L)
+                    m[i] = k_load(type, at[i], c, L * K_CHANNELS(type));
+            else
+                for (size_t i = 0; i < L; i++)
+                    m[i] = k_load(type, at[i], c, d - c);
+            vf_transpose(m);
+            UNROLLED (i, L)
+                vf_store(to + chain_at(w + (size_t)i, words) * BLOCK, m[i]);
+        }
+    }
+    if (type == DTYPE_KV8)
+        scales_load(a, row, a->head, span, a->scratch->k_scale);
+}
+
+/* V of a segment's tokens -> scratch v [tokens or pairs][v_words]. */
+ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
+                    struct span span)
+{
+    const size_t step = V_PAIRS(type) ? 2 : 1;
+    size_t d = a->kv->head_dim, wide = v_words(type, d), head = head_at(a, 0);
+    size_t bytes = d * element_bytes(type);
+    const char *row[SEGMENT + L] = {NULL};
+    rows_of(a, a->kv->v, t0, span, row);
+    for (size_t t = span.from / step * step; t < span.to; t += step) {
+        const char *x = row[t] ? row[t] + head : nothing, *y = nothing;
+        if (step == 2 && row[t + 1]) y = row[t + 1] + head;
+        for (size_t n = t + L; n < t + L + step; n++)
+            if (row[n]) row_ask(row[n] + head, bytes);
+        float *to = a->scratch->v + t / step * wide;
+        for (size_t c = 0; c < wide; c += step * L) {
+            vf v[2];
+            v_turn(type, x, y, c, d - c, v);
+            vf_store(to + c, v[0]);
+            if (step == 2) vf_store(to + c + L, v[1]);
+        }
+    }
+    if (type == DTYPE_KV8)
+        scales_load(a, row, a->head, span, a->scratch->v_scale);
+}
+
+/* --- scores ------------------------------------------------------------ */
+
+static const uint8_t qk_groups[] = {6, 4, 3, 2, 1};
+static const uint8_t pv_groups[] = {6, 4, 3, 2, 1};
+
+/* All rows, in the groups that qk takes: [group][words][rows of it]. */
+static void q_ready(const struct attend *a)
+{
+    size_t words = k_words(a->kv->type, a->kv->head_dim), n;
+    float row[OP_HEAD_DIM_MAX + 4 * L];
+    for (size_t r = 0; r < a->count; r += n) {
+        n = rows_group(qk_groups, a->count - r);
+        for (size_t i = 0; i < n; i++) {
+            q_words(a, r + i, row);
+            float *to = a->scratch->q + r * words + i;
+            for (size_t w = 0; w < words; w++)
+                memcpy(to + chain_at(w, words) * n, row + w, sizeof *to);
+        }
+    }
+}
+
+/* Onto f [QK_CHAINS][2 R]: count words of R rows of q times so many of a block of
+ * k, for each chain. */
+ALWAYS void qk_chains(enum dtype type, int R, const float *q, const float *k,
+                      size_t count, vf *f)
+{
+    for (; count; count--)
+        UNROLLED (n, QK_CHAINS) {
+            vf a = vf_load(k), b = vf_load(k + L);
+            UNROLLED (r, R) {
+                vf x = (vf)vi_spread(q + r), *sum = f + 2 * (n * R + r);
+                sum[0] = k_mul_add(type, x, a, sum[0]);
+                sum[1] = k_mul_add(type, x, b, sum[1]);
+            }
+            k += BLOCK, q += R;
+        }
+}
+
+/* Rows r .. r + R - 1 times the block at token b. Floats add up in the order
+ * of attention_body.h: chains' sums meet in pairs as soon as both are there,
+ * kept[i] waits for another sum of QK_CHAINS << i chains. */
+ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
+                    size_t b)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t words = k_words(type, a->kv->head_dim), chain = words / L;
+    const float *q = s->q + r * words, *k = s->k + b * words;
+    vf f[QK_CHAINS * 2 * 6], kept[4][2 * 6];
+    for (size_t c = 0; c < L; c += QK_CHAINS) {
+        UNROLLED (i, QK_CHAINS * 2 * R)
+            f[i] = (vf){0};
+        qk_chains(type, R, q, k, chain, f);
+        q += QK_CHAINS * chain * (size_t)R, k += QK_CHAINS * chain * BLOCK;
+        if (QK_CHAINS == 2)
+            UNROLLED (i, 2 * R)
+                f[i] += f[2 * R + i];
+        vf(*level)[2 * 6] = kept;
+        for (size_t n = c / QK_CHAINS; n % 2; n /= 2, level++)
+            UNROLLED (i, 2 * R)
+                f[i] = (*level)[i] + f[i];
+        if (c + QK_CHAINS == L) break;
+        UNROLLED (i, 2 * R)
+            (*level)[i] = f[i];
+    }
+    UNROLLED (i, 2 * R)
+        vf_store(s->p[r + (size_t)i / 2] + b + i % 2 * L, f[i]);
+}
+
+/* The same of bytes, whose sums are integers. */
+ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t words = k_words(DTYPE_KV8, a->kv->head_dim);
+    const float *q = s->q + r * words, *k = s->k + b * words;
+    vf f[2 * 6];
+    UNROLLED (i, 2 * R)
+        f[i] = (vf)vi_set(s->q_start[(r + (size_t)i / 2) * 4]);
+    for (; words; words--, k += BLOCK, q += R) {
+        vf x = vf_load(k), y = vf_load(k + L);
+        UNROLLED (i, R) {
+            vf w = (vf)vi_spread(q + i);
+            f[2 * i] = k_mul_add(DTYPE_KV8, w, x, f[2 * i]);
+            f[2 * i + 1] = k_mul_add(DTYPE_KV8, w, y, f[2 * i + 1]);
+        }
+    }
+    UNROLLED (i, 2 * R)
+        vf_store(s->p[r + (size_t)i / 2] + b + i % 2 * L,
+                 vf_of((vi)f[i]) * s->q_scale[(r + (size_t)i / 2) * 4]);
+}
+
+#define QK_OF(name, TILE)                                        \
+    static __attribute__((noinline)) void name(                  \
+        size_t rows, const struct attend *a, size_t r, size_t b) \
+    {                                                            \
+        switch (rows) {                                          \
+        case 6: TILE(6); break;                                  \
+        case 4: TILE(4); break;                                  \
+        case 3: TILE(3); break;                                  \
+        case 2: TILE(2); break;                                  \
+        default: TILE(1);                                        \
+        }                                                        \
+    }
+#define TILE_FLOATS(R) qk_tile(DTYPE_F32, R, a, r, b)
+#define TILE_PAIRS(R)  qk_tile(DTYPE_BF16, R, a, r, b)
+#define TILE_BYTES(R)  qk_tile_bytes(R, a, r, b)
+QK_OF(qk_floats, TILE_FLOATS)
+QK_OF(qk_pairs, TILE_PAIRS)
+QK_OF(qk_bytes, TILE_BYTES)
+
+ALWAYS void qk_any(enum dtype type, size_t rows, const struct attend *a,
+                   size_t r, size_t b)
+{
+    if (type == DTYPE_KV8)
+        qk_bytes(rows, a, r, b);
+    else if (K_CHANNELS(type) == 2)
+        qk_pairs(rows, a, r, b);
+    else
+        qk_floats(rows, a, r, b);
+}
+
+/* --- p v --------------------------------------------------------------- */
+
+/* R rows times C vectors of v over n of its rows, onto what is in sum. */
+ALWAYS void pv_tile(bool pairs, int R, int C, const float *p, const float *v,
+                    size_t wide, size_t n, float *sum)
+{
+    vf f[6 * 4];
+    UNROLLED (r, R)
+        UNROLLED (c, C)
+            f[r * C + c] = vf_load(sum + r * OP_HEAD_DIM_MAX + c * L);
+    for (size_t t = 0; t < n; t++, v += wide) {
+        vf x[4];
+        UNROLLED (c, C)
+            x[c] = vf_load(v + c * L);
+        UNROLLED (r, R) {
+            vf w = (vf)vi_spread(p + r * SEGMENT + (int)t);
+            UNROLLED (c, C)
+                f[r * C + c] = v_mul_add(pairs, w, x[c], f[r * C + c]);
+        }
+    }
+    UNROLLED (r, R)
+        UNROLLED (c, C)
+            vf_store(sum + r * OP_HEAD_DIM_MAX + c * L, f[r * C + c]);
+}
+
+#define PV_ROWS(C)                                           \
+    switch (rows) {                                          \
+    case 6: pv_tile(pairs, 6, C, p, v, wide, n, sum); break; \
+    case 4: pv_tile(pairs, 4, C, p, v, wide, n, sum); break; \
+    case 3: pv_tile(pairs, 3, C, p, v, wide, n, sum); break; \
+    case 2: pv_tile(pairs, 2, C, p, v, wide, n, sum); break; \
+    default: pv_tile(pairs, 1, C, p, v, wide, n, sum);       \
+    }
+
+ALWAYS void pv_rows(bool pairs, size_t rows, size_t vecs, const float *p,
+                    const float *v, size_t wide, size_t n, float *sum)
+{
+#if VEC_AVX512
+    if (vecs == 4) {
+        PV_ROWS(4)
+        return;
+    }
+#endif
+    if (vecs == 2)
+        PV_ROWS(2)
+    else
+        PV_ROWS(1)
+}
+
+static __attribute__((noinline)) void pv(bool pairs, size_t rows, size_t vecs,
+                                         const float *p, const float *v,
+                                         size_t wide, size_t n, float *sum)
+{
+    if (VEC_BF16 && pairs)
+        pv_rows(true, rows, vecs, p, v, wide, n, sum);
+    else
+        pv_rows(false, rows, vecs, p, v, wide, n, sum);
+}
+
+/* Where a call of pv_block works: channels and tokens. */
+struct corner {
+    size_t c, vecs, wide;
+    bool pairs;
+};
+
+/* One token of a pair of which row r does not see the other. */
+static void pv_half(const struct attend *a, const struct corner *at, size_t r,
+                    size_t t)
+{
+    struct attend_scratch *s = a->scratch;
+    float *sum = s->sum[r] + at->c;
+    const float *v = s->v + t / 2 * at->wide + at->c;
+    vi mask = vi_set(t % 2 ? (int32_t)0xffff0000 : 0x0000ffff);
+    vf p = (vf)(vi_spread(s->p[r] + t / 2) & mask);
+    for (size_t c = 0; c < at->vecs * L; c += L) {
+        vf x = (vf)(vi_load(v + c) & mask);
+        vf_store(sum + c, v_mul_add(at->pairs, p, x, vf_load(sum + c)));
+    }
+}
+
+/* Row r over tokens [from, to). */
+static void pv_one(const struct attend *a, const struct corner *at, size_t r,
+                   size_t from, size_t to)
+{
+    struct attend_scratch *s = a->scratch;
+    if (at->pairs && from < to && from % 2) pv_half(a, at, r, from++);
+    bool half = at->pairs && from < to && to % 2;
+    if (half) to--;
+    size_t step = at->pairs ? 2 : 1, i = from / step;
+    if (from < to)
+        pv(at->pairs, 1, at->vecs, s->p[r] + i, s->v + i * at->wide + at->c,
+           at->wide, to / step - i, s->sum[r] + at->c);
+    if (half) pv_half(a, at, r, to);
+}
+
+/* rows rows from r on over tokens [t, t + V_TOKENS) of the segment. Most of
+ * it all of them see; before and behind that each goes alone. */
+static void pv_group(const struct attend *a, const struct corner *at,
+                     size_t rows, size_t r, size_t t)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t step = at->pairs ? 2 : 1, end = t + V_TOKENS;
+    /* the last begins last, the first ends first */
+    size_t from = round_up(size_most(s->span[r + rows - 1].from, t), step);
+    size_t to = size_least(s->span[r].to, end) / step * step;
+    if (from >= to) from = to = end;
+    for (size_t i = r; i < r + rows; i++)
+        pv_one(a, at, i, size_most(s->span[i].from, t),
+               size_least(s->span[i].to, from));
+    if (from == end) return;
+    size_t n = from / step;
+    pv(at->pairs, rows, at->vecs, s->p[r] + n, s->v + n * at->wide + at->c,
+       at->wide, to / step - n, s->sum[r] + at->c);
+    for (size_t i = r; i < r + rows; i++)
+        pv_one(a, at, i, to, size_least(s->span[i].to, end));
+}
+
+/* Rows [r0, r1), tokens [t, t + V_TOKENS). */
+static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t)
+{
+    struct corner at = {.pairs = V_PAIRS(a->kv->type)};
+    at.wide = v_words(a->kv->type, a->kv->head_dim);
+    for (; at.c < at.wide; at.c += at.vecs * L) {
+        size_t left = (at.wide - at.c) / L, rows;
+        at.vecs = left >= PV_VECS ? PV_VECS : left >= 2 ? 2 : 1;
+        for (size_t r = r0; r < r1; r += rows) {
+            rows = rows_group(pv_groups, r1 - r);
+            pv_group(a, &at, rows, r, t);
+        }
+    }
+}
+
+/* --- a segment --------------------------------------------------------- */
+
+/* Rows [begin, end) see some of a segment. */
+struct rows {
+    size_t begin, end;
+};
+
+ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
+                                size_t t0)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t d = a->kv->head_dim, n;
+    struct rows rows = {0, a->count};
+    for (size_t r = 0; r < a->count; r++)
+        s->span[r] = row_span(a, r, t0);
+    while (s->span[rows.begin].to == 0)
+        rows.begin++;
+    while (s->span[rows.end - 1].from == SEGMENT)
+        rows.end--;
+    struct span all = {s->span[rows.begin].from, s->span[rows.end - 1].to};
+    k_ready(type, a, t0, all);
+    for (size_t b = all.from / BLOCK * BLOCK; b < all.to; b += BLOCK) {
+        for (size_t r = 0; r < a->count; r += n) {
+            n = rows_group(qk_groups, a->count - r);
+            if (r + n <= rows.begin || r >= rows.end ||
+                s->span[size_least(r + n, rows.end) - 1].to <= b)
+                continue;
+            qk_any(type, n, a, r, b);
+        }
+    }
+    v_ready(type, a, t0, all);
+    for (size_t r = rows.begin; r < rows.end; r++) {
+        row_softmax(a, r, s->span[r]);
+        memset(s->sum[r], 0, v_words(type, d) * sizeof(float));
+    }
+    for (size_t t = all.from / V_TOKENS * V_TOKENS; t < all.to; t += V_TOKENS)
+        pv_block(a, rows.begin, rows.end, t);
+    return rows;
+}
+
+#endif

@@ -1,0 +1,317 @@
+/* tensor/cpu/attention_words_body.h - q, K and V as the words that attention
+ * multiplies, for the instruction set of the file that includes it.
+ *
+ * A word is 32 bits. Of K and q it holds neighbouring channels of one token:
+ *
+ *   4 int8     where the cache is KV8: sums are integers, so exact
+ *   2 bfloat16 where it is BF16 and the instruction set multiplies pairs
+ *   1 float32  otherwise
+ *
+ * Of V and p it holds one channel of two neighbouring tokens in bfloat16
+ * (pairs), where the instruction set can and the cache is BF16 or KV8;
+ * otherwise of one token in float32. */
+#ifndef BATON_TENSOR_CPU_ATTENTION_WORDS_BODY_H
+#define BATON_TENSOR_CPU_ATTENTION_WORDS_BODY_H
+
+#include "tensor/cpu/kernels.h"
+#include "tensor/cpu/rows_body.h"
+#include "tensor/cpu/vec.h"
+
+#include "tensor/device_ops.h"
+
+#include <math.h>
+
+enum {
+    ROWS_STEP = 32, /* tokens that rows_of fills up to */
+};
+
+/* Channels of a word of K. */
+#define K_CHANNELS(type)                             \
+    ((size_t)((type) == DTYPE_KV8                ? 4 \
+              : VEC_BF16 && (type) == DTYPE_BF16 ? 2 \
+                                                 : 1))
+/* Whether a word of V has two tokens. */
+#define V_PAIRS(type) \
+    (VEC_BF16 && ((type) == DTYPE_BF16 || (type) == DTYPE_KV8))
+
+ALWAYS size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+ALWAYS size_t size_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+ALWAYS size_t size_most(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Words of a row of K or q, filled up with zeros; of a row of V and sums. */
+ALWAYS size_t k_words(enum dtype type, size_t d)
+{
+    return round_up(d, K_CHANNELS(type) * L) / K_CHANNELS(type);
+}
+
+ALWAYS size_t v_words(enum dtype type, size_t d)
+{
+    return round_up(d, V_PAIRS(type) ? 2 * L : L);
+}
+
+/* f + x w, words of q and of K. */
+ALWAYS vf k_mul_add(enum dtype type, vf x, vf w, vf f)
+{
+    if (type == DTYPE_KV8) return (vf)vi_dot((vi)f, (vi)w, (vi)x, true);
+#if VEC_BF16
+    if (type == DTYPE_BF16) return vf_dot_bf16(f, x, w);
+#endif
+    return vf_fma(x, w, f);
+}
+
+/* f + x w, words of p and of V. */
+ALWAYS vf v_mul_add(bool pairs, vf x, vf w, vf f)
+{
+#if VEC_BF16
+    if (pairs) return vf_dot_bf16(f, x, w);
+#endif
+    (void)pairs;
+    return vf_fma(x, w, f);
+}
+
+/* --- what a row sees --------------------------------------------------- */
+
+ALWAYS size_t in_segment(size_t t, size_t t0)
+{
+    return t <= t0 ? 0 : size_least(t - t0, SEGMENT);
+}
+
+/* The last token that row i sees is the one before. */
+ALWAYS size_t row_end(const struct attend *a, size_t i)
+{
+    return a->seen + (a->first + i) / a->per_token;
+}
+
+ALWAYS size_t row_begin(const struct attend *a, size_t i)
+{
+    size_t end = row_end(a, i);
+    return a->window && end > a->window ? end - a->window : 0;
+}
+
+ALWAYS struct span row_span(const struct attend *a, size_t i, size_t t0)
+{
+    return (struct span){in_segment(row_begin(a, i), t0),
+                         in_segment(row_end(a, i), t0)};
+}
+
+/* Floats from a->q (or a->out) to row i. */
+ALWAYS size_t row_at(const struct attend *a, size_t i)
+{
+    size_t row = a->first + i;
+    return row / a->per_token * a->token_stride +
+           row % a->per_token * a->kv->head_dim;
+}
+
+/* --- the cache --------------------------------------------------------- */
+
+/* In place of tokens that nobody sees. */
+static const char nothing[OP_HEAD_DIM_MAX * sizeof(float)];
+
+ALWAYS size_t element_bytes(enum dtype type)
+{
+    return type == DTYPE_F32 ? 4 : type == DTYPE_KV8 ? 1 : 2;
+}
+
+/* K or V of the first kv head of all at token t. */
+ALWAYS const char *token_row(const struct attend *a, const void *base, size_t t)
+{
+    return (const char *)base + kv_offset(a->kv, a->pages, t);
+}
+
+ALWAYS size_t head_at(const struct attend *a, size_t head)
+{
+    return (a->head + head) * a->kv->head_dim * element_bytes(a->kv->type);
+}
+
+/* Where the tokens of a segment lie, filled up to ROWS_STEP of them; NULL:
+ * nobody sees it. */
+ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
+                    struct span span, const char **at /* [SEGMENT] */)
+{
+    size_t end = round_up(span.to, ROWS_STEP);
+    for (size_t t = span.from / ROWS_STEP * ROWS_STEP; t < end; t++)
+        at[t] =
+            t < span.from || t >= span.to ? NULL : token_row(a, base, t0 + t);
+}
+
+/* KV8: the scales of a kv head (of all) at the tokens of span. */
+static void scales_load(const struct attend *a, const char *const *row,
+                        size_t head, struct span span, float *out)
+{
+    size_t at = (size_t)a->kv->kv_heads * a->kv->head_dim + head * sizeof *out;
+    for (size_t t = span.from; t < span.to; t++)
+        memcpy(out + t, row[t] + at, sizeof *out);
+}
+
+/* p, or where fewer than all of its bytes are a row's, those and zeros. */
+ALWAYS const char *bytes_some(const char *p, size_t bytes, size_t all,
+                              char some[4 * L])
+{
+    if (bytes >= all) return p;
+    memset(some, 0, 4 * L);
+    memcpy(some, p, bytes);
+    return some;
+}
+
+/* L words of K from channel c on, where left channels are left. Bytes get
+ * what vi_dot's wide ones have. */
+ALWAYS vf k_load(enum dtype type, const char *row, size_t c, size_t left)
+{
+    char some[4 * L];
+    const size_t size = element_bytes(type), all = K_CHANNELS(type) * L * size;
+    const char *p = bytes_some(row + c * size, left * size, all, some);
+    switch (type) {
+    case DTYPE_F32: return vf_load((const float *)p);
+    case DTYPE_F16: return vf_of_f16(p);
+    case DTYPE_KV8: return (vf)(vi_load(p) ^ vi_set((int32_t)0x80808080));
+    default: return VEC_BF16 ? vf_load((const float *)p) : vf_of_bf16(p);
+    }
+}
+
+/* V from channel c on, where left channels are left: floats of x, or of the
+ * tokens x and y 2 L words, in the order of bf16_low and bf16_high. */
+ALWAYS vf v_row(enum dtype type, const char *row, size_t c, size_t left)
+{
+    char some[4 * L];
+    const size_t size = element_bytes(type);
+    const size_t all = (V_PAIRS(type) ? 2 * L : L) * size;
+    const char *p = bytes_some(row + c * size, left * size, all, some);
+    switch (type) {
+    case DTYPE_F32: return vf_load((const float *)p);
+    case DTYPE_F16: return vf_of_f16(p);
+#if VEC_BF16
+    case DTYPE_BF16: return vf_load((const float *)p);
+    default: return bf16_of_i8(p);
+#else
+    case DTYPE_BF16: return vf_of_bf16(p);
+    default: return vf_of(vi_of_i8(p));
+#endif
+    }
+}
+
+ALWAYS void v_turn(enum dtype type, const char *x, const char *y, size_t c,
+                   size_t left, vf out[2])
+{
+    out[0] = v_row(type, x, c, left);
+#if VEC_BF16
+    if (V_PAIRS(type)) {
+        vf a = out[0], b = v_row(type, y, c, left);
+        out[0] = bf16_low(a, b);
+        out[1] = bf16_high(a, b);
+    }
+#endif
+    (void)y;
+}
+
+/* --- q ----------------------------------------------------------------- */
+
+/* Row r of the call, scaled, as words [k_words]; of bytes also their scale,
+ * and what each sum begins with to take off the 128 of K's. */
+static void q_words(const struct attend *a, size_t r, float *out)
+{
+    struct attend_scratch *s = a->scratch;
+    enum dtype type = a->kv->type;
+    const float *q = a->q + row_at(a, r);
+    size_t d = a->kv->head_dim;
+    float x[OP_HEAD_DIM_MAX + 4 * L] = {0};
+    for (size_t c = 0; c < d; c += L) {
+        size_t n = d - c < L ? d - c : L;
+        vf v = (n < L ? vf_load_some(q + c, n) : vf_load(q + c)) * a->scale;
+        if (type == DTYPE_BF16) v = vf_round_bf16(v);
+        vf_store(x + c, v);
+    }
+    if (type == DTYPE_KV8) {
+        int8_t *bytes = (int8_t *)out;
+        int32_t sum = 0;
+        memset(bytes, 0, k_words(type, d) * 4);
+        float scale = encode_bytes(x, bytes, d);
+        for (size_t c = 0; c < d; c++)
+            sum += bytes[c];
+        for (size_t i = r * 4; i < r * 4 + 4; i++) {
+            s->q_scale[i] = scale;
+            s->q_start[i] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
+        }
+    } else if (K_CHANNELS(type) == 2) {
+        for (size_t c = 0; c < round_up(d, 2 * L); c += L)
+            bf16_of_vf((char *)out + 2 * c, vf_load(x + c));
+    } else {
+        memcpy(out, x, k_words(type, d) * sizeof *out);
+    }
+}
+
+ALWAYS size_t rows_group(const uint8_t *sizes, size_t left)
+{
+    while (*sizes > left)
+        sizes++;
+    return *sizes;
+}
+
+/* --- softmax of a segment ---------------------------------------------- */
+
+ALWAYS vi lanes_in(size_t at, struct span span)
+{
+    vi lane;
+    UNROLLED (i, L)
+        lane[i] = i;
+    lane += (int32_t)at;
+    return (lane >= (int32_t)span.from) & (lane < (int32_t)span.to);
+}
+
+/* A row's scores at the tokens of span become words of p = exp(score - max)
+ * (times V's scale). What the first and the last vector hold outside of the
+ * span becomes 0. */
+static void row_softmax(const struct attend *a, size_t r, struct span span)
+{
+    struct attend_scratch *s = a->scratch;
+    const bool pairs = V_PAIRS(a->kv->type), scaled = a->kv->type == DTYPE_KV8;
+    float *p = s->p[r];
+    char *out = (char *)p;
+    vf top = vf_set(-INFINITY), sum = {0};
+    size_t begin = span.from / L * L;
+    for (size_t t = begin; t < span.to; t += L) {
+        vf x = vf_load(p + t);
+        if (scaled) x *= vf_load(s->k_scale + t);
+        if (t < span.from || t + L > span.to)
+            x = vf_pick(lanes_in(t, span), x, vf_set(-INFINITY));
+        vf_store(p + t, x);
+        top = vf_max(top, x);
+    }
+    float m = vf_top(top);
+    /* Nothing but -inf so far: any finite number gives p = 0. */
+    vf less = vf_set(m == -INFINITY ? 0 : m);
+    for (size_t t = begin; t < span.to; t += L) {
+        vf e = vf_exp(vf_load(p + t) - less);
+        vf weight = e;
+        if (scaled) weight *= vf_load(s->v_scale + t);
+        if (t < span.from || t + L > span.to) {
+            vi mask = lanes_in(t, span);
+            e = vf_pick(mask, e, (vf){0});
+            weight = vf_pick(mask, weight, (vf){0});
+        }
+#if VEC_BF16
+        if (pairs) {
+            vf rounded = bf16_of_normal(out + 2 * t, weight);
+            if (!scaled) e = rounded;
+        } else
+#endif
+            vf_store(p + t, weight);
+        sum += e;
+    }
+    (void)pairs;
+    (void)out;
+    s->max[r] = m;
+    s->total[r] = vf_sum(sum);
+}
+
+#endif
