@@ -428,7 +428,8 @@ static int engine_main(int argc, char **argv)
 static int roofline_main(int argc, char **argv)
 {
     int most = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    printf("threads  read GB/s  f32 GFLOP/s  int8 GOP/s  instructions\n");
+    printf("threads  read GB/s  f32 GFLOP/s  bf16 GFLOP/s  int8 GOP/s  "
+           "instructions\n");
     for (int t = 1; t <= most; t++) {
         struct roofline lim;
         struct why why = {0};
@@ -437,8 +438,8 @@ static int roofline_main(int argc, char **argv)
             fprintf(stderr, "baton bench roofline: %s\n", why_text(&why, rc));
             return 1;
         }
-        printf("%7d  %9.1f  %11.1f  %10.1f  %s\n", t, lim.read_gb_s,
-               lim.f32_gflop_s, lim.int8_gop_s, lim.isa);
+        printf("%7d  %9.1f  %11.1f  %12.1f  %10.1f  %s\n", t, lim.read_gb_s,
+               lim.f32_gflop_s, lim.bf16_gflop_s, lim.int8_gop_s, lim.isa);
     }
     return 0;
 }

@@ -38,8 +38,9 @@ void op_rmsnorm(struct device *dev, float *out, const float *x,
  *   out[t, w.rows] (+)= x[t, w.cols] . w^T  (+ bias[w.rows])
  * Weights in F32 and F16 multiply float32 by float32. Weights in BF16 multiply
  * x rounded to bf16, nearest even, and sum in float32: what processors with
- * such products do, and what models of that type were trained with. An
- * element is within 1e-5 * sum |x w| of ref.
+ * such products do (in an order of their own, and with 0 for what is
+ * subnormal), and what models of that type were trained with. An element is
+ * within 1e-5 * sum |x w| of ref.
  * All other formats multiply integers. In each run B of columns (32 of them in
  * GGUF's formats; the format's group in int8_g128 and int4_gN; the whole row
  * in int8) a row of x is rounded once to int8, nearest even, with the scale s

@@ -50,6 +50,13 @@ static void dots(void *arg, size_t chunk, int worker)
     job->sink[worker % 64] += job->kernels->peak_dots(ROUNDS);
 }
 
+static void pairs(void *arg, size_t chunk, int worker)
+{
+    (void)chunk;
+    struct job *job = arg;
+    job->sink[worker % 64] += job->kernels->peak_bf16(ROUNDS);
+}
+
 /* The best rate of a few runs of chunks pieces of work of units each. */
 static double best_rate(struct pool *pool, void (*fn)(void *, size_t, int),
                         struct job *job, size_t chunks, double units)
@@ -104,6 +111,9 @@ int roofline_measure(int threads, struct roofline *out, struct why *why)
                                  (double)ROUNDS * job.kernels->floats_round);
     out->int8_gop_s = best_rate(pool, dots, &job, n,
                                 (double)ROUNDS * job.kernels->dots_round);
+    if (job.kernels->peak_bf16)
+        out->bf16_gflop_s = best_rate(pool, pairs, &job, n,
+                                      (double)ROUNDS * job.kernels->bf16_round);
     host_free(job.memory);
     pool_destroy(pool);
     return 0;

@@ -10,12 +10,13 @@
 /* Rates of all threads together, the best of a few short runs each. */
 struct roofline {
     int threads;
-    char isa[32];       /* the instruction set measured, "avx512-vnni"    */
-    size_t read_bytes;  /* of the memory that was read, beyond the caches
+    char isa[32];        /* the instruction set measured, "avx512-vnni"    */
+    size_t read_bytes;   /* of the memory that was read, beyond the caches
                            where there was room for that much             */
-    double read_gb_s;   /* 1e9 bytes/s, several streams a thread          */
-    double f32_gflop_s; /* a multiplication and an addition are 2         */
-    double int8_gop_s;  /* likewise, integers of 8 bits summed in 32      */
+    double read_gb_s;    /* 1e9 bytes/s, several streams a thread          */
+    double f32_gflop_s;  /* a multiplication and an addition are 2         */
+    double int8_gop_s;   /* likewise, integers of 8 bits summed in 32      */
+    double bf16_gflop_s; /* of instructions for pairs of bf16; 0: none    */
 };
 
 /* Measures for about a second with so many threads (0: as many as usable

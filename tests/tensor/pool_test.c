@@ -141,6 +141,7 @@ static void the_roofline_has_all_its_parts(void **state)
     assert_true(r.int8_gop_s > 0.01 && r.read_bytes >= 1 << 20 && r.isa[0]);
     printf("2 threads, %s: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
            r.isa, r.read_gb_s, r.f32_gflop_s, r.int8_gop_s);
+    assert_true(r.bf16_gflop_s == 0 || r.bf16_gflop_s > 0.01);
     assert_int_equal(roofline_measure(-1, &r, &why), ERR_INVALID);
 }
 

@@ -450,13 +450,25 @@ static double amx_peak_dots(size_t rounds)
     return amx_peak(FORM_ROW, rounds);
 }
 
+#if PAIRS_TILES
+static double amx_peak_pairs(size_t rounds)
+{
+    return amx_peak(FORM_BF16, rounds);
+}
+enum { AMX_BF16_ROUND = SUMS * TILE_ROWS * ROWS * TILE_BYTES };
+#else
+#define amx_peak_pairs peak_pairs
+enum { AMX_BF16_ROUND = BF16_ROUND };
+#endif
+
 enum { AMX_DOTS_ROUND = SUMS * TILE_ROWS * ROWS * TILE_BYTES * 2 };
 
 #else
 
-#define amx_check     NULL
-#define amx_peak_dots peak_dots
-enum { AMX_DOTS_ROUND = DOTS_ROUND };
+#define amx_check      NULL
+#define amx_peak_dots  peak_dots
+#define amx_peak_pairs peak_pairs
+enum { AMX_DOTS_ROUND = DOTS_ROUND, AMX_BF16_ROUND = BF16_ROUND };
 
 #endif
 

@@ -324,7 +324,8 @@ struct kernels {
     double (*peak_read)(const void *from, size_t bytes);
     double (*peak_floats)(size_t rounds);
     double (*peak_dots)(size_t rounds);
-    int floats_round, dots_round;
+    double (*peak_bf16)(size_t rounds); /* NULL: no pairs of bf16 */
+    int floats_round, dots_round, bf16_round;
 };
 
 /* The form of a type's slabs, and the columns of one of their steps. */

@@ -19,7 +19,8 @@
     .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \
                 {.sizes = stream_tokens}},                           \
     .few = {8, 8, 32}, .stream = stream, .tile = tile,               \
-    .peak_dots = peak_dots, .dots_round = DOTS_ROUND
+    .peak_dots = peak_dots, .dots_round = DOTS_ROUND,                \
+    .peak_bf16 = peak_pairs, .bf16_round = BF16_ROUND
 
 #define AMX_PRODUCTS                                                 \
     .tile_panels = amx_panels,                                       \
@@ -32,7 +33,8 @@
     .few = {8, 8, 8}, .stream = amx_stream, .tile = amx_tile,        \
     .tiles_begin = amx_begin, .tiles_end = amx_end,                  \
     .check = amx_check, .peak_dots = amx_peak_dots,                  \
-    .dots_round = AMX_DOTS_ROUND
+    .dots_round = AMX_DOTS_ROUND, .peak_bf16 = amx_peak_pairs,      \
+    .bf16_round = AMX_BF16_ROUND
 /* clang-format on */
 
 #define KERNELS(NAME, PRODUCTS)                                           \

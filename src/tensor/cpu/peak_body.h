@@ -55,9 +55,28 @@ static __attribute__((unused)) double peak_dots(size_t rounds)
     return sum;
 }
 
+#if VEC_BF16
+static __attribute__((unused)) double peak_pairs(size_t rounds)
+{
+    vf f[CHAINS], a = (vf)vi_set(0x3f003f00), b = (vf)vi_set(0x3e803f00);
+    UNROLLED (i, CHAINS)
+        f[i] = vf_set((float)i);
+    for (size_t r = 0; r < rounds; r++)
+        UNROLLED (i, CHAINS)
+            f[i] = vf_dot_bf16(f[i], a, b);
+    double sum = 0;
+    UNROLLED (i, CHAINS)
+        sum += f[i][0];
+    return sum;
+}
+#else
+#define peak_pairs NULL
+#endif
+
 enum {
     FLOATS_ROUND = CHAINS * L * 2,
     DOTS_ROUND = CHAINS * L * 8,
+    BF16_ROUND = CHAINS * L * 4,
 };
 
 #endif
