@@ -8,6 +8,7 @@
 #   make wheel       Python packages, x86-64 and aarch64: build/wheel/*.whl
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make golden      write tests/golden/ again (3 GB of Python packages, once)
+#   make amx         tests of the AMX kernels on an emulated processor: Bochs
 #   make bench       engine benchmark on the quickstart model
 #   make interop     SGLang's routers and transfer classes, vllm-ascend's connector, on ours
 #   make format      clang-format in place
@@ -78,7 +79,11 @@ interop: all deps-test
 	@python3 tools/interop/stock_connectors.py
 	@python3 tools/interop/stock_vllm_ascend.py
 
+# Fetches and builds an emulator and boots a kernel in it; not in CI.
+amx: deps-test
+	@tools/amx/emulated
+
 clean:
 	rm -rf build
 
-.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop clean
+.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop amx clean
