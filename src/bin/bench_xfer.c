@@ -270,6 +270,28 @@ static int run_rate(struct rig *r, const struct figure *f, double *out,
     return rc;
 }
 
+/* One at a time, its caller waiting for each. */
+static int run_waited(struct rig *r, const struct figure *f, double *out,
+                      struct why *why)
+{
+    struct way *w = &r->ways[f->way];
+    uint64_t start = clock_ns(), end = start + (uint64_t)r->opt->ms * 1000000u;
+    uint64_t base = w->shared ? r->target.at.shared : r->target.at.own;
+    size_t at = 0, sent = 0;
+    int rc = 0;
+    while (!rc && clock_ns() < end) {
+        struct xfer_op op = {.kind = f->kind,
+                             .local = r->from + at,
+                             .remote = base + at,
+                             .bytes = f->size};
+        rc = xfer_transfer(w->peer, &op, 1, -1, why);
+        sent += f->size;
+        at = at + 2 * f->size <= r->bytes ? at + f->size : 0;
+    }
+    *out = (double)sent / (double)(clock_ns() - start);
+    return rc;
+}
+
 /* Pieces of size in one batch, every second one first: nothing can be merged.
  * PLAIN: the same by memcpy. */
 static int run_pieces(struct rig *r, const struct figure *f, double *out,
@@ -450,6 +472,12 @@ static struct figure figures[64] = {
      .size = 1 << 20,
      .against = {"mooncake", "ucx_put"},
      .depth = 1},
+    {.name = "tcp 1 MiB, waited for",
+     .unit = "GB/s",
+     .run = run_waited,
+     .way = TCP,
+     .size = 1 << 20,
+     .against = {"mooncake", "ucx_put"}},
     READ("tcp read 1 MiB", TCP, 1 << 20, "iperf3_1m"),
     RATE("tcp 16 MiB", TCP, 16 << 20, "iperf3_1m"),
     PIECES("memcpy pieces of 4 KiB", PLAIN, 4 << 10, NULL),
