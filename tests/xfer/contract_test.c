@@ -1,15 +1,52 @@
 /* The contract of xfer/transport.h, over every way: the same tests against a
- * target in another process (and, for self, in this one), data verified. */
+ * target in another process (and, for self, in this one), data verified; and
+ * against one in a simulated machine room, whose network splits, delays and
+ * loses what is sent. */
 #include "tests/test.h"
 
 #include "tests/xfer/pem.h"
-#include "tests/xfer/target.h"
+#include "tests/xfer/sim_target.h"
 #include "tests/xfer/ways.h"
 
 #include <poll.h>
 
 /* As "lanes", with certificates on both sides. */
 static const struct way tls_way = {"tls", XFER_VIA_TCP, 2, "tcp, 2 lanes"};
+
+/* The same engine over sim.h, with several seeds each; what is sent arrives
+ * late, in pieces, and in one row packets are lost. */
+static const struct simulated {
+    struct way way;
+    const char *host; /* of the initiator */
+    uint64_t delay_us, lose_one_in;
+} simulated[] = {
+    {{"simulated tcp", XFER_VIA_TCP, 1, "tcp, 1 lane"}, "10.0.0.2", 100, 0},
+    {{"simulated lanes", XFER_VIA_TCP, 3, "tcp, 3 lanes"}, "10.0.0.2", 3000, 0},
+    {{"simulated loss", XFER_VIA_TCP, 2, "tcp, 2 lanes"}, "10.0.0.2", 100, 500},
+    {{"simulated unix", XFER_VIA_UNIX, 2, "unix"}, SIM_TARGET_HOST, 100, 0},
+    {{"simulated cma", XFER_VIA_CMA | XFER_VIA_TCP, 1, "cma"},
+     SIM_TARGET_HOST,
+     100,
+     0},
+    {{"simulated memfd", XFER_VIA_MEMFD | XFER_VIA_TCP, 1, "memfd mapping"},
+     SIM_TARGET_HOST,
+     100,
+     0},
+};
+enum { SIMULATED = sizeof simulated / sizeof *simulated };
+
+#if defined __SANITIZE_ADDRESS__
+enum { SEEDS = 2 };
+#else
+enum { SEEDS = 8 };
+#endif
+
+static const struct simulated *simulation_of(const struct way *way)
+{
+    for (size_t i = 0; i < SIMULATED; i++)
+        if (way == &simulated[i].way) return &simulated[i];
+    return NULL;
+}
 
 /* One initiator, one target, and what the target's memory should be. */
 struct pair {
@@ -39,7 +76,9 @@ static void pair_start(struct pair *p, const struct way *way)
         .via = way->via, .lanes = (unsigned)way->lanes, .token = "secret"};
     struct why why = {0};
     char text[200];
+    const struct simulated *sim = simulation_of(way);
     *p = (struct pair){.way = way};
+    if (sim) opt.host = sim->host;
     if (over_tls(way) && pem_make(&p->pem)) SKIP("no openssl program");
     if (over_tls(way)) setenv("BATON_TEST_PEM", p->pem.dir, 1);
     opt.tls_cert = opt.tls_ca = over_tls(way) ? p->pem.cert : NULL;
@@ -63,6 +102,8 @@ static void pair_start(struct pair *p, const struct way *way)
         p->t.shared_key = xfer_mem_key(p->self_shared);
         p->t.own = (uintptr_t)xfer_mem_base(p->self_own);
         p->t.own_key = xfer_mem_key(p->self_own);
+    } else if (sim) {
+        sim_target_start(&p->t, target_via(way->via), way->lanes, "secret");
     } else {
         target_start(&p->t, target_via(way->via), 0, way->lanes, "secret");
     }
@@ -560,9 +601,8 @@ static void deregister(struct pair *p)
     deregistered(p, p->t.shared, "drop shared");
 }
 
-static void every_way_keeps_the_contract(void **state)
+static void keep_the_contract(const struct way *way)
 {
-    const struct way *way = *state;
     struct pair p;
     pair_start(&p, way);
     sizes(&p);
@@ -578,12 +618,49 @@ static void every_way_keeps_the_contract(void **state)
     pair_end(&p);
 }
 
+static void initiator_main(void *arg)
+{
+    keep_the_contract(arg);
+}
+
+/* The first process of a simulation. */
+static void director_main(void *arg)
+{
+    const struct simulated *sim = simulation_of(arg);
+    sim_delay(sim->delay_us);
+    sim_lose(sim->lose_one_in);
+    struct sim_proc *p = sim_start(sim->host, initiator_main, arg);
+    while (sim_alive(p))
+        sim_sleep(100);
+    if (sim_blocks(p) || sim_files(p))
+        sim_fail("the initiator leaves %zu blocks and %zu descriptors",
+                 sim_blocks(p), sim_files(p));
+}
+
+static void every_way_keeps_the_contract(void **state)
+{
+    const struct simulated *sim = simulation_of(*state);
+    if (!sim) {
+        keep_the_contract(*state);
+        return;
+    }
+#ifdef __SANITIZE_THREAD__
+    SKIP("fibers of one thread: nothing for the thread sanitizer to see");
+#endif
+    const char *one = getenv("BATON_SIM_SEED");
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+        sim_run(one ? strtoull(one, NULL, 10) : seed, director_main, *state);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "--target")) return target_main(argv + 2);
-    struct CMUnitTest tests[WAY_COUNT + 1];
-    for (size_t i = 0; i <= WAY_COUNT; i++) {
-        const struct way *way = i < WAY_COUNT ? &ways[i] : &tls_way;
+    enum { REAL = WAY_COUNT + 1, ALL = REAL + SIMULATED };
+    struct CMUnitTest tests[ALL];
+    for (size_t i = 0; i < ALL; i++) {
+        const struct way *way = i < WAY_COUNT ? &ways[i]
+                                : i < REAL    ? &tls_way
+                                              : &simulated[i - REAL].way;
         tests[i] = (struct CMUnitTest){way->name, every_way_keeps_the_contract,
                                        NULL, NULL, (void *)(uintptr_t)way};
     }

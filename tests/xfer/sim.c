@@ -1,4 +1,5 @@
 #include "tests/xfer/sim_inside.h"
+#include "tests/xfer/sim_real.h"
 
 #include "base/clock.h"
 
@@ -18,20 +19,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-enum {
-    STACK = 256 << 10,
-    ARENA = 256 << 20,
-    GAP = 32, /* between blocks; forbidden to touch where a sanitizer runs */
-    SPLIT_FROM = 200, /* copies of so many bytes can be interrupted */
-};
-
-void *__real_memcpy(void *to, const void *from, size_t n);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *p, size_t bytes);
-void __real_free(void *p);
-void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
-int __real_pthread_mutex_lock(pthread_mutex_t *m);
-int __real_pthread_mutex_unlock(pthread_mutex_t *m);
+enum { STACK = 256 << 10 };
 
 /* ---- state of a run ---- */
 
@@ -59,8 +47,6 @@ static struct {
     struct fiber *running;
     ucontext_t scheduler;
     void *sanitizer;
-    char *arena;
-    size_t used;
 } sim;
 
 static char *stacks[256]; /* kept for the next run */
@@ -73,8 +59,8 @@ void sim_fail(const char *fmt, ...)
     fprintf(stderr, "seed %llu, %llu ms: ", (unsigned long long)sim.seed,
             (unsigned long long)(sim.now / MS));
     vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "\nagain: BATON_SIM_SEED=%llu xfer-sim_test\n",
-            (unsigned long long)sim.seed);
+    fprintf(stderr, "\nagain: BATON_SIM_SEED=%llu %s\n",
+            (unsigned long long)sim.seed, program_invocation_short_name);
     va_end(ap);
     if (getenv("BATON_SIM_ABORT")) abort();
     _exit(1);
@@ -384,18 +370,13 @@ void sim_lose(uint64_t one_in)
 
 void sim_run(uint64_t seed, void (*main)(void *), void *arg)
 {
-    char *arena = sim.arena;
-    if (!arena)
-        arena = __real_mmap(NULL, ARENA, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (arena == MAP_FAILED) abort();
     memset(&sim, 0, sizeof sim);
-    sim.arena = arena;
     sim.seed = sim.rng = seed;
     sim.now = 1000 * (uint64_t)MS;
     sim.switch_in = 20;
     TAILQ_INIT(&sim.fibers);
     TAILQ_INIT(&sim.procs);
+    memory_begin();
     files_begin();
     sim_start("test", main, arg);
     schedule();
@@ -403,118 +384,6 @@ void sim_run(uint64_t seed, void (*main)(void *), void *arg)
         TAILQ_REMOVE(&sim.procs, p, next);
         __real_free(p);
     }
-}
-
-/* ---- memory ---- */
-
-struct block {
-    size_t bytes;
-    struct sim_proc *proc;
-};
-
-void *sim_alloc(size_t bytes)
-{
-    size_t all = (GAP + bytes + 15) / 16 * 16;
-    if (sim.used + all > ARENA) sim_fail("the arena is full");
-    char *at = sim.arena + sim.used;
-    sim.used += all;
-#if defined __SANITIZE_ADDRESS__
-    ASAN_UNPOISON_MEMORY_REGION(at, all);
-    struct block *b = (void *)(at + GAP - sizeof *b);
-    *b = (struct block){bytes, sim_self()};
-    ASAN_POISON_MEMORY_REGION(at, GAP);
-    ASAN_POISON_MEMORY_REGION(at + GAP + bytes, all - GAP - bytes);
-#else
-    *(struct block *)(void *)(at + GAP - sizeof(struct block)) =
-        (struct block){bytes, sim_self()};
-#endif
-    memset(at + GAP, 0, bytes);
-    return at + GAP;
-}
-
-static bool in_arena(const void *p)
-{
-    const char *at = p;
-    return sim.arena && at >= sim.arena && at < sim.arena + ARENA;
-}
-
-static struct block block_of(void *p)
-{
-    struct block *b = (struct block *)p - 1;
-#if defined __SANITIZE_ADDRESS__
-    ASAN_UNPOISON_MEMORY_REGION(b, sizeof *b);
-#endif
-    return *b;
-}
-
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_realloc(void *p, size_t bytes);
-void *__wrap_aligned_alloc(size_t align, size_t bytes);
-void __wrap_free(void *p);
-
-void *__wrap_calloc(size_t count, size_t bytes)
-{
-    if (!sim_self()) return __real_calloc(count, bytes);
-    sim_self()->blocks++;
-    return sim_alloc(count * bytes);
-}
-
-void *__wrap_malloc(size_t bytes)
-{
-    return __wrap_calloc(1, bytes);
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t bytes)
-{
-    char *at = __wrap_calloc(1, bytes + align);
-    return at + (-(uintptr_t)at & (align - 1)); /* never freed */
-}
-
-void __wrap_free(void *p)
-{
-    if (!in_arena(p)) {
-        __real_free(p);
-        return;
-    }
-    struct block b = block_of(p);
-    if (!b.proc) sim_fail("memory is freed twice");
-    b.proc->blocks--;
-    ((struct block *)p - 1)->proc = NULL;
-    memset(p, 0xdd, b.bytes);
-#if defined __SANITIZE_ADDRESS__
-    ASAN_POISON_MEMORY_REGION((struct block *)p - 1,
-                              sizeof(struct block) + b.bytes);
-#endif
-}
-
-void *__wrap_realloc(void *p, size_t bytes)
-{
-    if (!sim_self() || (p && !in_arena(p))) return __real_realloc(p, bytes);
-    void *grown = __wrap_calloc(1, bytes);
-    if (!p) return grown;
-    size_t had = block_of(p).bytes;
-    __real_memcpy(grown, p, had < bytes ? had : bytes);
-    __wrap_free(p);
-    return grown;
-}
-
-void sim_copy(void *to, const void *from, size_t n)
-{
-    __real_memcpy(to, from, n);
-}
-
-void *__wrap_memcpy(void *to, const void *from, size_t n);
-void *__wrap_memcpy(void *to, const void *from, size_t n)
-{
-    size_t half = 0;
-    if (n >= SPLIT_FROM && sim_self()) {
-        half = sim_random(n);
-        __real_memcpy(to, from, half);
-        sim_point();
-    }
-    __real_memcpy((char *)to + half, (const char *)from + half, n - half);
-    return to;
 }
 
 /* ---- clock and chance ---- */
@@ -595,6 +464,7 @@ int __wrap_sched_yield(void);
 
 int __wrap_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *a)
 {
+    if (!sim_self()) return __real_pthread_mutex_init(m, a);
     (void)a;
     memset(m, 0, sizeof *m);
     return 0;
@@ -602,6 +472,7 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *m, const pthread_mutexattr_t *a)
 
 int __wrap_pthread_mutex_destroy(pthread_mutex_t *m)
 {
+    if (!sim_self()) return __real_pthread_mutex_destroy(m);
     if (((struct mutex *)m)->owner) sim_fail("a held lock is destroyed");
     return 0;
 }
@@ -630,6 +501,7 @@ int __wrap_pthread_mutex_unlock(pthread_mutex_t *lock)
 
 int __wrap_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *a)
 {
+    if (!sim_self()) return __real_pthread_cond_init(c, a);
     (void)a;
     memset(c, 0, sizeof *c);
     return 0;
@@ -637,6 +509,7 @@ int __wrap_pthread_cond_init(pthread_cond_t *c, const pthread_condattr_t *a)
 
 int __wrap_pthread_cond_destroy(pthread_cond_t *c)
 {
+    if (!sim_self()) return __real_pthread_cond_destroy(c);
     struct fiber *f;
     TAILQ_FOREACH(f, &sim.fibers, next)
     if (f->cond == c) sim_fail("a condition is destroyed under a waiter");
@@ -645,6 +518,7 @@ int __wrap_pthread_cond_destroy(pthread_cond_t *c)
 
 int __wrap_pthread_cond_broadcast(pthread_cond_t *c)
 {
+    if (!sim_self()) return __real_pthread_cond_broadcast(c);
     struct fiber *f;
     TAILQ_FOREACH(f, &sim.fibers, next)
     if (f->cond == c) f->signaled = true;
@@ -653,6 +527,7 @@ int __wrap_pthread_cond_broadcast(pthread_cond_t *c)
 
 int __wrap_pthread_cond_signal(pthread_cond_t *c)
 {
+    if (!sim_self()) return __real_pthread_cond_signal(c);
     struct fiber *f, *chosen = NULL;
     uint64_t count = 0;
     TAILQ_FOREACH(f, &sim.fibers, next)
@@ -684,12 +559,14 @@ static int cond_wait(pthread_cond_t *c, pthread_mutex_t *lock, uint64_t until)
 
 int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
 {
+    if (!sim_self()) return __real_pthread_cond_wait(c, m);
     return cond_wait(c, m, UINT64_MAX);
 }
 
 int __wrap_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
                                   const struct timespec *until)
 {
+    if (!sim_self()) return __real_pthread_cond_timedwait(c, m, until);
     return cond_wait(
         c, m, (uint64_t)until->tv_sec * 1000 * MS + (uint64_t)until->tv_nsec);
 }
@@ -697,6 +574,7 @@ int __wrap_pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m,
 int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr,
                           void *(*run)(void *), void *arg)
 {
+    if (!sim_self()) return __real_pthread_create(out, attr, run, arg);
     (void)attr;
     *out = (pthread_t)(uintptr_t)fiber_start(sim_self(), run, arg);
     return 0;
@@ -709,6 +587,7 @@ static bool has_finished(void *arg)
 
 int __wrap_pthread_join(pthread_t thread, void **out)
 {
+    if (!sim_self()) return __real_pthread_join(thread, out);
     struct fiber *f = (struct fiber *)(uintptr_t)thread;
     if (out) *out = NULL;
     while (!f->finished)
@@ -719,6 +598,7 @@ int __wrap_pthread_join(pthread_t thread, void **out)
 
 int __wrap_pthread_detach(pthread_t thread)
 {
+    if (!sim_self()) return __real_pthread_detach(thread);
     struct fiber *f = (struct fiber *)(uintptr_t)thread;
     f->detached = true;
     if (f->finished) fiber_end(f);
@@ -727,6 +607,7 @@ int __wrap_pthread_detach(pthread_t thread)
 
 int __wrap_pthread_setname_np(pthread_t thread, const char *name)
 {
+    if (!sim_self()) return __real_pthread_setname_np(thread, name);
     (void)thread;
     (void)name;
     return 0;
@@ -734,6 +615,7 @@ int __wrap_pthread_setname_np(pthread_t thread, const char *name)
 
 int __wrap_pthread_sigmask(int how, const void *set, void *old)
 {
+    if (!sim_self()) return __real_pthread_sigmask(how, set, old);
     (void)how;
     (void)set;
     (void)old;
@@ -742,6 +624,7 @@ int __wrap_pthread_sigmask(int how, const void *set, void *old)
 
 int __wrap_sched_yield(void)
 {
+    if (!sim_self()) return __real_sched_yield();
     sim.now += US;
     sim_point();
     return 0;

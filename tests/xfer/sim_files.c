@@ -2,7 +2,8 @@
  * pidfd. Each is a file, a descriptor is its number in one process; all
  * numbers come from one table, so that a descriptor closed twice hits
  * somebody. */
-#include "tests/xfer/sim_inside.h"
+#include "tests/xfer/sim_file.h"
+#include "tests/xfer/sim_real.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,53 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { FDS = 1024, FD_FIRST = 2000, WATCHES = 64 };
-
-enum kind { SOCKET, LISTENER, STREAM, EVENT, EPOLL, MEMFD, PIDFD };
-
-struct segment {
-    TAILQ_ENTRY(segment) next;
-    uint64_t at; /* when it is here */
-    size_t bytes, from;
-    struct file *passed;
-    uint8_t data[];
-};
-
-struct watch {
-    struct file *file;
-    struct epoll_event ev;
-};
-
-struct file {
-    TAILQ_ENTRY(file) next;
-    enum kind kind;
-    int refs;
-    struct sim_proc *proc; /* that made it */
-    struct sockaddr_storage mine, theirs;
-    socklen_t mine_bytes, theirs_bytes;
-    /* LISTENER: those that came; of a STREAM in it: when */
-    TAILQ_HEAD(, file) backlog;
-    TAILQ_ENTRY(file) coming;
-    uint64_t came_at;
-    /* STREAM */
-    struct file *other;
-    TAILQ_HEAD(, segment) in;
-    size_t unread, window;
-    uint64_t last_at, connected_at, over_at; /* over: the other side closed */
-    bool over, reset, choked;
-    int error;
-    /* EVENT */
-    uint64_t count;
-    /* EPOLL */
-    struct watch watches[WATCHES];
-    size_t watch_count;
-    /* MEMFD */
-    char *block;
-    size_t bytes;
-    int seals;
-    /* PIDFD */
-    struct sim_proc *of;
-};
+enum { FDS = 1024, FD_FIRST = 2000 };
 
 static struct {
     struct {
@@ -103,7 +58,7 @@ void files_lose(uint64_t one_in)
 
 /* ---- files and their numbers ---- */
 
-static struct file *file_new(enum kind kind)
+struct file *file_new(enum kind kind)
 {
     struct file *f = sim_alloc(sizeof *f);
     f->kind = kind;
@@ -115,7 +70,7 @@ static struct file *file_new(enum kind kind)
     return f;
 }
 
-static int fd_new(struct file *f)
+int fd_new(struct file *f)
 {
     for (int i = 0; i < FDS; i++) {
         if (net.fds[i].file) continue;
@@ -129,12 +84,12 @@ static int fd_new(struct file *f)
     return -1;
 }
 
-static bool is_simulated(int fd)
+bool is_simulated(int fd)
 {
     return sim_self() && fd >= FD_FIRST && fd < FD_FIRST + FDS;
 }
 
-static struct file *file_of(int fd)
+struct file *file_of(int fd)
 {
     struct file *f = is_simulated(fd) ? net.fds[fd - FD_FIRST].file : NULL;
     if (!f || net.fds[fd - FD_FIRST].proc != sim_self())
@@ -173,6 +128,7 @@ static void stream_end(struct file *f)
     for (struct segment *s; (s = TAILQ_FIRST(&f->in));) {
         TAILQ_REMOVE(&f->in, s, next);
         if (s->passed) file_drop(s->passed);
+        sim_return(s);
     }
 }
 
@@ -253,12 +209,6 @@ static uint32_t file_events(const struct file *f)
 
 /* ---- descriptors in general ---- */
 
-int __real_close(int fd);
-ssize_t __real_read(int fd, void *to, size_t n);
-ssize_t __real_write(int fd, const void *from, size_t n);
-int __real_poll(struct pollfd *fds, nfds_t n, int ms);
-int __real_munmap(void *at, size_t n);
-void *__real_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
 int __wrap_close(int fd);
 ssize_t __wrap_read(int fd, void *to, size_t n);
 ssize_t __wrap_write(int fd, const void *from, size_t n);
@@ -278,6 +228,7 @@ int __wrap_close(int fd)
 int __wrap_eventfd(unsigned count, int flags);
 int __wrap_eventfd(unsigned count, int flags)
 {
+    if (!sim_self()) return __real_eventfd(count, flags);
     (void)flags;
     struct file *f = file_new(EVENT);
     f->count = count;
@@ -358,12 +309,14 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *out, int cap, int ms);
 
 int __wrap_epoll_create1(int flags)
 {
+    if (!sim_self()) return __real_epoll_create1(flags);
     (void)flags;
     return fd_new(file_new(EPOLL));
 }
 
 int __wrap_epoll_ctl(int epoll, int op, int fd, struct epoll_event *ev)
 {
+    if (!sim_self()) return __real_epoll_ctl(epoll, op, fd, ev);
     struct file *e = file_of(epoll), *f = file_of(fd);
     size_t i = 0;
     sim_point();
@@ -396,6 +349,7 @@ static bool epoll_ready(void *arg)
 
 int __wrap_epoll_wait(int epoll, struct epoll_event *out, int cap, int ms)
 {
+    if (!sim_self()) return __real_epoll_wait(epoll, out, cap, ms);
     struct file *e = file_of(epoll);
     int count = 0;
     sim_point();
@@ -431,6 +385,7 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags);
 
 int __wrap_socket(int family, int type, int protocol)
 {
+    if (!sim_self()) return __real_socket(family, type, protocol);
     (void)type;
     (void)protocol;
     struct file *f = file_new(SOCKET);
@@ -454,6 +409,7 @@ static struct file *listener_at(const struct sockaddr *addr, socklen_t n)
 
 int __wrap_bind(int fd, const struct sockaddr *addr, socklen_t n)
 {
+    if (!sim_self()) return __real_bind(fd, addr, n);
     struct file *f = file_of(fd);
     sim_point();
     if (listener_at(addr, n)) {
@@ -469,6 +425,7 @@ int __wrap_bind(int fd, const struct sockaddr *addr, socklen_t n)
 
 int __wrap_listen(int fd, int backlog)
 {
+    if (!sim_self()) return __real_listen(fd, backlog);
     (void)backlog;
     file_of(fd)->kind = LISTENER;
     return 0;
@@ -485,6 +442,7 @@ static void host_addr(struct sockaddr_storage *ss)
 
 int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t n)
 {
+    if (!sim_self()) return __real_connect(fd, addr, n);
     struct file *f = file_of(fd);
     sim_point();
     bool tcp = addr->sa_family != AF_UNIX;
@@ -519,6 +477,7 @@ int __wrap_connect(int fd, const struct sockaddr *addr, socklen_t n)
 
 int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *n, int flags)
 {
+    if (!sim_self()) return __real_accept4(fd, addr, n, flags);
     (void)addr;
     (void)n;
     (void)flags;
@@ -544,18 +503,21 @@ static int name_out(const struct sockaddr_storage *ss, socklen_t bytes,
 
 int __wrap_getsockname(int fd, struct sockaddr *addr, socklen_t *n)
 {
+    if (!sim_self()) return __real_getsockname(fd, addr, n);
     struct file *f = file_of(fd);
     return name_out(&f->mine, f->mine_bytes, addr, n);
 }
 
 int __wrap_getpeername(int fd, struct sockaddr *addr, socklen_t *n)
 {
+    if (!sim_self()) return __real_getpeername(fd, addr, n);
     struct file *f = file_of(fd);
     return name_out(&f->theirs, f->theirs_bytes, addr, n);
 }
 
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *n)
 {
+    if (!sim_self()) return __real_getsockopt(fd, level, name, value, n);
     struct file *f = file_of(fd);
     (void)level;
     memset(value, 0, *n);
@@ -570,6 +532,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *n)
 int __wrap_setsockopt(int fd, int level, int name, const void *value,
                       socklen_t n)
 {
+    if (!sim_self()) return __real_setsockopt(fd, level, name, value, n);
     (void)level;
     (void)name;
     (void)value;
@@ -627,6 +590,7 @@ static size_t send_room(const struct file *f)
 
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
 {
+    if (!sim_self()) return __real_sendmsg(fd, m, flags);
     (void)flags;
     sim_point();
     struct file *f = file_of(fd);
@@ -636,10 +600,14 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
     if (all > send_room(f)) all = send_room(f);
     if (!all) return stream_error(EAGAIN);
     if (all > 1 && sim_chance(4)) all = 1 + sim_random(all);
-    struct segment *s = sim_alloc(sizeof *s + all);
+    struct segment *s = sim_borrow(sizeof *s + all);
     iov_copy(m, s->data, all, false);
     s->bytes = all;
-    if (!f->other) return (ssize_t)all;
+    s->from = 0;
+    if (!f->other) {
+        sim_return(s);
+        return (ssize_t)all;
+    }
     s->passed = passed_in(m);
     if (s->passed) s->passed->refs++;
     s->at = f->other->last_at = arrival(f, f->other->last_at);
@@ -651,6 +619,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags)
 int __wrap_shutdown(int fd, int how);
 int __wrap_shutdown(int fd, int how)
 {
+    if (!sim_self()) return __real_shutdown(fd, how);
     (void)how;
     struct file *f = file_of(fd);
     sim_point();
@@ -679,6 +648,7 @@ static void fd_out(struct msghdr *m, struct file *passed)
 
 ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
 {
+    if (!sim_self()) return __real_recvmsg(fd, m, flags);
     (void)flags;
     sim_point();
     struct file *f = file_of(fd);
@@ -687,7 +657,7 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
     bool passed = false;
     if (room > 1 && sim_chance(8)) room = 1 + sim_random(room);
     if (room > f->unread) room = f->unread;
-    uint8_t *block = sim_alloc(room);
+    uint8_t *block = sim_borrow(room);
     while (done < room && (s = arrived(f)) && !passed) {
         if (s->passed && done) break;
         passed = s->passed;
@@ -701,12 +671,12 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int flags)
         f->unread -= n;
         if (s->from < s->bytes) break;
         TAILQ_REMOVE(&f->in, s, next);
+        sim_return(s);
     }
     if (!passed) m->msg_controllen = 0;
-    if (done) {
-        iov_copy(m, block, done, true);
-        return (ssize_t)done;
-    }
+    iov_copy(m, block, done, true);
+    sim_return(block);
+    if (done) return (ssize_t)done;
     if (f->error || (is_over(f) && f->reset)) {
         f->reset = false;
         return stream_error(ECONNRESET);
@@ -744,137 +714,4 @@ bool sim_reset(void)
         ends[i]->other = NULL;
     }
     return true;
-}
-
-/* ---- memory that processes share, and that of others ---- */
-
-int __wrap_memfd_create(const char *name, unsigned flags);
-int __wrap_ftruncate(int fd, off_t n);
-int __wrap_fcntl(int fd, int command, ...);
-off_t __wrap_lseek(int fd, off_t off, int whence);
-void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off);
-int __wrap_munmap(void *at, size_t n);
-
-int __wrap_memfd_create(const char *name, unsigned flags)
-{
-    (void)name;
-    (void)flags;
-    sim_point();
-    return fd_new(file_new(MEMFD));
-}
-
-int __wrap_ftruncate(int fd, off_t n)
-{
-    struct file *f = file_of(fd);
-    f->bytes = (size_t)n;
-    f->block = sim_alloc(f->bytes);
-    return 0;
-}
-
-int __wrap_fcntl(int fd, int command, ...)
-{
-    va_list ap;
-    va_start(ap, command);
-    int arg = va_arg(ap, int);
-    va_end(ap);
-    struct file *f = file_of(fd);
-    if (command == F_DUPFD_CLOEXEC) return fd_new(f);
-    if (command == F_ADD_SEALS) f->seals |= arg;
-    return command == F_GET_SEALS ? f->seals : 0;
-}
-
-/* Asked for the end alone. */
-off_t __wrap_lseek(int fd, off_t off, int whence)
-{
-    (void)off;
-    (void)whence;
-    return (off_t)file_of(fd)->bytes;
-}
-
-/* A mapping is the block itself, at the same address in each process. */
-void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t off)
-{
-    if (!is_simulated(fd)) return __real_mmap(at, n, prot, flags, fd, off);
-    sim_point();
-    return file_of(fd)->block;
-}
-
-int __wrap_munmap(void *at, size_t n)
-{
-    if (!sim_self()) return __real_munmap(at, n);
-    sim_point();
-    return 0;
-}
-
-long __wrap_syscall(long number, ...);
-long __wrap_syscall(long number, ...)
-{
-    va_list ap;
-    va_start(ap, number);
-    int pid = va_arg(ap, int);
-    va_end(ap);
-    if (number != SYS_pidfd_open) sim_fail("system call %ld", number);
-    sim_point();
-    struct sim_proc *of = sim_proc_of(pid);
-    if (!of || !sim_alive(of)) {
-        errno = ESRCH;
-        return -1;
-    }
-    struct file *f = file_new(PIDFD);
-    f->of = of;
-    return fd_new(f);
-}
-
-static ssize_t vm_copy(int pid, const struct iovec *here,
-                       const struct iovec *there, size_t n, bool out)
-{
-    size_t all = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t from = 0, half = here[i].iov_len / 2;
-        for (int part = 0; part < 2; part++) {
-            sim_point();
-            struct sim_proc *p = sim_proc_of(pid);
-            if (!p || !sim_alive(p)) {
-                errno = ESRCH;
-                return all + from ? (ssize_t)(all + from) : -1;
-            }
-            char *a = (char *)here[i].iov_base + from;
-            char *b = (char *)there[i].iov_base + from;
-            size_t bytes = part ? here[i].iov_len - half : half;
-            sim_copy(out ? b : a, out ? a : b, bytes);
-            from += bytes;
-        }
-        all += from;
-    }
-    return (ssize_t)all;
-}
-
-ssize_t __wrap_process_vm_readv(pid_t pid, const struct iovec *here,
-                                unsigned long here_count,
-                                const struct iovec *there,
-                                unsigned long there_count, unsigned long flags);
-ssize_t __wrap_process_vm_writev(pid_t pid, const struct iovec *here,
-                                 unsigned long here_count,
-                                 const struct iovec *there,
-                                 unsigned long there_count,
-                                 unsigned long flags);
-
-ssize_t __wrap_process_vm_readv(pid_t pid, const struct iovec *here,
-                                unsigned long here_count,
-                                const struct iovec *there,
-                                unsigned long there_count, unsigned long flags)
-{
-    (void)there_count;
-    (void)flags;
-    return vm_copy(pid, here, there, here_count, false);
-}
-
-ssize_t __wrap_process_vm_writev(pid_t pid, const struct iovec *here,
-                                 unsigned long here_count,
-                                 const struct iovec *there,
-                                 unsigned long there_count, unsigned long flags)
-{
-    (void)there_count;
-    (void)flags;
-    return vm_copy(pid, here, there, here_count, true);
 }

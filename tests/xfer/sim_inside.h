@@ -1,5 +1,5 @@
-/* tests/xfer/sim_inside.h - between sim.c (fibers, clock, memory) and
- * sim_files.c (descriptors). */
+/* tests/xfer/sim_inside.h - between sim.c (fibers, clock, threads),
+ * sim_memory.c and sim_files.c (descriptors). */
 #ifndef BATON_TESTS_XFER_SIM_INSIDE_H
 #define BATON_TESTS_XFER_SIM_INSIDE_H
 
@@ -29,6 +29,11 @@ bool sim_block(bool (*ready)(void *), void *arg, uint64_t until_ns);
 
 /* Memory of the run; addresses are the same for the same seed. */
 void *sim_alloc(size_t bytes);
+bool sim_owns(const void *p);
+void memory_begin(void);
+/* Memory that the room itself needs for a while, not zeroed. */
+void *sim_borrow(size_t bytes);
+void sim_return(void *p);
 
 /* sim_files.c */
 void files_begin(void);

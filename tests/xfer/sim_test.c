@@ -20,7 +20,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "tests/xfer/sim.h"
+#include "tests/xfer/sim_world.h"
 #include "xfer/xfer.h"
 
 #include <stdio.h>
@@ -28,11 +28,6 @@
 #include <string.h>
 
 enum {
-    SLOTS = 16, /* even ones in xfer_alloc's memory, odd ones in our own */
-    SLOT = 12000,
-    CELLS = 8, /* of a slot; an operation stays in its own */
-    CELL = SLOT / CELLS,
-    BATCHES = 40,
     PORT = 7000,
     HEARTBEAT_MS = 300,
     SETTLE_MS = 20000,
@@ -45,81 +40,6 @@ enum { SEEDS = 2000 };
 enum { SEEDS = 10000 };
 #endif
 
-enum fault {
-    NOTHING,
-    KILL_TARGET,
-    RESTART_TARGET,
-    CLOSE_TARGET,
-    STOP_TARGET,
-    STOP_INITIATOR,
-    KILL_INITIATOR,
-    CLOSE_INITIATOR,
-    CUT,
-    RESET,
-    CHOKE,
-    DROP_OWN,
-    EXPEL,
-    DROP_LOCAL,
-    FAULTS
-};
-
-/* One life of the target. */
-struct life {
-    struct sim_proc *proc;
-    struct xfer *x;
-    struct xfer_mem *shared, *own;
-    struct xfer_epoch epoch;
-    unsigned char *base[2]; /* shared, own */
-    uint64_t key[2];
-    bool up;                 /* its memory is there */
-    bool dropped, reclaimed; /* own is, was deregistered */
-    bool expel, drop, close, expelled;
-    char initiator[64];
-};
-
-struct slot {
-    bool busy, unknown; /* unknown: what the target's side of it holds */
-    unsigned char here[SLOT], there[SLOT]; /* what it should hold */
-};
-
-struct batch {
-    bool open;
-    int slot, count;
-    struct life *life;
-    bool canceled, bad, by_epoch;
-    bool late;     /* meant for a life that was over */
-    bool shut_out; /* it was open when the target expelled us */
-    struct xfer_op ops[CELLS];
-};
-
-static struct world {
-    enum fault fault;
-    bool same_host, lossy, fault_over, quiet, stop_asked;
-    unsigned via, lanes, workers, token;
-    unsigned char own[SLOTS / 2 * SLOT];
-    struct life lives[4], *life; /* the present one, or NULL */
-    size_t life_count;
-    struct sim_proc *initiator;
-    struct xfer *x;
-    struct xfer_mem *mems[2]; /* of mine, halves of it */
-    unsigned char *mine;
-    struct slot slots[SLOTS];
-    struct batch batches[BATCHES];
-    size_t submitted, open;
-    bool done;
-} w;
-
-static uint64_t paint_seed;
-
-static void paint(unsigned char *at, unsigned char *copy)
-{
-    uint64_t words[SLOT / 8], first = rng_next(&paint_seed);
-    for (size_t i = 0; i < SLOT / 8; i++)
-        words[i] = first = first * 0x9e3779b97f4a7c15u + 1;
-    sim_copy(at, words, SLOT);
-    sim_copy(copy, words, SLOT);
-}
-
 /* ---- the target ---- */
 
 static const char *target_host(void)
@@ -130,11 +50,6 @@ static const char *target_host(void)
 static const char *initiator_host(void)
 {
     return w.same_host ? "10.0.0.1" : "10.0.0.2";
-}
-
-static unsigned char *there(const struct life *l, int slot)
-{
-    return l->base[slot % 2] + slot / 2 * SLOT;
 }
 
 static bool has_order(void *arg)
@@ -230,53 +145,7 @@ static bool is_expelled(void *arg)
     return !l->expel || !sim_alive(l->proc);
 }
 
-static bool life_lives(const struct life *l)
-{
-    return l && l == w.life && l->up && sim_alive(l->proc);
-}
-
 /* ---- the initiator ---- */
-
-static void op_make(struct batch *b, int cell)
-{
-    struct xfer_op *op = &b->ops[cell];
-    size_t at = (size_t)b->slot * SLOT + (size_t)(cell * CELL);
-    uint64_t bytes = sim_chance(3) ? 1 + sim_random(CELL) : 1 + sim_random(90);
-    uint64_t local_pitch = bytes + sim_random(20);
-    uint64_t remote_pitch = bytes + sim_random(20);
-    uint64_t widest = local_pitch > remote_pitch ? local_pitch : remote_pitch;
-    uint64_t rows = sim_chance(2) ? 1 : 1 + sim_random(CELL / widest + 1);
-    while (rows > 1 && rows * widest > CELL)
-        rows--;
-    uint64_t slack = CELL - (rows > 1 ? rows * widest : bytes);
-    uint64_t shift = sim_random(slack + 1);
-    *op = (struct xfer_op){.kind = sim_chance(3) ? XFER_READ : XFER_WRITE,
-                           .rows = (uint32_t)rows,
-                           .local = w.mine + at + shift,
-                           .remote = (uintptr_t)there(b->life, b->slot) +
-                                     (uint64_t)(cell * CELL) + (slack - shift),
-                           .bytes = bytes,
-                           .local_pitch = local_pitch,
-                           .remote_pitch = remote_pitch,
-                           .key = b->by_epoch ? 0 : b->life->key[b->slot % 2]};
-}
-
-/* What memory holds once op is done, in the two images of its slot. */
-static void op_imagine(const struct batch *b, const struct xfer_op *op)
-{
-    struct slot *s = &w.slots[b->slot];
-    size_t here =
-        (size_t)((unsigned char *)op->local - w.mine) - (size_t)b->slot * SLOT;
-    size_t far = op->remote - (uintptr_t)there(b->life, b->slot);
-    for (uint32_t row = 0; row < op->rows; row++) {
-        unsigned char *a = s->here + here + row * op->local_pitch;
-        unsigned char *z = s->there + far + row * op->remote_pitch;
-        if (op->kind == XFER_WRITE)
-            sim_copy(z, a, op->bytes);
-        else
-            sim_copy(a, z, op->bytes);
-    }
-}
 
 static int slot_free(void)
 {
@@ -287,37 +156,6 @@ static int slot_free(void)
         if (!w.slots[s].busy && !w.slots[s].unknown) return s;
     }
     return -1;
-}
-
-/* Whether a run like this one may end a batch so. */
-static bool has_reason(const struct batch *b, int rc)
-{
-    bool network =
-        w.lossy || w.fault == CUT || w.fault == RESET || w.fault == CHOKE;
-    switch (rc) {
-    case 0: return !b->bad && !b->late;
-    case ERR_RANGE:
-        return b->bad || b->life->dropped || (w.life_count > 1 && !b->by_epoch);
-    case ERR_CANCELED: return b->canceled || w.stop_asked;
-    case ERR_STALE: return w.life_count > 1;
-    case ERR_PEER:
-        return network ||
-               (w.fault >= KILL_TARGET && w.fault <= STOP_INITIATOR) ||
-               w.fault == EXPEL || w.stop_asked;
-    default: return false;
-    }
-}
-
-static void slot_verify(const struct life *l, int s, const char *when)
-{
-    const struct slot *slot = &w.slots[s];
-    const unsigned char *mine = w.mine + s * SLOT;
-    bool known = !slot->unknown && life_lives(l) &&
-                 (s % 2 == 0 || !l->dropped || l->reclaimed);
-    if (memcmp(mine, slot->here, SLOT) != 0)
-        sim_fail("%s: slot %d: bytes here are wrong", when, s);
-    if (known && memcmp(there(l, s), slot->there, SLOT) != 0)
-        sim_fail("%s: slot %d: bytes there are wrong", when, s);
 }
 
 static void batch_completed(const struct xfer_done *done)
@@ -720,8 +558,7 @@ static void director_main(void *arg)
 
 static void seed_run(uint64_t seed)
 {
-    memset(&w, 0, sizeof w);
-    paint_seed = seed;
+    world_begin(seed);
     sim_run(seed, director_main, NULL);
 }
 

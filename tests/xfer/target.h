@@ -24,9 +24,17 @@
 
 enum { TARGET_BYTES = 4 << 20 };
 
+/* How commands reach a target that is no process: sim_target.h. */
+struct target_line {
+    void (*tell)(const char *command);
+    void (*answer)(char *line, size_t n);
+    void (*end)(void);
+};
+
 struct target {
     pid_t pid;
     FILE *to, *from;
+    const struct target_line *line; /* or NULL */
     char name[64];
     uint64_t shared, shared_key; /* memory of xfer_alloc  */
     uint64_t own, own_key;       /* memory it registered  */
@@ -96,6 +104,93 @@ static inline void child_say(const char *text)
     fflush(stdout);
 }
 
+/* An engine and the memories that it offers. */
+struct target_side {
+    struct xfer *x;
+    struct xfer_mem *shared, *own, *secret;
+    char *memory; /* [2 * TARGET_BYTES], of own and secret */
+};
+
+static inline char *target_memory(size_t bytes)
+{
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static inline int target_open(struct target_side *t,
+                              const struct xfer_options *opt, struct why *why)
+{
+    t->memory = target_memory(2 * TARGET_BYTES);
+    int rc = xfer_open(&t->x, opt, why);
+    if (!rc) rc = xfer_alloc(t->x, TARGET_BYTES, 0, &t->shared, why);
+    if (!rc)
+        rc = xfer_register(t->x, t->memory, TARGET_BYTES, "cpu:0", 0, &t->own,
+                           why);
+    if (!rc)
+        rc = xfer_register(t->x, t->memory + TARGET_BYTES, TARGET_BYTES, "*",
+                           XFER_REMOTE_READ, &t->secret, why);
+    return rc;
+}
+
+/* The first line: the name, and where the memories are. */
+static inline void target_greet(const struct target_side *t, char *line,
+                                size_t n)
+{
+    snprintf(
+        line, n, "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64,
+        xfer_name(t->x), (uint64_t)(uintptr_t)xfer_mem_base(t->shared),
+        xfer_mem_key(t->shared), (uint64_t)(uintptr_t)t->memory,
+        xfer_mem_key(t->own), (uint64_t)(uintptr_t)(t->memory + TARGET_BYTES));
+}
+
+static inline uint64_t target_more(struct xfer *x, bool alloc, size_t bytes,
+                                   size_t count)
+{
+    struct xfer_mem *mem;
+    if (alloc) {
+        xfer_alloc(x, bytes, 0, &mem, NULL);
+        return (uintptr_t)xfer_mem_base(mem);
+    }
+    char *at = target_memory(count * bytes);
+    for (size_t i = 0; i < count; i++)
+        xfer_register(x, at + i * bytes, bytes, NULL, 0, &mem, NULL);
+    return (uintptr_t)at;
+}
+
+/* Does what a command says; false: it was the last one. */
+static inline bool target_obey(struct target_side *t, const char *line,
+                               char *answer, size_t n)
+{
+    char name[100];
+    uint64_t addr, bytes;
+    unsigned count;
+    struct xfer *x = t->x;
+    snprintf(answer, n, "ok");
+    if (sscanf(line, "hash %" SCNu64 " %" SCNu64, &addr, &bytes) == 2) {
+        snprintf(answer, n, "%" PRIu64,
+                 target_hash((void *)(uintptr_t)addr, bytes));
+    } else if (sscanf(line, "notes %u", &count) == 1) {
+        snprintf(answer, n, "%u", target_notes(x, count));
+    } else if (!strncmp(line, "drop shared", 11)) {
+        xfer_deregister(t->shared);
+    } else if (!strncmp(line, "drop own", 8)) {
+        xfer_deregister(t->own);
+        memset(t->memory, 0x5a, TARGET_BYTES);
+    } else if (sscanf(line, "more %" SCNu64, &bytes) == 1) {
+        snprintf(answer, n, "%" PRIu64, target_more(x, true, bytes, 1));
+    } else if (sscanf(line, "register %" SCNu64, &bytes) == 1) {
+        snprintf(answer, n, "%" PRIu64, target_more(x, false, bytes, 1));
+    } else if (sscanf(line, "halves %" SCNu64, &bytes) == 1) {
+        snprintf(answer, n, "%" PRIu64, target_more(x, false, bytes, 2));
+    } else if (sscanf(line, "expel %99s", name) == 1) {
+        snprintf(answer, n, "%d", xfer_expel(x, name, 5000));
+    } else if (!strncmp(line, "close", 5)) {
+        xfer_close(x);
+        return false;
+    }
+    return true;
+}
+
 static inline int target_main(char **argv)
 {
     struct xfer_options opt = {.via = (unsigned)atoi(argv[0]),
@@ -103,84 +198,47 @@ static inline int target_main(char **argv)
                                .lanes = (unsigned)atoi(argv[2]),
                                .token = argv[3]};
     const char *pem = getenv("BATON_TEST_PEM"); /* pem.h's directory */
-    char cert[100], key[100];
+    char cert[100], key[100], line[300], name[100], answer[64];
     if (pem) {
         snprintf(cert, sizeof cert, "%s/cert.pem", pem);
         snprintf(key, sizeof key, "%s/key.pem", pem);
         opt.tls_cert = opt.tls_ca = cert;
         opt.tls_key = key;
     }
-    struct xfer *x;
-    struct xfer_mem *shared, *own, *secret;
+    struct target_side t;
     struct why why = {0};
-    void *memory = mmap(NULL, 2 * TARGET_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    char *second = (char *)memory + TARGET_BYTES;
-    if (xfer_open(&x, &opt, &why) ||
-        xfer_alloc(x, TARGET_BYTES, 0, &shared, &why) ||
-        xfer_register(x, memory, TARGET_BYTES, "cpu:0", 0, &own, &why) ||
-        xfer_register(x, second, TARGET_BYTES, "*", XFER_REMOTE_READ, &secret,
-                      &why)) {
+    if (target_open(&t, &opt, &why)) {
         fprintf(stderr, "target: %s\n", why.text);
         return 1;
     }
-    printf("%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-           xfer_name(x), (uint64_t)(uintptr_t)xfer_mem_base(shared),
-           xfer_mem_key(shared), (uint64_t)(uintptr_t)memory, xfer_mem_key(own),
-           (uint64_t)(uintptr_t)second);
-    fflush(stdout);
-    char line[200], name[100];
+    target_greet(&t, line, sizeof line);
+    child_say(line);
     while (fgets(line, sizeof line, stdin)) {
-        char answer[64] = "ok";
-        uint64_t addr, bytes;
-        unsigned count;
-        if (sscanf(line, "hash %" SCNu64 " %" SCNu64, &addr, &bytes) == 2) {
-            snprintf(answer, sizeof answer, "%" PRIu64,
-                     target_hash((void *)(uintptr_t)addr, bytes));
-        } else if (sscanf(line, "hammer %u %" SCNu64 " %99s", &count, &addr,
-                          name) == 3) {
-            target_hammer(count, addr, name);
+        uint64_t addr;
+        unsigned via;
+        if (sscanf(line, "hammer %u %" SCNu64 " %99s", &via, &addr, name) ==
+            3) {
+            target_hammer(via, addr, name);
             continue;
-        } else if (sscanf(line, "notes %u", &count) == 1) {
-            snprintf(answer, sizeof answer, "%u", target_notes(x, count));
-        } else if (!strncmp(line, "drop shared", 11)) {
-            xfer_deregister(shared);
-        } else if (!strncmp(line, "drop own", 8)) {
-            xfer_deregister(own);
-            memset(memory, 0x5a, TARGET_BYTES);
-        } else if (sscanf(line, "more %" SCNu64, &bytes) == 1) {
-            struct xfer_mem *mem;
-            xfer_alloc(x, bytes, 0, &mem, NULL);
-            snprintf(answer, sizeof answer, "%" PRIu64,
-                     (uint64_t)(uintptr_t)xfer_mem_base(mem));
-        } else if (sscanf(line, "register %" SCNu64, &bytes) == 1) {
-            struct xfer_mem *mem;
-            void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            xfer_register(x, at, bytes, NULL, 0, &mem, NULL);
-            snprintf(answer, sizeof answer, "%" PRIu64,
-                     (uint64_t)(uintptr_t)at);
-        } else if (sscanf(line, "halves %" SCNu64, &bytes) == 1) {
-            struct xfer_mem *mem;
-            char *at = mmap(NULL, 2 * bytes, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            xfer_register(x, at, bytes, NULL, 0, &mem, NULL);
-            xfer_register(x, at + bytes, bytes, NULL, 0, &mem, NULL);
-            snprintf(answer, sizeof answer, "%" PRIu64,
-                     (uint64_t)(uintptr_t)at);
-        } else if (sscanf(line, "expel %99s", name) == 1) {
-            snprintf(answer, sizeof answer, "%d", xfer_expel(x, name, 5000));
-        } else if (!strncmp(line, "close", 5)) {
-            xfer_close(x);
-            child_say(answer);
-            return 0;
         }
+        bool more = target_obey(&t, line, answer, sizeof answer);
         child_say(answer);
+        if (!more) return 0;
     }
     _exit(0); /* as a process that is just gone */
 }
 
 /* ---- in the test ---- */
+
+static inline void target_greeted(struct target *t, const char *line)
+{
+    assert_int_equal(sscanf(line,
+                            "%63s %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
+                            " %" SCNu64,
+                            t->name, &t->shared, &t->shared_key, &t->own,
+                            &t->own_key, &t->secret),
+                     6);
+}
 
 static inline void target_start(struct target *t, unsigned via, int port,
                                 int lanes, const char *token)
@@ -214,16 +272,15 @@ static inline void target_start(struct target *t, unsigned via, int port,
     t->from = fdopen(out[0], "r");
     char line[300] = "";
     assert_non_null(fgets(line, sizeof line, t->from));
-    assert_int_equal(sscanf(line,
-                            "%63s %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
-                            " %" SCNu64,
-                            t->name, &t->shared, &t->shared_key, &t->own,
-                            &t->own_key, &t->secret),
-                     6);
+    target_greeted(t, line);
 }
 
 static inline void target_tell(struct target *t, const char *command)
 {
+    if (t->line) {
+        t->line->tell(command);
+        return;
+    }
     fprintf(t->to, "%s\n", command);
     fflush(t->to);
 }
@@ -231,7 +288,10 @@ static inline void target_tell(struct target *t, const char *command)
 static inline uint64_t target_answer(struct target *t)
 {
     char line[100] = "";
-    assert_non_null(fgets(line, sizeof line, t->from));
+    if (t->line)
+        t->line->answer(line, sizeof line);
+    else
+        assert_non_null(fgets(line, sizeof line, t->from));
     return strtoull(line, NULL, 10);
 }
 
@@ -260,6 +320,7 @@ static inline void target_stop(struct target *t)
 /* Ends the child by the signal, or lets it end when 0. */
 static inline void target_end(struct target *t, int sig)
 {
+    if (t->line) t->line->end();
     if (!t->pid) return;
     if (sig) kill(t->pid, sig);
     fclose(t->to);
