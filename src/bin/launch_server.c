@@ -1,8 +1,10 @@
 /* bin/launch_server.c - one server, wired from the bottom up:
  *
- *   device -> model -> transfer engine -> KV slab and pool -> engine
+ *   transfer engine -> device, model -> KV slab and pool -> engine
  *          -> loop -> node (pd) -> HTTP API (serve)
  *
+ * the transfer engine first, since weights may take minutes to read, and wrong
+ * certificates or a device that is not there need not wait for them.
  * server_open does it in that order and says each step once; server_close
  * undoes what was done. SIGINT and SIGTERM drain and end it. */
 #include "base/clock.h"
@@ -282,33 +284,34 @@ static const char *advertised(struct server *s)
 /* The config store of the MemFabric-shaped backend: the first prefill starts
  * it, everybody says there where he is. Peers are dialled by their session
  * name, so a store that is away costs a warning, not the service. */
-static void join_store(struct server *s)
+static int open_store(struct server *s, struct why *why)
 {
     const char *url = s->o.store_url;
-    if (!url || strcmp(s->o.transfer_backend, "ascend") != 0) return;
-    struct why why = {0};
+    if (!s->xfer || !url || strcmp(s->o.transfer_backend, "ascend") != 0)
+        return 0;
     struct xfer_store_auth auth;
     xfer_store_auth_env(&auth);
     if (s->mode == PD_PREFILL) {
-        int rc = xfer_store_serve(url, &auth, &s->store, &why);
+        int rc = xfer_store_serve(url, &auth, &s->store, why);
         if (rc == 0)
             log_info("store", "config store at %s", url);
         else if (rc != ERR_EXISTS)
             log_info("store", "%s is another host's to serve: %s", url,
-                     why.text);
+                     why->text);
     }
-    why = (struct why){0};
-    int rc = xfer_store_open(url, &auth, &s->store_client, &why);
+    *why = (struct why){0};
+    int rc = xfer_store_open(url, &auth, &s->store_client, why);
     if (!rc) {
         char key[300];
         const char *name = xfer_name(s->xfer);
         snprintf(key, sizeof key, "baton/session/%s", name);
-        rc =
-            xfer_store_announce(s->store_client, key, name, strlen(name), &why);
+        rc = xfer_store_announce(s->store_client, key, name, strlen(name), why);
     }
-    if (!rc) rc = xfer_store_wait(s->store_client, 1000, &why);
+    if (!rc) rc = xfer_store_wait(s->store_client, 1000, why);
     if (rc)
-        log_warn("store", "%s; peers are dialled directly", why_text(&why, rc));
+        log_warn("store", "%s; peers are dialled directly", why_text(why, rc));
+    *why = (struct why){0};
+    return 0;
 }
 
 /* What the environment says, and over it the command line. */
@@ -355,7 +358,6 @@ static int open_xfer(struct server *s, struct why *why)
                  "whoever reaches %s may write KV pages; set the same "
                  "BATON_TRANSFER_TOKEN on both sides to allow only each other",
                  xfer_name(s->xfer));
-    join_store(s);
     return 0;
 }
 
@@ -530,7 +532,8 @@ static int server_open(struct server *s, struct why *why)
 {
     static const int signals[] = {SIGINT, SIGTERM};
     static int (*const steps[])(struct server *, struct why *) = {
-        open_model, open_xfer, open_pool, open_engine, open_node, open_serve};
+        open_xfer,   open_model, open_store, open_pool,
+        open_engine, open_node,  open_serve};
     s->available = memory_available();
     int rc = model_quantize_parse(&s->quantize, s->o.quantization, why);
     if (!rc) rc = check_model(s, why);

@@ -285,14 +285,32 @@ class OtherWays(unittest.TestCase):
         s.wait_line("one device")
         self.assertNotEqual(s.stop(how=0), 0)
 
-    def test_a_device_that_is_not_there_is_named(self):
+    def refused(self, says, *flags, env=None):
+        """Refused, and before the weights of a model that is there are read."""
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(folder + "/model")
             s = Server("prefill", model, "--disaggregation-mode", "prefill",
-                       "--disaggregation-ib-device", "mlx5_0",
-                       env={"BATON_RDMA_LIBRARY": "/nowhere/libibverbs.so"})
-            s.wait_line("/nowhere/libibverbs.so")
+                       *flags, env=env)
+            s.wait_line(says)
             self.assertNotEqual(s.stop(how=0), 0)
+            self.assertNotIn(" layers, ", "\n".join(s.lines))
+
+    def test_a_device_that_is_not_there_is_named(self):
+        self.refused("/nowhere/libibverbs.so",
+                     "--disaggregation-ib-device", "mlx5_0",
+                     env={"BATON_RDMA_LIBRARY": "/nowhere/libibverbs.so"})
+        library = os.environ.get("BATON_RDMA_STAND_IN")
+        if library:
+            self.refused("mlx5_7", "--disaggregation-ib-device", "mlx5_7",
+                         env={"BATON_RDMA_LIBRARY": library})
+
+    def test_certificates_that_are_not_there_are_named(self):
+        self.refused("/nowhere/cert.pem", env={
+            "BATON_TLS_CERT": "/nowhere/cert.pem",
+            "BATON_TLS_KEY": "/nowhere/key.pem",
+            "BATON_TLS_CA": "/nowhere/cert.pem"})
+        self.refused("its key and a CA",
+                     env={"BATON_TLS_CERT": "/nowhere/cert.pem"})
 
 
 if __name__ == "__main__":
