@@ -393,13 +393,6 @@ static int dial(struct xfer *x)
     return stranger_dial(xfer_port(x));
 }
 
-static void send_header(int fd, struct wire_header h)
-{
-    uint8_t bytes[WIRE_HEADER];
-    wire_header_encode(&h, bytes);
-    assert_int_equal(send(fd, bytes, sizeof bytes, MSG_NOSIGNAL), WIRE_HEADER);
-}
-
 static void strangers_stop_nobody(void **state)
 {
     (void)state;
@@ -430,41 +423,6 @@ static void strangers_stop_nobody(void **state)
     xfer_close(x);
 }
 
-static void recv_all(int fd, void *bytes, size_t n)
-{
-    assert_int_equal(recv(fd, bytes, n, MSG_WAITALL), n);
-}
-
-/* A connection of that kind with its handshake done, spoken by hand. The
- * header that READY had goes to *ready. */
-static int speak(struct xfer *x, enum wire_kind kind, uint64_t link,
-                 struct wire_header *ready)
-{
-    struct wire_hello hello = {.version = 1,
-                               .kind = (uint8_t)kind,
-                               .heartbeat_ms = 60000,
-                               .link = link,
-                               .name = "by:1"};
-    uint8_t body[WIRE_HELLO_MAX], welcome[WIRE_WELCOME_BODY], mac[WIRE_MAC];
-    uint8_t header[WIRE_HEADER];
-    int fd = dial(x);
-    size_t n = wire_hello_encode(&hello, body);
-    send_header(fd, (struct wire_header){.type = WIRE_HELLO, .bytes = n});
-    assert_int_equal(send(fd, body, n, MSG_NOSIGNAL), n);
-    recv_all(fd, header, sizeof header);
-    recv_all(fd, welcome, sizeof welcome);
-    struct hmac_piece pieces[] = {
-        {"I", 1}, {body, n}, {welcome, sizeof welcome}};
-    hmac_sha256("", 0, pieces, 3, mac);
-    send_header(fd,
-                (struct wire_header){.type = WIRE_PROOF, .bytes = WIRE_MAC});
-    assert_int_equal(send(fd, mac, sizeof mac, MSG_NOSIGNAL), WIRE_MAC);
-    recv_all(fd, header, sizeof header);
-    assert_int_equal(wire_header_decode(ready, header, NULL), 0);
-    if (ready->count == 0) recv_all(fd, mac, sizeof mac);
-    return fd;
-}
-
 static void send_write(int fd, struct wire_header h, struct wire_desc d)
 {
     uint8_t desc[WIRE_DESC];
@@ -485,7 +443,7 @@ static void malformed_frames_end_the_link(void **state)
     assert_int_equal(xfer_alloc(x, 4096, 0, &mem, &why), 0);
     uint64_t base = (uintptr_t)xfer_mem_base(mem);
     /* Lanes without a control connection belong to no link. */
-    int fd = speak(x, WIRE_DATA_LANE, 1, &ready);
+    int fd = speak(xfer_port(x), WIRE_DATA_LANE, 1, &ready);
     assert_int_equal(ready.count, -ERR_PEER);
     stranger_expect_closed(fd);
     fd = dial(x);
@@ -497,9 +455,10 @@ static void malformed_frames_end_the_link(void **state)
                                     WIRE_GONE, WIRE_FENCE, WIRE_HELLO,
                                     WIRE_PING};
     for (int i = 0; i < 2 + (int)sizeof types; i++) {
-        int control = speak(x, WIRE_CONTROL, 10 + (uint64_t)i, &ready);
+        int control =
+            speak(xfer_port(x), WIRE_CONTROL, 10 + (uint64_t)i, &ready);
         assert_int_equal(ready.count, 0);
-        fd = speak(x, WIRE_DATA_LANE, 10 + (uint64_t)i, &ready);
+        fd = speak(xfer_port(x), WIRE_DATA_LANE, 10 + (uint64_t)i, &ready);
         assert_int_equal(ready.count, 0);
         h = (struct wire_header){.type = WIRE_WRITE, .count = 1, .bytes = 99};
         if (i == 0) send_write(fd, h, d);
@@ -511,8 +470,8 @@ static void malformed_frames_end_the_link(void **state)
         stranger_expect_closed(control);
     }
     /* Half a payload, then nothing: applied as far as it came, no more. */
-    int control = speak(x, WIRE_CONTROL, 99, &ready);
-    fd = speak(x, WIRE_DATA_LANE, 99, &ready);
+    int control = speak(xfer_port(x), WIRE_CONTROL, 99, &ready);
+    fd = speak(xfer_port(x), WIRE_DATA_LANE, 99, &ready);
     h = (struct wire_header){.type = WIRE_WRITE, .count = 1, .bytes = 100};
     send_write(fd, h, d);
     assert_int_equal(send(fd, "half", 4, MSG_NOSIGNAL), 4);
@@ -533,7 +492,7 @@ static void answers_nobody_reads_do_not_pile_up(void **state)
     for (size_t i = 0; i < sizeof pings; i += WIRE_HEADER)
         wire_header_encode(&(struct wire_header){.type = WIRE_PING}, pings + i);
     assert_int_equal(xfer_open(&x, NULL, &why), 0);
-    int fd = speak(x, WIRE_CONTROL, 5, &ready);
+    int fd = speak(xfer_port(x), WIRE_CONTROL, 5, &ready);
     size_t before = mem_live();
     struct pollfd pfd = {.fd = fd, .events = POLLOUT};
     while (poll(&pfd, 1, 300) == 1)

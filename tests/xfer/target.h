@@ -248,6 +248,7 @@ static inline void target_start(struct target *t, unsigned via, int port,
     snprintf(via_text, sizeof via_text, "%u", via);
     snprintf(port_text, sizeof port_text, "%d", port);
     snprintf(lanes_text, sizeof lanes_text, "%d", lanes);
+    t->line = NULL;
     if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)) abort();
     t->pid = fork();
     if (t->pid == 0) {

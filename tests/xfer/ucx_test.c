@@ -4,8 +4,11 @@
  * the same. */
 #include "tests/test.h"
 
+#include "tests/xfer/stranger.h"
 #include "tests/xfer/target.h"
-#include "xfer/ucx_abi.h"
+#include "xfer/ucx.h"
+
+#include <dlfcn.h>
 
 #if __has_include(<ucp/api/ucp.h>)
 #include <ucp/api/ucp.h>
@@ -149,6 +152,186 @@ static void bytes_go_by_ucx(void **state)
     pair_end(&p);
 }
 
+/* ---- somebody who uses UCX by hand ---- */
+
+struct foreigner {
+    struct ucx_library lib;
+    struct ucx_context *context;
+    struct ucx_worker *worker;
+    struct ucx_ep *ep;
+};
+
+static ucx_status ignore(void *arg, const void *head, size_t head_bytes,
+                         void *data, size_t n, const struct ucx_received *how)
+{
+    (void)arg, (void)head, (void)head_bytes, (void)data, (void)n, (void)how;
+    return 0;
+}
+
+static void foreigner_library(struct ucx_library *lib)
+{
+    const struct {
+        void *at;
+        const char *name;
+    } all[] = {
+        {&lib->config_read, "ucp_config_read"},
+        {&lib->config_modify, "ucp_config_modify"},
+        {&lib->config_release, "ucp_config_release"},
+        {&lib->init, "ucp_init_version"},
+        {&lib->cleanup, "ucp_cleanup"},
+        {&lib->worker_create, "ucp_worker_create"},
+        {&lib->worker_destroy, "ucp_worker_destroy"},
+        {&lib->worker_address, "ucp_worker_get_address"},
+        {&lib->worker_release, "ucp_worker_release_address"},
+        {&lib->worker_progress, "ucp_worker_progress"},
+        {&lib->worker_handler, "ucp_worker_set_am_recv_handler"},
+        {&lib->ep_create, "ucp_ep_create"},
+        {&lib->ep_close, "ucp_ep_close_nbx"},
+        {&lib->send, "ucp_am_send_nbx"},
+        {&lib->request_status, "ucp_request_check_status"},
+        {&lib->request_free, "ucp_request_free"},
+    };
+    lib->handle = dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(lib->handle);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        void *found = dlsym(lib->handle, all[i].name);
+        assert_non_null(found);
+        memcpy(all[i].at, &found, sizeof found);
+    }
+}
+
+static void foreigner_open(struct foreigner *f)
+{
+    struct ucx_params params = {.mask = UCX_PARAMS_FEATURES,
+                                .features = UCX_FEATURE_MESSAGES};
+    struct ucx_worker_params how = {.mask = UCX_WORKER_THREADS,
+                                    .thread_mode = UCX_THREADS_SERIALIZED};
+    struct ucx_handler handler = {.mask = UCX_HANDLER_ID | UCX_HANDLER_CALL,
+                                  .id = UCX_MESSAGE,
+                                  .call = ignore};
+    struct ucx_config *config;
+    *f = (struct foreigner){.context = NULL};
+    foreigner_library(&f->lib);
+    assert_int_equal(f->lib.config_read(NULL, NULL, &config), 0);
+    f->lib.config_modify(config, "NET_DEVICES", "lo");
+    f->lib.config_modify(config, "SHM_DEVICES", "");
+    assert_int_equal(
+        f->lib.init(UCX_API_MAJOR, UCX_API_MINOR, &params, config, &f->context),
+        0);
+    f->lib.config_release(config);
+    assert_int_equal(f->lib.worker_create(f->context, &how, &f->worker), 0);
+    assert_int_equal(f->lib.worker_handler(f->worker, &handler), 0);
+}
+
+static void foreigner_wait(struct foreigner *f, void *said)
+{
+    while (ucx_is_request(said) &&
+           f->lib.request_status(said) == UCX_IN_PROGRESS)
+        f->lib.worker_progress(f->worker);
+    if (ucx_is_request(said)) f->lib.request_free(said);
+}
+
+static void foreigner_close(struct foreigner *f)
+{
+    struct ucx_op how = {.mask = UCX_OP_FLAGS, .flags = UCX_CLOSE_FORCE};
+    if (f->ep) foreigner_wait(f, f->lib.ep_close(f->ep, &how));
+    f->lib.worker_destroy(f->worker);
+    f->lib.cleanup(f->context);
+}
+
+/* Offers the foreigner's worker on a control connection: the address of the
+ * engine's end, behind its secret; returns how many bytes. */
+static size_t foreigner_offer(struct foreigner *f, int control,
+                              uint8_t out[WIRE_FABRIC_MAX])
+{
+    struct wire_header h = {
+        .type = WIRE_OFFER, .count = fabric_ucx.number, .bytes = UCX_SECRET};
+    uint8_t bytes[WIRE_HEADER], secret[UCX_SECRET] = {7};
+    size_t n;
+    void *address;
+    assert_int_equal(f->lib.worker_address(f->worker, &address, &n), 0);
+    h.bytes += n;
+    send_header(control, h);
+    assert_int_equal(send(control, secret, sizeof secret, MSG_NOSIGNAL),
+                     sizeof secret);
+    assert_int_equal(send(control, address, n, MSG_NOSIGNAL), n);
+    f->lib.worker_release(f->worker, address);
+    recv_all(control, bytes, sizeof bytes);
+    assert_int_equal(wire_header_decode(&h, bytes, NULL), 0);
+    assert_int_equal(h.type, WIRE_ACCEPT);
+    assert_int_equal(h.count, 0);
+    assert_in_range(h.bytes, UCX_SECRET + 1, WIRE_FABRIC_MAX);
+    recv_all(control, out, h.bytes);
+    return h.bytes;
+}
+
+/* A WRITE of eight bytes to addr; its head, which begins with the secret, is
+ * sent from skip on. */
+static void foreigner_write(struct foreigner *f, uint64_t secret, size_t skip,
+                            uint64_t addr, uint64_t value)
+{
+    uint8_t head[UCX_SECRET + WIRE_HEADER + WIRE_DESC];
+    struct wire_header h = {
+        .type = WIRE_WRITE, .count = 1, .bytes = sizeof value};
+    struct wire_desc d = {.addr = addr, .bytes = sizeof value, .rows = 1};
+    struct ucx_op how = {.mask = UCX_OP_FLAGS, .flags = UCX_SEND_EAGER};
+    wire_put(head, secret, UCX_SECRET);
+    wire_header_encode(&h, head + UCX_SECRET);
+    wire_desc_encode(&d, head + UCX_SECRET + WIRE_HEADER);
+    foreigner_wait(f,
+                   f->lib.send(f->ep, UCX_MESSAGE, head + skip,
+                               sizeof head - skip, &value, sizeof value, &how));
+}
+
+/* Whoever finds the port of UCX, and does not know the link's secret, writes
+ * nothing; the same message with it is applied, so it was the secret. */
+static void a_foreign_worker_touches_nothing(void **state)
+{
+    (void)state;
+    enum { BYTES = 4096 };
+    struct xfer_options opt = {.via = XFER_VIA_UCX | XFER_VIA_TCP};
+    struct xfer *x;
+    struct xfer_mem *mem;
+    struct wire_header ready;
+    struct foreigner friend, foreigner;
+    struct ucx_ep_params to = {.mask = UCX_EP_ADDRESS};
+    uint8_t told[WIRE_FABRIC_MAX];
+    struct why why = {0};
+    needs_ucx();
+    assert_int_equal(xfer_open(&x, &opt, &why), 0);
+    assert_int_equal(xfer_alloc(x, BYTES, 0, &mem, &why), 0);
+    char *bytes = xfer_mem_base(mem);
+    uint64_t base = (uintptr_t)bytes;
+    memset(bytes, 0x11, BYTES);
+    int control = speak(xfer_port(x), WIRE_CONTROL, 5, &ready);
+    foreigner_open(&friend);
+    foreigner_open(&foreigner);
+    foreigner_offer(&friend, control, told);
+    uint64_t secret = wire_get(told, UCX_SECRET);
+    to.address = told + UCX_SECRET;
+    assert_int_equal(
+        foreigner.lib.ep_create(foreigner.worker, &to, &foreigner.ep), 0);
+    foreigner_write(&foreigner, secret ^ 1, 0, base, 1);
+    foreigner_write(&foreigner, 0, 0, base + 8, 2);
+    foreigner_write(&foreigner, secret, UCX_SECRET, base + 16, 3); /* none */
+    foreigner_write(&foreigner, secret, UCX_SECRET + WIRE_HEADER, base, 4);
+    foreigner_write(&foreigner, secret, 0, base + 64, 5);
+    /* Messages of one end arrive in their order. */
+    const _Atomic uint64_t *last = (void *)(bytes + 64);
+    for (uint64_t start = clock_ms(); *last != 5;) {
+        if (clock_ms() - start > MS) fail_msg("the secret is not enough");
+        foreigner.lib.worker_progress(foreigner.worker);
+        friend.lib.worker_progress(friend.worker);
+    }
+    for (int i = 0; i < BYTES; i++)
+        if (bytes[i] != 0x11 && (i < 64 || i >= 72))
+            fail_msg("byte %d was written", i);
+    foreigner_close(&foreigner);
+    close(control);
+    foreigner_close(&friend);
+    xfer_close(x);
+}
+
 #ifdef HAVE_UCP_H
 #define SAME(ours, field, theirs, other)                      \
     assert_int_equal(offsetof(struct ucx_##ours, field),      \
@@ -220,6 +403,7 @@ int main(int argc, char **argv)
         T(peer_without_ucx_is_reached_by_tcp),
         T(peer_out_of_reach_is_reached_by_tcp),
         T(bytes_go_by_ucx),
+        T(a_foreign_worker_touches_nothing),
         T(header_says_the_same),
     };
     return cmocka_run_group_tests_name("ucx", tests, NULL, NULL);
