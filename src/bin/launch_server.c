@@ -22,6 +22,7 @@
 #include "router/join.h"
 #include "serve/assets.h"
 #include "serve/serve.h"
+#include "text/grammar.h"
 #include "text/reply.h"
 #include "text/tokenizer.h"
 #include "xfer/env.h"
@@ -54,6 +55,7 @@ struct server {
     size_t slab_bytes;
     struct kv_pool *pool;
     struct assets *assets;
+    struct grammars *grammars;
     struct engine *engine;
     struct loop *loop;
     struct pd_node *node;
@@ -371,6 +373,7 @@ static int open_engine(struct server *s, struct why *why)
                                 .chat_template = o->chat_template};
     int rc = assets_open(&s->assets, &ao, why);
     if (rc) return rc;
+    s->grammars = grammars_create(assets_tokenizer(s->assets));
     const struct model_config *c = model_config(s->model);
     uint32_t context =
         o->context_length ? (uint32_t)o->context_length : c->context;
@@ -435,6 +438,7 @@ static int open_serve(struct server *s, struct why *why)
         .node = s->node,
         .engine = s->engine,
         .assets = s->assets,
+        .grammars = s->grammars,
         .config = model_config(s->model),
         .host = o->host,
         .port = (int)o->port,
@@ -552,6 +556,7 @@ static void server_close(struct server *s)
     pd_node_close(s->node);
     serve_close(s->serve);
     engine_destroy(s->engine);
+    grammars_destroy(s->grammars);
     assets_close(s->assets);
     model_close(s->model);
     kv_pool_destroy(s->pool);

@@ -54,8 +54,7 @@ struct engine {
     struct engine_options options;
     struct engine_runner runner;
     struct live_limits limits;
-    int32_t ends[ENDS_MAX];
-    uint32_t end_count;
+    int32_t ends[ENDS_MAX]; /* limits.end_count */
 
     struct gate *gate;
     pthread_t thread;

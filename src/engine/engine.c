@@ -21,9 +21,10 @@ static int run_model(void *arg, const struct batch *batch, struct kv_pool *pool,
 
 static void add_end(struct engine *e, int32_t id)
 {
-    for (uint32_t i = 0; i < e->end_count; i++)
+    for (uint32_t i = 0; i < e->limits.end_count; i++)
         if (e->ends[i] == id) return;
-    if (id >= 0 && e->end_count < ENDS_MAX) e->ends[e->end_count++] = id;
+    if (id >= 0 && e->limits.end_count < ENDS_MAX)
+        e->ends[e->limits.end_count++] = id;
 }
 
 static void find_ends(struct engine *e)
@@ -123,6 +124,7 @@ int engine_create(struct engine **out, const struct engine_options *options,
         .context = options->context,
         .page_tokens = page_tokens,
         .pool_tokens = (uint64_t)pages * page_tokens,
+        .ends = e->ends,
     };
     find_ends(e);
     e->gate = gate_create();

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "text/grammar.h"
 
 #include <math.h>
 #include <string.h>
@@ -30,6 +31,7 @@ void live_destroy(struct live *live)
     mem_free((void *)(uintptr_t)live->sampling.bias_values);
     mem_free(live->logprob_ids);
     score_destroy(live->score);
+    matcher_destroy(live->matcher);
     stop_destroy(live->stop);
     mem_free(live->stop_texts);
     buf_fini(&live->held);
@@ -119,6 +121,10 @@ int live_check(const struct request_spec *spec, const struct live_limits *l,
         return err_set(why, ERR_INVALID,
                        "stop strings need a tokenizer, and this server was "
                        "started without one.");
+    if (spec->grammar && !l->end_count && !spec->sampling.stop_id_count)
+        return err_set(
+            why, ERR_INVALID,
+            "A grammar needs an end token, and this model has none.");
     struct stop *stop;
     rc = make_stop(&stop, &spec->sampling, why);
     stop_destroy(stop);
@@ -172,6 +178,22 @@ static void copy_stops(struct live *live, const struct sampling *p)
     char *at = live->stop_texts = mem_must(total, 1);
     for (uint32_t i = 0; i < p->stop_count; i++)
         at = stpcpy(at, p->stops[i]) + 1;
+}
+
+/* Its ends are the model's, and the request's stop tokens. */
+static struct matcher *make_matcher(const struct request_spec *spec,
+                                    const struct live_limits *l)
+{
+    uint32_t count = spec->sampling.stop_id_count;
+    int32_t *ends = mem_must(l->end_count + count + 1, sizeof *ends);
+    memcpy(ends, l->ends, l->end_count * sizeof *ends);
+    if (count)
+        memcpy(ends + l->end_count, spec->sampling.stop_ids,
+               count * sizeof *ends);
+    struct matcher *m = matcher_create(
+        spec->grammar, ends, l->end_count + count, spec->grammar_after);
+    mem_free(ends);
+    return m;
 }
 
 int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
@@ -229,6 +251,7 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
         failed |= !buf_grow(&live->held, STOP_MAX_BYTES);
         buf_reset(&live->held);
     }
+    if (spec->grammar && !failed) live->matcher = make_matcher(spec, l);
     rc = failed ? err_set(why, ERR_NOMEM, "request: no memory for %u tokens",
                           seq->limit_tokens)
                 : make_stop(&live->stop, p, why);
@@ -273,19 +296,36 @@ static struct finish find_stop(struct live *live, size_t before,
     return f;
 }
 
-struct finish live_take(struct live *live, int32_t token, const int32_t *ends,
-                        uint32_t end_count, struct buf *text)
+/* Whether a token ends the output, as SGLang orders the reasons. */
+static struct finish finish_of(const struct live *live, int32_t token,
+                               const struct live_limits *l)
 {
     const struct sampling *p = &live->sampling;
     struct finish f = {0};
-    live->seq.tokens[live->seq.known_tokens++] = token;
+    bool end = among(token, p->stop_ids, p->stop_id_count) ||
+               among(token, l->ends, l->end_count);
+    bool whole = live->matcher && matcher_ended(live->matcher);
     if (live_output(live) >= live->max_new) {
         f.kind = FINISH_LENGTH;
-    } else if (!p->ignore_eos && (among(token, p->stop_ids, p->stop_id_count) ||
-                                  among(token, ends, end_count))) {
+    } else if (whole || (end && !p->ignore_eos)) {
         f.kind = FINISH_STOP_TOKEN;
         f.stop_token = token;
     }
+    return f;
+}
+
+struct finish live_take(struct live *live, int32_t token,
+                        const struct live_limits *l, struct buf *text)
+{
+    const struct sampling *p = &live->sampling;
+    live->seq.tokens[live->seq.known_tokens++] = token;
+    /* Of our own drawing it always is; a peer may know another grammar. */
+    if (live->matcher && !matcher_accept(live->matcher, token))
+        return (struct finish){.kind = FINISH_ABORT,
+                               .status = 500,
+                               .message = "The prefill server's token is not "
+                                          "what the grammar allows."};
+    struct finish f = finish_of(live, token, l);
     if (!live->text) return f;
 
     size_t before = live->held.len;

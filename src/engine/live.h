@@ -37,8 +37,9 @@ struct live {
     struct score *score; /* NULL: none asked, or given away */
 
     struct detok detok;
-    struct stop *stop; /* NULL: no stop strings */
-    char *stop_texts;  /* one after the other, each closed by a 0 */
+    struct matcher *matcher; /* text/grammar.h; NULL: any output */
+    struct stop *stop;       /* NULL: no stop strings */
+    char *stop_texts;        /* one after the other, each closed by a 0 */
     struct stop_state stop_state;
     struct buf held; /* text not shown yet */
 
@@ -52,6 +53,8 @@ struct live_limits {
     uint32_t vocab, context;
     uint32_t page_tokens;
     uint64_t pool_tokens; /* that all pages together hold */
+    const int32_t *ends;  /* the model's and tokenizer's end tokens */
+    uint32_t end_count;
 };
 
 /* ERR_INVALID with SGLang's words (ERR_NOMEM while looking at stop strings);
@@ -73,9 +76,9 @@ static inline uint32_t live_output(const struct live *live)
 }
 
 /* Appends an output token and the text that became certain by it; says
- * whether it is the last one. ends: the model's and tokenizer's end tokens. */
-struct finish live_take(struct live *live, int32_t token, const int32_t *ends,
-                        uint32_t end_count, struct buf *text);
+ * whether it is the last one. */
+struct finish live_take(struct live *live, int32_t token,
+                        const struct live_limits *limits, struct buf *text);
 
 /* The logprobs of the prompt token behind prompt row `row`. */
 void live_score(struct live *live, struct sampler *sampler, const float *logits,

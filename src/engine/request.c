@@ -1,5 +1,8 @@
 #include "engine/request.h"
 
+#include "base/mem.h"
+#include "text/grammar.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,4 +85,56 @@ int sampling_check(const struct sampling *s, uint32_t vocab, struct why *why)
     if (rc) return rc;
     return check_ids(s->stop_ids, s->stop_id_count, vocab, "stop_token_ids",
                      why);
+}
+
+/* Copies bytes to *at, aligned for any element, and moves it on. With out
+ * NULL it only counts. */
+static void *put(char *out, size_t *at, const void *bytes, size_t n)
+{
+    void *to = out ? out + *at : NULL;
+    if (to && n) memcpy(to, bytes, n);
+    *at += (n + 7) & ~(size_t)7;
+    return to;
+}
+
+/* Writes the spec and what it points to behind it; returns the bytes. */
+static size_t spec_write(const struct request_spec *spec, char *out)
+{
+    struct request_spec copy = *spec;
+    struct sampling *s = &copy.sampling;
+    const struct sampling *from = &spec->sampling;
+    size_t at = 0;
+    put(out, &at, &copy, sizeof copy);
+    copy.tokens = put(out, &at, spec->tokens, spec->token_count * 4ul);
+    copy.logprob_ids =
+        put(out, &at, spec->logprob_ids, spec->logprob_id_count * 4ul);
+    s->stop_ids = put(out, &at, from->stop_ids, from->stop_id_count * 4ul);
+    s->bias_ids = put(out, &at, from->bias_ids, from->bias_count * 4ul);
+    s->bias_values = put(out, &at, from->bias_values, from->bias_count * 4ul);
+    const char **stops =
+        put(out, &at, from->stops, from->stop_count * sizeof *stops);
+    for (uint32_t i = 0; i < from->stop_count; i++) {
+        const char *stop =
+            put(out, &at, from->stops[i], strlen(from->stops[i]) + 1);
+        if (stops) stops[i] = stop;
+    }
+    s->stops = stops;
+    if (out) memcpy(out, &copy, sizeof copy);
+    return at;
+}
+
+struct request_spec *request_copy(const struct request_spec *spec)
+{
+    char *out = mem_try(1, spec_write(spec, NULL), 0);
+    if (!out) return NULL;
+    spec_write(spec, out);
+    if (spec->grammar) grammar_take(spec->grammar);
+    return (struct request_spec *)(void *)out;
+}
+
+void request_free(struct request_spec *copy)
+{
+    if (!copy) return;
+    grammar_drop(copy->grammar);
+    mem_free(copy);
 }

@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct grammar; /* text/grammar.h */
+
 /* Sampling, SGLang's names, ranges and defaults (docs/api.md). */
 struct sampling {
     uint32_t max_new_tokens;  /* 128; 0: the prompt alone, no TOKEN         */
@@ -64,6 +66,10 @@ struct request_spec {
     uint32_t top_logprobs;      /* 0 .. 128 */
     const int32_t *logprob_ids; /* token_ids_logprob */
     uint32_t logprob_id_count;
+    struct grammar *grammar; /* text/grammar.h; NULL: any output. Whoever
+                                 * copies the spec takes a reference        */
+    int32_t grammar_after;   /* with it: the token behind which it holds;
+                                 * -1: from the beginning                   */
     uint64_t cache_key; /* namespace of the prefix cache (extra_key hash)  */
 };
 
@@ -93,6 +99,10 @@ struct finish {
     int status;            /* FINISH_ABORT: HTTP status to answer with   */
     const char *message;   /* FINISH_ABORT; the event's */
 };
+
+/* One copy of a spec with all that it points to; NULL: no memory. */
+struct request_spec *request_copy(const struct request_spec *spec);
+void request_free(struct request_spec *copy); /* NULL is fine */
 
 enum event_kind {
     EVENT_RESERVED, /* ROLE_DECODE: pages are there, ask the peer          */

@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "engine/row.h"
+#include "text/grammar.h"
 
 #include <assert.h>
 #include <float.h>
@@ -120,21 +121,32 @@ static void bar(struct sampler *s, const int32_t *ids, uint32_t count)
             s->row[ids[i]] = -INFINITY;
 }
 
+static void keep_allowed(struct sampler *s, struct matcher *matcher)
+{
+    uint32_t vocab;
+    const uint64_t *allowed = matcher_allowed(matcher, &vocab);
+    for (uint32_t id = 0; allowed && id < s->vocab; id++)
+        if (id >= vocab || !(allowed[id / 64] >> id % 64 & 1))
+            s->row[id] = -INFINITY;
+}
+
 const float *sample_adjust(struct sampler *s, const float *logits,
                            const struct sampling *p,
                            const struct sample_history *h)
 {
-    if (!changes(p, h)) return logits;
+    if (!changes(p, h) && !h->matcher) return logits;
     memcpy(s->row, logits, s->vocab * sizeof *logits);
     penalize(s, p, h);
     for (uint32_t i = 0; i < p->bias_count; i++) {
         float *x = &s->row[p->bias_ids[i]];
         *x = bounded(*x + p->bias_values[i]);
     }
-    if (h->output_count < p->min_new_tokens) {
+    bool must_end = h->matcher && matcher_must_end(h->matcher);
+    if (h->output_count < p->min_new_tokens && !must_end) {
         bar(s, p->stop_ids, p->stop_id_count);
         bar(s, h->end_ids, h->end_count);
     }
+    if (h->matcher) keep_allowed(s, h->matcher);
     return s->row;
 }
 

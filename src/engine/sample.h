@@ -24,7 +24,9 @@ void sampler_destroy(struct sampler *s);
  *   - frequency_penalty * count, - presence_penalty     of tokens in output
  *   / repetition_penalty where positive, * where not    of tokens in output
  *   + logit_bias
- *   = -inf for stop_ids and end_ids while output_count < min_new_tokens
+ *   = -inf for stop_ids and end_ids while output_count < min_new_tokens,
+ *          unless the grammar has come to its end
+ *   = -inf for what the grammar does not allow
  * Returns logits itself where nothing changes, else the sampler's own row,
  * good until the next call. */
 struct sample_history {
@@ -32,6 +34,7 @@ struct sample_history {
     uint32_t output_count;
     const int32_t *end_ids; /* the model's and tokenizer's end tokens */
     uint32_t end_count;
+    struct matcher *matcher; /* text/grammar.h; NULL: any token may come */
 };
 const float *sample_adjust(struct sampler *s, const float *logits /* [vocab] */,
                            const struct sampling *p,

@@ -64,8 +64,7 @@ static void fail(struct engine *e, struct live *live, int status,
 static void take_token(struct engine *e, struct live *live, int32_t token,
                        struct event *event)
 {
-    struct finish finish =
-        live_take(live, token, e->ends, e->end_count, &event->text);
+    struct finish finish = live_take(live, token, &e->limits, &event->text);
     event->pub.token = token;
     event->pub.output_tokens = live_output(live);
     event_set_text(event);
@@ -99,8 +98,9 @@ static struct sample_history history_of(const struct engine *e,
     return (struct sample_history){
         .output = live->seq.tokens + live->seq.prompt_tokens,
         .output_count = live_output(live),
-        .end_ids = e->ends,
-        .end_count = e->end_count,
+        .end_ids = e->limits.ends,
+        .end_count = e->limits.end_count,
+        .matcher = live->matcher,
     };
 }
 

@@ -56,10 +56,6 @@ void pd_aux_give(struct pd_core *core, uint32_t row);
 /* Sends core->message; what cannot be sent shows as a lost peer. */
 void pd_core_send(struct pd_core *core, const struct pd_address *to);
 
-/* One copy of a spec with all that it points to, in one block for mem_free;
- * NULL: no memory. */
-struct request_spec *pd_spec_copy(const struct request_spec *spec);
-
 /* HTTP status for an error code of engine_submit. */
 int pd_http_status(int rc);
 

@@ -68,7 +68,7 @@ static void room_free(struct recv_room *r)
     if (r->has_aux) pd_aux_give(recv->core, r->aux_row);
     map_remove(&recv->rooms, r->base.number);
     pd_prefill_drop(r->prefill);
-    mem_free(r->spec);
+    request_free(r->spec);
     pd_room_fini(&r->base);
     mem_free(r);
 }
@@ -384,7 +384,7 @@ static void room_known(struct recv_room *r, const char *text)
     if (r->base.state != PD_LOOKUP) return;
     struct why why = {0};
     int rc = reserve(r, r->spec, &why);
-    mem_free(r->spec);
+    request_free(r->spec);
     r->spec = NULL;
     if (rc) fail(r, pd_http_status(rc), why_text(&why, rc), false);
 }
@@ -475,7 +475,7 @@ int pd_recv_submit(struct pd_recv *recv, struct pd_client *client,
     r->prefill = prefill;
     if (prefill->known)
         rc = reserve(r, spec, why);
-    else if (!(r->spec = pd_spec_copy(spec)))
+    else if (!(r->spec = request_copy(spec)))
         rc = err_set(why, ERR_NOMEM, "no memory for the request");
     if (!rc) return 0;
     tell_abort(core, prefill, number);

@@ -141,7 +141,7 @@ static void room_free(struct send_room *r)
     map_remove(&send->tags, r->tag);
     pd_decode_drop(r->decode);
     mem_free(r->dst);
-    mem_free(r->spec);
+    request_free(r->spec);
     pd_room_fini(&r->base);
     mem_free(r);
 }
@@ -164,7 +164,7 @@ static void orphan_room(struct pd_send *send);
 static void become_failed(struct send_room *r)
 {
     orphan_room(r->send);
-    mem_free(r->spec);
+    request_free(r->spec);
     r->spec = NULL;
     r->failed = true;
     pd_room_enter(&r->base, PD_ORPHAN);
@@ -439,7 +439,7 @@ static void begin(struct send_room *r)
     }
     r->id = r->client->id;
     r->client->engaged = true;
-    mem_free(r->spec);
+    request_free(r->spec);
     r->spec = NULL;
     pd_room_enter(&r->base, PD_COMPUTE);
 }
@@ -528,7 +528,7 @@ int pd_send_submit(struct pd_send *send, struct pd_client *client,
     if (rc) return rc;
     if (core->stats.rooms - send->orphan_count >= core->aux.rows)
         return err_set(why, ERR_AGAIN, "%u rooms are open", core->aux.rows);
-    struct request_spec *copy = pd_spec_copy(spec);
+    struct request_spec *copy = request_copy(spec);
     if (!copy) return err_set(why, ERR_NOMEM, "no memory for the request");
     copy->role = ROLE_PREFILL;
     copy->sampling.max_new_tokens = 1;

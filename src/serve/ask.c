@@ -3,6 +3,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "serve/assets.h"
+#include "text/grammar.h"
 #include "text/tokenizer.h"
 
 #include <string.h>
@@ -24,6 +25,7 @@ int ask_create(struct ask **out, const char *body, size_t n, struct why *why)
     }
     struct ask *ask = mem_must(1, sizeof *ask);
     ask->body = root;
+    ask->grammar_after = -1;
     *out = ask;
     return 0;
 }
@@ -46,6 +48,7 @@ static void prompt_fini(struct prompt *prompt)
     mem_free(prompt->tokens);
     mem_free(prompt->logprob_ids);
     mem_free(prompt->rid);
+    grammar_drop(prompt->grammar);
 }
 
 void ask_destroy(struct ask *ask)
@@ -327,6 +330,20 @@ static int check_samples(struct ask *ask, struct why *why)
     return 0;
 }
 
+static int take_grammar(const struct ask_env *env, struct prompt *prompt,
+                        struct why *why)
+{
+    const char *schema = prompt->params.json_schema;
+    const char *text = schema ? schema : prompt->params.regex;
+    if (!text) return 0;
+    if (!env->grammars)
+        return err_set(why, ERR_UNSUPPORTED,
+                       "json_schema and regex need a tokenizer.");
+    return grammars_get(env->grammars,
+                        schema ? GRAMMAR_JSON_SCHEMA : GRAMMAR_REGEX, text,
+                        strlen(text), &prompt->grammar, why);
+}
+
 int ask_finish(struct ask *ask, const struct ask_env *env, struct why *why)
 {
     int rc = 0;
@@ -335,6 +352,7 @@ int ask_finish(struct ask *ask, const struct ask_env *env, struct why *why)
         if (!rc) rc = take_rid(ask, i, why);
         if (!rc) rc = take_meeting(ask, env, i, why);
         if (!rc) rc = take_cache_key(ask, i, why);
+        if (!rc) rc = take_grammar(env, &ask->prompts[i], why);
     }
     if (!rc) rc = check_samples(ask, why);
     return rc;

@@ -15,7 +15,8 @@
 #include "serve/params.h"
 #include "text/reply.h"
 
-struct assets; /* serve/assets.h */
+struct assets;   /* serve/assets.h */
+struct grammars; /* text/grammar.h */
 struct token_list;
 
 /* Outputs (prompts x samples) of one request, at most. */
@@ -24,6 +25,7 @@ struct token_list;
 /* What a body is checked against. All borrowed. */
 struct ask_env {
     const struct assets *assets; /* tokenizer, template, defaults */
+    struct grammars *grammars;   /* used by whoever parses; NULL: none can */
     enum pd_mode mode;
     uint32_t vocab;
     uint32_t context;    /* prompt + output stay below this */
@@ -50,6 +52,7 @@ struct prompt {
     char *rid;                 /* owned */
     struct pd_meeting meeting; /* of sample 0 */
     uint64_t cache_key;
+    struct grammar *grammar; /* owned reference; NULL: any output */
 };
 
 /* Chat: how the answer is taken apart (text/reply.h). */
@@ -74,7 +77,8 @@ struct ask {
     bool echo;             /* completions */
     bool usage_event, usage_always; /* stream_options */
     struct ask_reply reply;
-    const char *model; /* as the client named it */
+    int32_t grammar_after; /* as in struct request_spec */
+    const char *model;     /* as the client named it */
 };
 
 /* body: n bytes of JSON, not kept. On success *out is the caller's. */

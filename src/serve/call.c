@@ -396,6 +396,8 @@ static int submit(struct output *out, struct why *why)
         .top_logprobs = prompt->top_logprobs,
         .logprob_ids = prompt->logprob_ids,
         .logprob_id_count = prompt->logprob_id_count,
+        .grammar = prompt->grammar,
+        .grammar_after = call->ask->grammar_after,
         .cache_key = prompt->cache_key,
     };
     /* Samples of one seeded prompt differ, and in the same way each time. */

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "serve/assets.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct rename {
@@ -60,6 +61,46 @@ static const char *const refused[] = {
 
 /* --- what both routes share --- */
 
+/* {"type": "json_schema", "json_schema": {"schema": {...}}} as the sampling
+ * parameter json_schema, which is a text. */
+static int take_schema(struct ask *ask, const json_t *format, struct why *why)
+{
+    const json_t *named = ask_member(format, "json_schema");
+    const json_t *schema = ask_member(named, "schema");
+    if (!schema)
+        return err_set(why, ERR_INVALID,
+                       "response_format of type json_schema needs "
+                       "json_schema.schema.");
+    char *text = json_dumps(schema, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (!text) return err_set(why, ERR_NOMEM, "response_format");
+    json_object_set_new(ask->params, "json_schema", json_string(text));
+    free(text);
+    return 0;
+}
+
+static int take_response_format(struct ask *ask, struct why *why)
+{
+    const json_t *format = ask_member(ask->body, "response_format");
+    if (!format) return 0;
+    const char *type = NULL;
+    if (!json_is_object(format))
+        return err_set(why, ERR_FORMAT, "response_format must be an object.");
+    int rc = json_get_string(format, "type", &type, why);
+    if (rc) return rc;
+    if (type && strcmp(type, "text") == 0) return 0;
+    if (type && strcmp(type, "json_schema") == 0)
+        return take_schema(ask, format, why);
+    if (type && strcmp(type, "json_object") == 0) {
+        json_object_set_new(ask->params, "json_schema",
+                            json_string("{\"type\":\"object\"}"));
+        return 0;
+    }
+    return err_set(why, ERR_UNSUPPORTED,
+                   "response_format of type \"%.40s\" is not supported by this "
+                   "server.",
+                   type ? type : "");
+}
+
 /* absent: LENGTH_GIVEN is /v1/completions, where no max_tokens means 16. */
 int openai_take_params(struct ask *ask, const struct ask_env *env,
                        const struct generation_defaults *defaults,
@@ -72,9 +113,9 @@ int openai_take_params(struct ask *ask, const struct ask_env *env,
             json_object_set(ask->params, renames[i].to, v);
     }
     if (defaults) generation_defaults_apply(defaults, ask->params);
+    int rc = take_response_format(ask, why);
     if (absent == LENGTH_GIVEN && !ask_member(ask->params, "max_new_tokens"))
         json_object_set_new(ask->params, "max_new_tokens", json_integer(16));
-    int rc = 0;
     for (uint32_t i = 0; !rc && i < ask->prompt_count; i++)
         rc = params_parse(&ask->prompts[i].params, ask->params, absent,
                           env->vocab, why);
@@ -95,22 +136,6 @@ static int take_stream_options(struct ask *ask, struct why *why)
     return rc;
 }
 
-static int check_response_format(const struct ask *ask, struct why *why)
-{
-    const json_t *format = ask_member(ask->body, "response_format");
-    if (!format) return 0;
-    const char *type = NULL;
-    if (!json_is_object(format))
-        return err_set(why, ERR_FORMAT, "response_format must be an object.");
-    int rc = json_get_string(format, "type", &type, why);
-    if (rc) return rc;
-    if (type && strcmp(type, "text") == 0) return 0;
-    return err_set(why, ERR_UNSUPPORTED,
-                   "response_format of type \"%.40s\" is not supported by this "
-                   "server.",
-                   type ? type : "");
-}
-
 /* best_of asks to generate more samples than are given back. */
 static int check_best_of(const struct ask *ask, struct why *why)
 {
@@ -129,7 +154,6 @@ int openai_take_common(struct ask *ask, struct why *why)
     if (!rc)
         rc = ask_refuse(ask->body, refused, sizeof refused / sizeof *refused,
                         why);
-    if (!rc) rc = check_response_format(ask, why);
     if (!rc) rc = check_best_of(ask, why);
     if (!rc) rc = take_stream_options(ask, why);
     return rc;

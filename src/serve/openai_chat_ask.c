@@ -4,6 +4,7 @@
 #include "serve/assets.h"
 #include "serve/openai.h"
 #include "text/chat.h"
+#include "text/tokenizer.h"
 
 #include <string.h>
 
@@ -105,7 +106,7 @@ static int check_function(const json_t *function, struct why *why)
         return err_set(why, ERR_FORMAT, "A tool's function must have a name.");
     if (strict)
         return err_set(why, ERR_UNSUPPORTED,
-                       "strict functions need constrained decoding, which is "
+                       "strict functions need constrained calls, which are "
                        "not supported by this server.");
     return 0;
 }
@@ -224,14 +225,28 @@ static int take_reasoning(struct ask *ask, const struct ask_env *env,
     return rc;
 }
 
+/* The token behind which a grammar holds; -1: it does from the beginning. A
+ * model that may think does it first, unless the prompt has closed that. */
+static int32_t end_of_reasoning(const struct ask_env *env, bool inside,
+                                const struct buf *text)
+{
+    const struct reasoning_format *format = env->reasoning;
+    if (!format) return -1;
+    if (!inside && reasoning_is_over(format, text->data, text->len)) return -1;
+    return tokenizer_find(assets_tokenizer(env->assets),
+                          reasoning_end_tag(format));
+}
+
 /* Where the answer begins. A call that must come is begun behind the prompt,
  * and reasoning that the prompt has opened is closed before it. */
-static void begin_answer(struct ask *ask, const struct choice *choice,
-                         const json_t *final, struct buf *text)
+static void begin_answer(struct ask *ask, const struct ask_env *env,
+                         const struct choice *choice, const json_t *final,
+                         struct buf *text)
 {
     struct ask_reply *reply = &ask->reply;
     const struct reasoning_format *format = reply->reasoning;
     bool inside = format && reasoning_begins(format, text->data, text->len);
+    ask->grammar_after = end_of_reasoning(env, inside, text);
     buf_init(&reply->begun, (size_t)1 << 20);
     if (final) {
         const char *more = json_string_value(final);
@@ -280,7 +295,7 @@ static int render(struct ask *ask, const struct ask_env *env, json_t *messages,
     if (!rc)
         rc = assets_render_chat(env->assets, messages, ask->reply.tools,
                                 variables, text, why);
-    if (!rc) begin_answer(ask, &choice, final, text);
+    if (!rc) begin_answer(ask, env, &choice, final, text);
     if (!rc && text->failed)
         rc = err_set(why, ERR_NOMEM, "The rendered prompt is too large.");
     json_decref(final);

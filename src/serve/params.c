@@ -15,6 +15,7 @@ enum kind {
     IDS,
     STOPS,
     BIAS,
+    TEXT,
     IGNORED,
     REFUSED
 };
@@ -46,8 +47,8 @@ static const struct key {
     /* Only tells slow Python tokenizers where to put spaces. */
     {"spaces_between_special_tokens", IGNORED, 0},
     {"stop_regex", REFUSED, 0},
-    {"json_schema", REFUSED, 0},
-    {"regex", REFUSED, 0},
+    {"json_schema", TEXT, AT(json_schema)},
+    {"regex", TEXT, AT(regex)},
     {"ebnf", REFUSED, 0},
     {"structural_tag", REFUSED, 0},
     {"custom_params", REFUSED, 0},
@@ -217,6 +218,12 @@ static int read_key(struct params *p, const struct key *key, const json_t *v,
     case IDS: return read_ids(p, v, vocab, why);
     case STOPS: return read_stops(p, v, why);
     case BIAS: return read_bias(p, v, vocab, why);
+    case TEXT:
+        if (!json_is_string(v) ||
+            strlen(json_string_value(v)) != json_string_length(v))
+            return type_error(key->name, "a string", why);
+        *(const char **)field = json_string_value(v);
+        return 0;
     case IGNORED: return 0;
     case REFUSED: break;
     }
@@ -257,6 +264,9 @@ int params_parse(struct params *out, const json_t *object,
     if (out->n < 1 || out->n > PARAMS_MAX_N)
         return err_set(why, ERR_INVALID, "n must be in [1, %d], got %u.",
                        PARAMS_MAX_N, out->n);
+    if (out->json_schema && out->regex)
+        return err_set(why, ERR_INVALID,
+                       "Only one of json_schema and regex can be set.");
     return sampling_check(&out->sampling, vocab, why);
 }
 

@@ -29,6 +29,8 @@ struct params {
     int32_t *stop_ids, *bias_ids;
     float *bias_values;
     const char **stops;
+    const char *json_schema,
+        *regex; /* borrowed; NULL: not given; one at most */
 };
 
 /* object: a JSON object, borrowed as long as out lives, or NULL for all

@@ -51,6 +51,7 @@ static void set_env(struct serve *serve)
     const struct serve_options *opt = &serve->opt;
     serve->env = (struct ask_env){
         .assets = opt->assets,
+        .grammars = opt->grammars,
         .mode = pd_node_mode(opt->node),
         .vocab = opt->config->vocab,
         .context = opt->context,

@@ -25,6 +25,7 @@ struct serve_options {
     struct pd_node *node;
     struct engine *engine; /* statistics only */
     const struct assets *assets;
+    struct grammars *grammars; /* text/grammar.h; outlives the engine */
     const struct model_config *config;
     const char *host; /* 127.0.0.1 */
     int port;         /* 0: any free one, serve_port tells */

@@ -38,6 +38,18 @@ bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
     return format->forced && !ends_with(prompt, n, format->end);
 }
 
+const char *reasoning_end_tag(const struct reasoning_format *format)
+{
+    return format->end;
+}
+
+bool reasoning_is_over(const struct reasoning_format *format,
+                       const char *prompt, size_t n)
+{
+    n -= reply_last_blanks(prompt, n);
+    return ends_with(prompt, n, format->end);
+}
+
 bool reasoning_goes_on(const struct reasoning_format *format, bool inside,
                        const char *text, size_t n)
 {

@@ -43,6 +43,11 @@ bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
  * its answer with; inside: whether it was before. */
 bool reasoning_goes_on(const struct reasoning_format *format, bool inside,
                        const char *text, size_t n);
+/* The tag that ends reasoning. */
+const char *reasoning_end_tag(const struct reasoning_format *format);
+/* Whether a prompt has closed the reasoning already: none follows. */
+bool reasoning_is_over(const struct reasoning_format *format,
+                       const char *prompt, size_t n);
 /* Appends what closes reasoning that the prompt has opened. */
 void reasoning_close(const struct reasoning_format *format, struct buf *out);
 

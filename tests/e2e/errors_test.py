@@ -131,7 +131,8 @@ class Requests(unittest.TestCase):
         for bad in ({"temperature": -1}, {"top_p": 2.0}, {"top_k": 0},
                     {"max_new_tokens": -1}, {"max_new_tokens": "x"},
                     {"stop": 3}, {"tempersture": 1}, {"n": 0},
-                    {"logit_bias": {"999999999": 1}}, {"json_schema": "{}"}):
+                    {"logit_bias": {"999999999": 1}}, {"json_schema": "{"},
+                    {"regex": "("}, {"ebnf": "root ::= x"}):
             status, answer = self.post(
                 "/generate", {"text": "a", "sampling_params": bad})
             self.assertEqual(status, 400, (bad, answer))

@@ -123,6 +123,45 @@ class Equality(unittest.TestCase):
         self.same(prompt(30, 21), temperature=0, max_new_tokens=24,
                   stop_token_ids=[ids[0]])
 
+    SCHEMA = {"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]},
+                 "maxItems": 3}}, "required": ["name", "age"]}
+
+    def test_grammars(self):
+        """A model of random weights cannot but answer in the form asked for."""
+        for kind in (GREEDY, SEEDED):
+            kind = dict(kind, max_new_tokens=250, min_new_tokens=4)
+            _, b = self.same(prompt(60, 24), **kind,
+                             json_schema=json.dumps(self.SCHEMA))
+            value = json.loads(b["text"])
+            self.assertLessEqual(set(value), {"name", "age", "tags"})
+            self.assertIn(value["age"], range(151))
+            self.assertEqual(b["meta_info"]["finish_reason"]["type"], "stop")
+            _, b = self.same(prompt(60, 25), **kind,
+                             regex="(red|green){2}, [0-9]{3}")
+            self.assertRegex(b["text"], "^(red|green){2}, [0-9]{3}$")
+        chat = {"model": "m", "temperature": 0, "max_tokens": 250,
+                "response_format": {"type": "json_schema", "json_schema": {
+                    "name": "person", "schema": self.SCHEMA}},
+                "messages": [{"role": "user", "content": prompt(50, 26)}]}
+        answers = []
+        for url in (self.alone.url, self.pair.url):
+            status, raw, _ = http("POST", url + "/v1/completions", {
+                **{k: chat[k] for k in chat if k != "messages"},
+                "prompt": "x"})
+            self.assertEqual(status, 200, raw)
+            answers.append(json.loads(raw)["choices"][0]["text"])
+        self.assertEqual(answers[0], answers[1])
+        self.assertIn("age", json.loads(answers[0]))
+        # A chat of this server thinks first (deepseek-r1): without an end of
+        # that the grammar does not begin; the server is asked for it all the
+        # same and both say so alike.
+        for url in (self.alone.url, self.pair.url):
+            status, raw, _ = http("POST", url + "/v1/chat/completions", chat)
+            self.assertEqual(status, 200, raw)
+
     def test_penalties_and_bias(self):
         self.same(prompt(60, 22), frequency_penalty=0.5, presence_penalty=0.3,
                   repetition_penalty=1.2, min_p=0.01, min_new_tokens=4,

@@ -162,7 +162,7 @@ static void logprobs_are_those_of_the_rows(void **state)
             const int32_t end = TOY_END;
             for (uint32_t n = 0; n < s->count; n++) {
                 toy_logits(digest, row);
-                struct sample_history h = {s->tokens, n, &end, 1};
+                struct sample_history h = {s->tokens, n, &end, 1, NULL};
                 float t = sampling_is_greedy(p) ? 1 : p->temperature;
                 sample_logprobs(
                     sampler, sample_adjust(sampler, row, p, &h),
@@ -335,6 +335,95 @@ static void text_ends_where_a_stop_string_starts(void **state)
     tokenizer_destroy(t);
 }
 
+/* Grammars for the tokenizer of letters. */
+static struct grammar *some_grammar(struct grammars *all, uint64_t i)
+{
+    static const struct {
+        enum grammar_kind kind;
+        const char *text;
+    } list[] = {
+        {GRAMMAR_REGEX, "(ab|c[d\xc3\xa9]){3,9}"},
+        {GRAMMAR_REGEX, "[a-z]+( [a-z]+){0,40}"},
+        {GRAMMAR_JSON_SCHEMA, "{\"type\": \"object\"}"},
+        {GRAMMAR_JSON_SCHEMA,
+         "{\"type\": \"array\", \"items\": {\"enum\": [true, 12]}}"},
+    };
+    struct grammar *g;
+    struct why why = {0};
+    const char *text = list[i % 4].text;
+    if (grammars_get(all, list[i % 4].kind, text, strlen(text), &g, &why))
+        fail_msg("%s", why.text);
+    return g;
+}
+
+static void output_keeps_to_its_grammar(void **state)
+{
+    (void)state;
+    enum { N = 80 };
+    struct tokenizer *t = letters();
+    struct grammars *all = grammars_create(t);
+    uint32_t whole = 0;
+    for (int i = 0; i < 2; i++) {
+        struct rig_options o = rig_defaults();
+        o.engine.tokenizer = t;
+        if (i) o.pages = 60; /* retraction */
+        o.engine.reserved_decode_tokens = 1;
+        rig_init(&rig, &o);
+        uint64_t seed = 70;
+        for (uint64_t id = 1; id <= N; id++) {
+            asked_random(&asked[id], 60, 90, &seed);
+            struct request_spec *spec = &asked[id].spec;
+            spec->sampling.stop_id_count = 0;
+            spec->grammar = some_grammar(all, id);
+            spec->grammar_after = id % 7 ? -1 : 'e';
+            rig_submit(&rig, id, spec);
+            grammar_drop(spec->grammar); /* the engine has its own */
+            spec->grammar = NULL;
+        }
+        rig_until_done(&rig, N);
+        for (uint64_t id = 1; id <= N; id++) {
+            struct asked *a = &asked[id];
+            a->spec.grammar = some_grammar(all, id);
+            check_text(t, a, &rig.seen[id]); /* toy_expect follows it too */
+            grammar_drop(a->spec.grammar);
+            whole += a->spec.grammar_after < 0 &&
+                     rig.seen[id].finish.kind == FINISH_STOP_TOKEN;
+        }
+        rig_fini(&rig);
+    }
+    assert_true(whole > 20);
+    grammars_destroy(all);
+    tokenizer_destroy(t);
+}
+
+static void a_foreign_first_token_may_break_a_grammar(void **state)
+{
+    (void)state;
+    struct tokenizer *t = letters();
+    struct grammars *all = grammars_create(t);
+    struct rig_options o = rig_defaults();
+    o.engine.tokenizer = t;
+    rig_init(&rig, &o);
+    uint64_t seed = 6;
+    asked_random(&asked[1], 20, 9, &seed);
+    struct request_spec *spec = &asked[1].spec;
+    spec->role = ROLE_DECODE;
+    spec->grammar = some_grammar(all, 0);
+    spec->grammar_after = -1;
+    rig_submit(&rig, 1, spec);
+    while (!rig.seen[1].reserved)
+        rig_next(&rig);
+    struct engine_event first = {.token = 'z'};
+    engine_admit(rig.engine, 1, &first);
+    rig_until_done(&rig, 1);
+    assert_int_equal(rig.seen[1].finish.kind, FINISH_ABORT);
+    assert_non_null(strstr(rig.seen[1].note, "grammar"));
+    grammar_drop(spec->grammar);
+    rig_fini(&rig);
+    grammars_destroy(all);
+    tokenizer_destroy(t);
+}
+
 /* Disaggregation: KV crosses between two engines as bytes of pages. */
 
 static struct rig prefill;
@@ -344,6 +433,7 @@ static void a_pair_yields_what_one_server_does(void **state)
     (void)state;
     enum { N = 60 };
     struct tokenizer *t = letters();
+    struct grammars *all = grammars_create(t);
     static const uint32_t sizes[] = {4, 1, 16};
     uint32_t retractions = 0, hits = 0;
     uint64_t kept = 0, kept_told = 0;
@@ -366,6 +456,8 @@ static void a_pair_yields_what_one_server_does(void **state)
             spec->logprob_start = id % 3 ? -1 : 0;
             spec->role = ROLE_DECODE;
             spec->own_prefix = id % 4;
+            spec->grammar = id % 5 ? NULL : some_grammar(all, id / 5);
+            spec->grammar_after = -1;
             rig_submit(&rig, id, spec);
         }
         pair_run(&prefill, &rig, asked, N);
@@ -400,13 +492,16 @@ static void a_pair_yields_what_one_server_does(void **state)
             rig_submit(&rig, id, &asked[id].spec);
         }
         rig_until_done(&rig, N);
-        for (uint64_t id = 1; id <= N; id++)
+        for (uint64_t id = 1; id <= N; id++) {
             assert_memory_equal(rig.seen[id].logprobs, alone[id],
                                 rig.seen[id].count * sizeof(float));
+            grammar_drop(asked[id].spec.grammar);
+        }
         rig_fini(&rig);
     }
     assert_true(retractions > 10 && hits > 500 && kept > 500);
     assert_int_equal(kept, kept_told);
+    grammars_destroy(all);
     tokenizer_destroy(t);
 }
 
@@ -1012,7 +1107,8 @@ TESTS(T(one_request_yields_what_the_model_says),
       T(a_repeated_prompt_is_found_but_for_its_last_token),
       T(logprobs_are_those_of_the_rows),
       T(alternatives_and_asked_ids_come_with_each_token),
-      T(text_ends_where_a_stop_string_starts),
+      T(text_ends_where_a_stop_string_starts), T(output_keeps_to_its_grammar),
+      T(a_foreign_first_token_may_break_a_grammar),
       T(a_pair_yields_what_one_server_does), T(admit_checks_the_first_token),
       T(aborts_of_any_state_end_once_and_leak_nothing),
       T(held_pages_stay_out_of_use_until_released),

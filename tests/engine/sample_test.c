@@ -187,7 +187,7 @@ static void penalties_and_bias_follow_the_formula(void **state)
     const float bias[] = {-1.5f, 10};
     struct sampling p;
     sampling_init(&p);
-    struct sample_history h = {output, 4, ends, 2};
+    struct sample_history h = {output, 4, ends, 2, NULL};
     assert_ptr_equal(sample_adjust(s, x, &p, &h), x); /* nothing asked */
     p.frequency_penalty = 0.5f;
     p.presence_penalty = 0.25f;

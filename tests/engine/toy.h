@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "engine/engine.h"
 #include "engine/sample.h"
+#include "text/grammar.h"
 
 #include <math.h>
 
@@ -152,20 +153,29 @@ static inline uint32_t toy_expect(const struct request_spec *spec, int32_t *out,
     uint32_t at = 0, n = 0;
     for (; at < spec->token_count; at++)
         digest = toy_digest(digest, spec->tokens[at], at);
+    int32_t ends[8] = {end};
+    for (uint32_t i = 0; i < p->stop_id_count; i++)
+        ends[1 + i] = p->stop_ids[i];
+    struct matcher *m = spec->grammar ? matcher_create(spec->grammar, ends,
+                                                       1 + p->stop_id_count,
+                                                       spec->grammar_after)
+                                      : NULL;
     for (*finish = FINISH_NONE; *finish == FINISH_NONE; at++) {
         toy_logits(digest, row);
-        struct sample_history h = {out, n, &end, 1};
+        struct sample_history h = {out, n, &end, 1, m};
         out[n] = sample_pick(sampler, sample_adjust(sampler, row, p, &h), p, n);
         digest = toy_digest(digest, out[n], at);
         bool stop = out[n] == TOY_END;
         for (uint32_t i = 0; i < p->stop_id_count; i++)
             stop |= out[n] == p->stop_ids[i];
+        if (m) assert_true(matcher_accept(m, out[n]));
         n++;
         if (n >= p->max_new_tokens)
             *finish = FINISH_LENGTH;
-        else if (stop && !p->ignore_eos)
+        else if ((m && matcher_ended(m)) || (stop && !p->ignore_eos))
             *finish = FINISH_STOP_TOKEN;
     }
+    matcher_destroy(m);
     return n;
 }
 

@@ -3,6 +3,7 @@
 #include "pd/node.h"
 #include "serve/ask.h"
 #include "serve/assets.h"
+#include "text/grammar.h"
 #include "text/utf8.h"
 
 #include <stdio.h>
@@ -100,7 +101,10 @@ static void check(const struct ask *ask, const struct ask_env *env)
 
 static void feed(unsigned choice, const char *body, size_t n)
 {
+    static struct grammars *grammars;
+    if (!grammars) grammars = grammars_create(assets_tokenizer(assets_once()));
     struct ask_env env = {.assets = assets_once(),
+                          .grammars = grammars,
                           .mode = (enum pd_mode)(choice / 4 % 3),
                           .vocab = 256,
                           .context = 512,

@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "http/loop.h"
+#include "text/grammar.h"
 
 #include <semaphore.h>
 
@@ -74,6 +75,22 @@ static void copy_sampling(struct fake_request *to, const struct sampling *s)
     if (s->bias_count) to->bias = s->bias_values[0];
 }
 
+static void copy_grammar(struct fake_request *r,
+                         const struct request_spec *spec)
+{
+    const int32_t end = 256;
+    uint32_t vocab;
+    size_t n = 0;
+    r->has_grammar = spec->grammar;
+    r->grammar_after = spec->grammar_after;
+    if (!spec->grammar) return;
+    struct matcher *m = matcher_create(spec->grammar, &end, 1, -1);
+    const uint64_t *allowed = matcher_allowed(m, &vocab);
+    for (int b = 1; b < 256 && n + 1 < sizeof r->begins; b++)
+        if (allowed[b / 64] >> b % 64 & 1) r->begins[n++] = (char)b;
+    matcher_destroy(m);
+}
+
 int pd_node_submit(struct pd_node *node, const struct request_spec *spec,
                    const struct pd_meeting *meeting,
                    void (*on_event)(void *arg, const struct engine_event *),
@@ -91,6 +108,7 @@ int pd_node_submit(struct pd_node *node, const struct request_spec *spec,
     r->top_logprobs = spec->top_logprobs;
     r->logprob_id_count = spec->logprob_id_count;
     r->cache_key = spec->cache_key;
+    copy_grammar(r, spec);
     r->has_host = meeting->host != NULL;
     if (meeting->host) snprintf(r->host, sizeof r->host, "%s", meeting->host);
     r->port = meeting->port;

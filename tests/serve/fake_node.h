@@ -22,6 +22,9 @@ struct fake_request {
     int32_t logprob_start;
     uint32_t top_logprobs, logprob_id_count;
     uint64_t cache_key;
+    bool has_grammar;
+    int32_t grammar_after;
+    char begins[64]; /* the bytes that an output may begin with, ascending */
     bool has_host, has_room;
     char host[64];
     uint16_t port;

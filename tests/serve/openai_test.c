@@ -318,6 +318,48 @@ static void completions_stream_a_batch(void **state)
     server_stop(&s);
 }
 
+/* --- grammars --- */
+
+static void formats_become_grammars(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *more, *begins;
+    } rows[] = {
+        {"/v1/completions", "\"prompt\":\"x\"", NULL},
+        {"/v1/completions", "\"prompt\":\"x\",\"regex\":\"[b-d]x|9\"", "9bcd"},
+        {"/v1/completions",
+         "\"prompt\":\"x\",\"response_format\":{\"type\":\"json_object\"}",
+         "{"},
+        {"/v1/completions",
+         "\"prompt\":\"x\",\"response_format\":{\"type\":\"text\"}", NULL},
+        {"/v1/completions",
+         "\"prompt\":\"x\",\"response_format\":{\"type\":\"json_schema\","
+         "\"json_schema\":{\"name\":\"n\",\"strict\":true,\"schema\":{\"type\":"
+         "[\"array\",\"null\"]}}}",
+         "[n"},
+        {"/generate",
+         "\"text\":\"x\",\"sampling_params\":{\"json_schema\":\"{\\\"type\\\":"
+         "\\\"boolean\\\"}\"}",
+         "ft"},
+    };
+    struct server s;
+    server_run(&s, &(struct server_setup){0});
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char body[512];
+        snprintf(body, sizeof body, "{\"stream\":true,%s}", rows[i].more);
+        int fd = server_post(&s, rows[i].path, body);
+        struct fake_request r = fake_next(s.node);
+        assert_int_equal(r.has_grammar, rows[i].begins != NULL);
+        if (rows[i].begins) assert_string_equal(r.begins, rows[i].begins);
+        assert_int_equal(r.grammar_after, -1);
+        struct engine_event done = fake_done(FINISH_LENGTH, 0);
+        fake_play(s.node, r.id, &done, 1);
+        close(fd);
+    }
+    server_stop(&s);
+}
+
 /* --- refusals --- */
 
 #define F  "{\"type\":\"function\",\"function\":{\"name\":\"f\"}}"
@@ -338,12 +380,21 @@ static const struct {
      "]}",
      "content of type \"image_url\" is not supported", "BadRequestError"},
     {"/v1/chat/completions",
-     "{" HI ",\"response_format\":{\"type\":\"json_object\"}}",
-     "response_format of type \"json_object\"", "BadRequestError"},
-    {"/v1/chat/completions", "{" HI ",\"regex\":\"a+\"}",
-     "parameter regex is not supported", "BadRequestError"},
-    {"/v1/chat/completions", "{" HI ",\"json_schema\":\"{}\"}",
-     "parameter json_schema is not", "BadRequestError"},
+     "{" HI ",\"response_format\":{\"type\":\"structural_tag\"}}",
+     "response_format of type \"structural_tag\"", "BadRequestError"},
+    {"/v1/chat/completions",
+     "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}",
+     "needs json_schema.schema", "BadRequestError"},
+    {"/v1/chat/completions",
+     "{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":"
+     "{\"name\":\"x\",\"schema\":{\"not\":{}}}}}",
+     "json_schema: not is not supported", "BadRequestError"},
+    {"/v1/chat/completions", "{" HI ",\"regex\":\"(a\"}",
+     "regex at byte 2: ) is missing", "BadRequestError"},
+    {"/v1/completions", "{\"prompt\":\"x\",\"regex\":5}",
+     "regex must be a string", "BadRequestError"},
+    {"/v1/chat/completions", "{" HI ",\"regex\":\"a\",\"json_schema\":\"{}\"}",
+     "Only one of json_schema and regex", "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"ebnf\":\"r\"}", "parameter ebnf is not",
      "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"lora_path\":\"x\"}",
@@ -363,7 +414,7 @@ static const struct {
      "Bad Request"},
     {"/v1/chat/completions",
      "{" HI ",\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true}}]}",
-     "strict functions need constrained decoding", "BadRequestError"},
+     "strict functions need constrained calls", "BadRequestError"},
     {"/v1/chat/completions",
      "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
      "A tool call must have a function", "Bad Request"},
@@ -432,5 +483,5 @@ TESTS(T(chat_answers_as_openai_does),
       T(chat_logprobs_name_tokens_and_bytes), T(chat_streams_chunks),
       T(samples_are_choices), T(a_failed_chat_stream_says_so),
       T(completions_echo_and_tell_logprobs), T(completions_stream_a_batch),
-      T(what_is_not_done_is_refused_by_name),
+      T(formats_become_grammars), T(what_is_not_done_is_refused_by_name),
       T(a_model_without_template_says_so))

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "serve/assets.h"
 #include "serve/serve.h"
+#include "text/grammar.h"
 
 enum { RIG_VOCAB = 257, RIG_CONTEXT = 64 };
 
@@ -22,6 +23,7 @@ struct server {
     char *dir;
     struct pd_node *node;
     struct assets *assets;
+    struct grammars *grammars;
     struct model_config config;
     struct serve *serve;
 };
@@ -84,6 +86,8 @@ static inline void server_open(struct server *s,
     o.loop = s->rig.loop;
     o.node = s->node;
     o.assets = s->assets;
+    s->grammars = grammars_create(assets_tokenizer(s->assets));
+    o.grammars = s->grammars;
     o.config = &s->config;
     o.model_path = "models/tiny";
     if (serve_open(&s->serve, &o, &why)) fail_msg("%s", why.text);
@@ -103,6 +107,7 @@ static inline void server_stop(struct server *s)
     rig_join(&s->rig);
     serve_close(s->serve);
     fake_node_destroy(s->node);
+    grammars_destroy(s->grammars);
     assets_close(s->assets);
     loop_destroy(s->rig.loop);
     inbox_destroy(s->rig.words);
