@@ -17,7 +17,9 @@ struct added {
     size_t count, cap;
     struct node *nodes;
     uint32_t node_count;
-    uint32_t root[256]; /* the root's child for a byte, or 0 */
+    uint32_t root[256];  /* the root's child for a byte, or 0 */
+    unsigned firsts;     /* bytes that have one */
+    unsigned char first; /* one of them */
 };
 
 void added_create(struct added **out)
@@ -77,6 +79,8 @@ static uint32_t add_child(struct added *a, uint32_t node, unsigned char byte)
         a->nodes[node].child = c;
     } else {
         a->root[byte] = c;
+        a->first = byte;
+        a->firsts++;
     }
     return c;
 }
@@ -168,6 +172,19 @@ static size_t strip_right(const char *text, size_t n, size_t to)
     return to;
 }
 
+/* From a place on, the next one that a token may start at, or n. */
+static size_t next_start(const struct added *a, const char *text, size_t n,
+                         size_t i)
+{
+    if (a->firsts == 1) {
+        const char *found = memchr(text + i, a->first, n - i);
+        return found ? (size_t)(found - text) : n;
+    }
+    while (i < n && !a->root[(unsigned char)text[i]])
+        i++;
+    return i;
+}
+
 int added_split(const struct added *a, const char *text, size_t n,
                 bool plain_special,
                 int (*sink)(void *arg, const struct added_token *token,
@@ -176,11 +193,7 @@ int added_split(const struct added *a, const char *text, size_t n,
 {
     size_t done = 0; /* given to sink so far */
     int rc = 0;
-    for (size_t i = 0; i < n && !rc;) {
-        if (!a->root[(unsigned char)text[i]]) {
-            i++;
-            continue;
-        }
+    for (size_t i = 0; !rc && (i = next_start(a, text, n, i)) < n;) {
         const struct added_token *t = added_longest(a, text + i, n - i);
         if (!t) {
             i++;

@@ -1,9 +1,13 @@
-/* Most pieces are one token. lexicon_find sees that at once, but merges must be
- * able to reach the token; `whole` remembers that they do once it was worked
- * out. It is a memo of a pure function: threads may race to store the same
- * value. */
+/* A text says the same words again and again: short ones are looked up in a memo
+ * of what became of them. Others are matched against the vocabulary or merged.
+ *
+ * Where they are merged, most still are one token. lexicon_find sees that at
+ * once, but merges must be able to reach the token; `whole` remembers that they
+ * do once it was worked out. It is a memo of a pure function: threads may race
+ * to store the same value. */
 #include "text/bpe_impl.h"
 #include "base/mem.h"
+#include "text/bpe_memo.h"
 #include "text/utf8.h"
 
 #include <string.h>
@@ -14,23 +18,17 @@ int bpe_create(struct bpe **out, const struct lexicon *l, size_t merges,
                struct why *why)
 {
     struct bpe *b = mem_must(1, sizeof *b);
-    size_t pairs = 16;
-    while (pairs < merges + merges / 2)
-        pairs *= 2;
     b->l = l;
     b->merge_cap = merges;
-    b->pair_mask = pairs - 1;
     b->unknown = -1;
-    if (merges < BPE_NO_RANK) {
-        b->pairs = mem_try(pairs, sizeof *b->pairs, 64);
+    if (merges < TAG_INDEX_MOST && tag_index_init(&b->pair_index, merges)) {
+        b->pairs = mem_try(merges, sizeof *b->pairs, 64);
         b->whole = mem_try(lexicon_count(l), sizeof *b->whole, 0);
     }
     if (!b->pairs || !b->whole) {
         bpe_destroy(b);
         return err_set(why, ERR_NOMEM, "vocabulary of %zu merges", merges);
     }
-    for (size_t i = 0; i < pairs; i++)
-        b->pairs[i].pair = BPE_NO_PAIR;
     *out = b;
     return 0;
 }
@@ -39,6 +37,7 @@ void bpe_destroy(struct bpe *b)
 {
     if (!b) return;
     mem_free(b->pairs);
+    tag_index_fini(&b->pair_index);
     mem_free(b->whole);
     bpe_match_destroy(b->match);
     mem_free(b);
@@ -70,8 +69,13 @@ void bpe_add_pair(struct bpe *b, int32_t left, int32_t right, int32_t into,
 {
     if (lexicon_kind(b->l) == LEXICON_TEXT && !b->crosses_space)
         b->crosses_space = joins_at_space(b, left, right);
-    *bpe_pair_at(b, bpe_pair_of(left, right)) =
-        (struct bpe_pair){bpe_pair_of(left, right), rank, (uint32_t)into};
+    struct bpe_pair *pair = bpe_pair_find(b, left, right);
+    if (!pair) {
+        pair = &b->pairs[b->pair_count];
+        tag_index_add(&b->pair_index, bpe_pair_hash(left, right),
+                      b->pair_count++);
+    }
+    *pair = (struct bpe_pair){left, right, rank, into};
     b->merge_count++;
 }
 
@@ -198,80 +202,78 @@ void bpe_scratch_fini(struct bpe_scratch *s)
 {
     mem_free(s->parts);
     mem_free(s->heap);
-    mem_free(s->seen);
+    mem_free(s->memo);
     mem_free(s->dead);
     *s = (struct bpe_scratch){0};
 }
 
-/* A text says the same words again and again: what became of those that are not
- * one token is kept, once a text has shown to be long enough for that. Each
- * piece has one place; a later piece of the same place takes it. */
+enum { SETS_MIN = 16, SETS_MAX = 8192 };
 
-enum { SEEN_BYTES = 28, SEEN_IDS = 8, SEEN = 4096, SEEN_AFTER = 256 };
-
-struct bpe_seen {
-    char bytes[SEEN_BYTES];
-    unsigned char len, count; /* len 0: free */
-    int32_t ids[SEEN_IDS];
-};
-
-static struct bpe_seen *seen_place(struct bpe_scratch *s, const char *piece,
-                                   size_t n)
+int bpe_scratch_init(struct bpe_scratch *s, size_t bytes)
 {
-    if (n > SEEN_BYTES) return NULL;
-    if (!s->seen && ++s->misses > SEEN_AFTER)
-        s->seen = mem_try(SEEN, sizeof *s->seen, 64); /* may do without */
-    return s->seen ? &s->seen[lexicon_mix(lexicon_key(piece, n) + n) % SEEN]
-                   : NULL;
+    size_t sets = SETS_MIN;
+    while (sets < SETS_MAX && sets * sizeof *s->memo < bytes)
+        sets *= 2;
+    *s = (struct bpe_scratch){.memo = mem_try(sets, sizeof *s->memo, 64),
+                              .memo_mask = sets - 1};
+    return s->memo ? 0 : ERR_NOMEM;
 }
 
-/* Bytes from which matching costs less: few words of Latin letters, most of
- * what is written without spaces. */
-enum { MATCH_FROM = 16 };
+/* Matching is faster, but first makes a table, which takes a third of the time
+ * of loading. So short pieces do not ask for it, until they were many. */
+enum { MATCH_FROM = 16, MATCH_AFTER = 1024 };
+
+static bool is_to_match(const struct bpe *b, struct bpe_scratch *s, size_t n)
+{
+    return b->match && (n >= MATCH_FROM || bpe_match_ready(b) ||
+                        ++s->short_merged > MATCH_AFTER);
+}
 
 static int64_t merge_parts(const struct bpe *b, struct bpe_scratch *s,
                            const char *piece, size_t n, int32_t *ids)
 {
-    int64_t count = BPE_GAVE_UP;
-    if (b->match && n >= MATCH_FROM) count = bpe_match(b, s, piece, n, ids);
-    if (count != BPE_GAVE_UP) return count;
     size_t parts = to_parts(b, piece, n, ids);
     return n > BPE_SHORT ? bpe_merge_long(b, s, ids, parts)
                          : (int64_t)bpe_merge_short(b, s, ids, parts);
 }
 
-static int64_t merge_seen(const struct bpe *b, struct bpe_scratch *s,
-                          const char *piece, size_t n, int32_t *ids)
+static int64_t merge_new(const struct bpe *b, struct bpe_scratch *s,
+                         const char *word, size_t n, int32_t *ids,
+                         bool ignore_merges)
 {
-    struct bpe_seen *seen = seen_place(s, piece, n);
-    if (seen && seen->len == n && !memcmp(seen->bytes, piece, n)) {
-        memcpy(ids, seen->ids, seen->count * sizeof *ids);
-        return seen->count;
+    if (is_to_match(b, s, n)) {
+        int64_t count = bpe_match(b, s, word, n, ids, ignore_merges);
+        if (count != BPE_GAVE_UP) return count;
     }
-    int64_t count = merge_parts(b, s, piece, n, ids);
-    if (seen && count >= 0 && count <= SEEN_IDS) {
-        memcpy(seen->bytes, piece, n);
-        memcpy(seen->ids, ids, (size_t)count * sizeof *ids);
-        seen->len = (unsigned char)n;
-        seen->count = (unsigned char)count;
+    int32_t whole = lexicon_find(b->l, word, n);
+    if (whole >= 0 &&
+        (ignore_merges ||
+         atomic_load_explicit(&b->whole[whole], memory_order_relaxed))) {
+        ids[0] = whole;
+        return 1;
     }
+    int64_t count = merge_parts(b, s, word, n, ids);
+    if (whole >= 0 && count == 1 && ids[0] == whole)
+        atomic_store_explicit(&b->whole[whole], 1, memory_order_relaxed);
     return count;
 }
 
-static int64_t merge_word(const struct bpe *b, struct bpe_scratch *scratch,
-                          const char *piece, size_t n, int32_t *ids,
-                          bool ignore_merges)
+/* end: of what may be read. */
+static inline int64_t merge_word(const struct bpe *b, struct bpe_scratch *s,
+                                 const char *word, size_t n, const char *end,
+                                 int32_t *ids, bool ignore_merges)
 {
-    int32_t word = lexicon_find(b->l, piece, n);
-    if (word >= 0 &&
-        (ignore_merges ||
-         atomic_load_explicit(&b->whole[word], memory_order_relaxed))) {
-        ids[0] = word;
-        return 1;
+    if (n > WORD_KEY_BYTES) return merge_new(b, s, word, n, ids, ignore_merges);
+    struct word_key key = word_key(word, n, end);
+    struct bpe_memo_set *set = &s->memo[word_key_hash(key) & s->memo_mask];
+    const struct bpe_memo_place *known = bpe_memo_find(set, key);
+    if (known) {
+        memcpy(ids, known->ids, sizeof known->ids);
+        return (int64_t)bpe_memo_count(known);
     }
-    int64_t count = merge_seen(b, scratch, piece, n, ids);
-    if (word >= 0 && count == 1 && ids[0] == word)
-        atomic_store_explicit(&b->whole[word], 1, memory_order_relaxed);
+    int64_t count = merge_new(b, s, word, n, ids, ignore_merges);
+    if (count >= 0 && count <= BPE_MEMO_IDS)
+        bpe_memo_add(set, key, ids, (size_t)count);
     return count;
 }
 
@@ -286,11 +288,10 @@ static size_t word_len(const char *s, size_t n)
     return next ? (size_t)(next - s) : n;
 }
 
-int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
-                  const char *piece, size_t n, int32_t *ids)
+static int64_t merge_words(const struct bpe *b, struct bpe_scratch *s,
+                           const char *piece, size_t n, const char *end,
+                           int32_t *ids)
 {
-    if (!b->words)
-        return merge_word(b, scratch, piece, n, ids, b->ignore_merges);
     int64_t count = 0;
     if (b->ignore_merges) {
         ids[0] = lexicon_find(b->l, piece, n);
@@ -298,11 +299,27 @@ int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
     }
     while (n) {
         size_t len = word_len(piece, n);
-        int64_t got = merge_word(b, scratch, piece, len, ids + count, false);
+        int64_t got = merge_word(b, s, piece, len, end, ids + count, false);
         if (got < 0) return got;
         count += got;
         piece += len;
         n -= len;
+    }
+    return count;
+}
+
+int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *s,
+                  const struct pieces *p, int32_t *ids)
+{
+    const char *piece = p->text;
+    int64_t count = 0;
+    for (size_t i = 0; i < p->count; piece += p->lens[i++]) {
+        int64_t got =
+            b->words ? merge_words(b, s, piece, p->lens[i], p->end, ids + count)
+                     : merge_word(b, s, piece, p->lens[i], p->end, ids + count,
+                                  b->ignore_merges);
+        if (got < 0) return got;
+        count += got;
     }
     return count;
 }

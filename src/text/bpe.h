@@ -8,6 +8,7 @@
 #define BATON_TEXT_BPE_H
 
 #include "text/lexicon.h"
+#include "text/pieces.h"
 
 struct bpe;
 
@@ -36,24 +37,30 @@ void bpe_set_plain(struct bpe *b, bool plain);
 /* ERR_NOMEM. */
 int bpe_finish(struct bpe *b, struct why *why);
 
-/* What is kept from one piece of a text to the next: zero it, and one thread
- * uses it at a time. */
+/* What is kept from one piece of a text to the next; one thread uses it at a
+ * time. */
 struct bpe_scratch {
     struct bpe_part *parts;
     uint64_t *heap;
-    size_t cap;            /* parts; heap holds three times as many */
-    struct bpe_seen *seen; /* short pieces and what became of them  */
-    size_t misses;
-    uint64_t *dead; /* bits of places in a piece            */
+    size_t cap;                /* parts; heap holds three times as many */
+    struct bpe_memo_set *memo; /* short pieces and what became of them  */
+    size_t memo_mask;
+    size_t short_merged; /* pieces the memo did not have          */
+    uint64_t *dead;      /* bits of places in a piece             */
     size_t dead_cap;
     uint64_t work; /* pairs looked up and heap places touched */
 };
-void bpe_scratch_fini(struct bpe_scratch *scratch);
+/* For a text of so many bytes, or more: the memo takes as much, up to 512 KB.
+ * ERR_NOMEM. */
+int bpe_scratch_init(struct bpe_scratch *scratch, size_t bytes);
+void bpe_scratch_fini(struct bpe_scratch *scratch); /* a zeroed one is fine */
 
-/* Ids of a piece, n >= 1. ids has room for n; returns how many, or ERR_NOMEM
- * (only for pieces of 16 bytes and more). Time is n log n at most, but for the
- * first long piece: then what long ones need is made. */
+/* Ids of pieces. ids has room for one a byte, and for BPE_SPARE more, whose
+ * contents are lost; returns how many, or ERR_NOMEM. Time is n log n at most,
+ * but for the first long piece or the many first short ones: then what matching
+ * needs is made. */
+enum { BPE_SPARE = 4 };
 int64_t bpe_merge(const struct bpe *b, struct bpe_scratch *scratch,
-                  const char *piece, size_t n, int32_t *ids);
+                  const struct pieces *pieces, int32_t *ids);
 
 #endif

@@ -143,8 +143,8 @@ static bool walk_back(const struct bpe *b, struct bpe_scratch *s, int32_t left,
     const struct made *made = b->match->made;
     uint32_t limit = BPE_NO_RANK; /* ages below would have come first */
     for (;; s->work++) {
-        const struct bpe_pair *p = bpe_pair_at(b, bpe_pair_of(left, right));
-        if (p->pair != BPE_NO_PAIR && p->rank + OLDEST < limit) return false;
+        const struct bpe_pair *p = bpe_pair_find(b, left, right);
+        if (p && p->rank + OLDEST < limit) return false;
         uint32_t l = made[left].age, r = made[right].age;
         if (l == LEAF && r == LEAF) return true;
         if (l > r) { /* of two alike the left one is first */
@@ -172,9 +172,9 @@ static inline bool apart(const struct bpe *b, struct bpe_scratch *s,
 
 /* The tokens that a text starts with, shortest first. */
 struct starts {
-    uint32_t node[BPE_SHORT];
-    int32_t token[BPE_SHORT];
-    unsigned char len[BPE_SHORT];
+    uint32_t node[BPE_SHORT + 1]; /* the last is no token's */
+    int32_t token[BPE_SHORT + 1];
+    unsigned char len[BPE_SHORT + 1];
 };
 
 static inline size_t gather(const struct bpe_node *trie, const char *s,
@@ -187,10 +187,10 @@ static inline size_t gather(const struct bpe_node *trie, const char *s,
         if (!at) break;
         int32_t token =
             atomic_load_explicit(&trie[at].token, memory_order_acquire);
-        if (token == BPE_TRIE_NONE) continue;
         out->node[count] = at;
         out->token[count] = token;
-        out->len[count++] = (unsigned char)(i + 1);
+        out->len[count] = (unsigned char)(i + 1);
+        count += token != BPE_TRIE_NONE;
     }
     return count;
 }
@@ -276,19 +276,39 @@ static int64_t search(const struct search *w, uint64_t *dead, const char *piece,
     return (int64_t)count;
 }
 
+/* The token that a piece is, or -1. */
+static int32_t token_of(const struct bpe *b, const char *piece, size_t n)
+{
+    const struct bpe_node *trie = b->match->trie;
+    uint32_t at = BPE_TRIE_ROOT;
+    if (!trie || n > BPE_TRIE_MAX) return lexicon_find(b->l, piece, n);
+    for (size_t i = 0; i < n && at; i++)
+        at = bpe_trie_child(trie, at, (unsigned char)piece[i]);
+    int32_t token =
+        at ? atomic_load_explicit(&trie[at].token, memory_order_relaxed)
+           : BPE_TRIE_NONE;
+    if (token == BPE_TRIE_LONG) return lexicon_find(b->l, piece, n);
+    return token < 0 ? -1 : token & ID_MASK;
+}
+
+bool bpe_match_ready(const struct bpe *b)
+{
+    return atomic_load_explicit(&b->match->trie_made, memory_order_acquire);
+}
+
 int64_t bpe_match(const struct bpe *b, struct bpe_scratch *s, const char *piece,
-                  size_t n, int32_t *ids)
+                  size_t n, int32_t *ids, bool whole)
 {
     struct bpe_match *m = b->match;
     uint64_t few[FEW / 64] = {0}, *dead = few;
     int rc = 0;
-    if (!atomic_load_explicit(&m->trie_made, memory_order_acquire))
-        rc = make_trie(m, b->l);
+    if (!bpe_match_ready(b)) rc = make_trie(m, b->l);
     if (!rc && n >= FEW) {
         rc = dead_reserve(s, n);
         dead = s->dead;
     }
     if (rc) return rc;
+    if (whole && (ids[0] = token_of(b, piece, n)) >= 0) return 1;
     const struct search w = {b, s, dead};
     return m->trie ? search(&w, dead, piece, n, ids) : BPE_GAVE_UP;
 }

@@ -11,7 +11,7 @@
  * its place, without a rank; next and prev lead around it. */
 struct short_merge {
     uint64_t key[BPE_SHORT]; /* of a part with the next */
-    uint32_t into[BPE_SHORT];
+    int32_t into[BPE_SHORT];
     unsigned char next[BPE_SHORT], prev[BPE_SHORT];
 };
 #define NO_KEY UINT64_MAX
@@ -19,10 +19,9 @@ struct short_merge {
 static inline void look_short(const struct bpe *b, struct short_merge *m,
                               size_t i, int32_t left, int32_t right)
 {
-    const struct bpe_pair *slot = bpe_pair_at(b, bpe_pair_of(left, right));
-    m->key[i] =
-        slot->pair == BPE_NO_PAIR ? NO_KEY : (uint64_t)slot->rank << 32 | i;
-    m->into[i] = slot->id;
+    const struct bpe_pair *pair = bpe_pair_find(b, left, right);
+    m->key[i] = pair ? (uint64_t)pair->rank << 32 | i : NO_KEY;
+    m->into[i] = pair ? pair->into : -1;
 }
 
 static inline uint64_t least_key(const uint64_t *keys, size_t count)
@@ -56,7 +55,7 @@ static inline size_t merge_short(const struct bpe *b, struct bpe_scratch *s,
         if (last)
             *last =
                 (struct bpe_last){ids[best], ids[gone], (uint32_t)(key >> 32)};
-        ids[best] = (int32_t)m.into[best];
+        ids[best] = m.into[best];
         m.key[gone] = m.key[best] = NO_KEY;
         m.next[best] = (unsigned char)next;
         if (next < count) {
@@ -90,7 +89,8 @@ size_t bpe_merge_told(const struct bpe *b, struct bpe_scratch *s, int32_t *ids,
 struct bpe_part {
     int32_t id; /* -1: merged into its left neighbour */
     uint32_t prev, next;
-    uint32_t rank, into; /* of the merge with next; BPE_NO_RANK: none */
+    uint32_t rank; /* of the merge with next; BPE_NO_RANK: none */
+    int32_t into;
 };
 #define END UINT32_MAX
 
@@ -138,11 +138,11 @@ static bool look(struct long_merge *m, uint32_t at)
     part->rank = BPE_NO_RANK;
     if (part->next == END) return false;
     m->work++;
-    const struct bpe_pair *slot =
-        bpe_pair_at(m->b, bpe_pair_of(part->id, m->parts[part->next].id));
-    if (slot->pair == BPE_NO_PAIR) return false;
-    part->rank = slot->rank;
-    part->into = slot->id;
+    const struct bpe_pair *pair =
+        bpe_pair_find(m->b, part->id, m->parts[part->next].id);
+    if (!pair) return false;
+    part->rank = pair->rank;
+    part->into = pair->into;
     return true;
 }
 
@@ -154,7 +154,7 @@ static uint64_t key_of(const struct long_merge *m, uint32_t at)
 static void merge_at(struct long_merge *m, uint32_t at)
 {
     struct bpe_part *part = &m->parts[at], *gone = &m->parts[part->next];
-    part->id = (int32_t)part->into;
+    part->id = part->into;
     part->next = gone->next;
     gone->id = -1;
     gone->rank = BPE_NO_RANK;

@@ -1,6 +1,8 @@
 #include "text/lexicon.h"
 #include "base/mem.h"
+#include "text/tag_index.h"
 #include "text/utf8.h"
+#include "text/word_key.h"
 
 #include <string.h>
 
@@ -8,19 +10,13 @@ struct token {
     uint32_t at, len : 31, found : 1;
 };
 
-/* Up to 8 bytes of a token are their own key, more are hashed. */
-struct word_slot {
-    uint64_t key;
-    uint32_t len; /* 0: free */
-    int32_t id;
-};
-
 struct lexicon {
     enum lexicon_kind kind;
     struct token *tokens;
     char *arena;
-    struct word_slot *words;
-    size_t token_count, arena_len, arena_cap, word_mask;
+    struct word_key *keys; /* of the tokens that are found */
+    struct tag_index words;
+    size_t token_count, arena_len, arena_cap;
     int32_t byte_id[256];
 };
 
@@ -56,79 +52,37 @@ static bool unspell(const char *s, size_t n, char *out, size_t *out_len)
     return true;
 }
 
-static uint64_t load(const char *s, size_t n)
+static int32_t find_key(const struct lexicon *l, struct word_key key,
+                        const char *s, size_t n)
 {
-    uint64_t v = 0;
-    if (n == 8) {
-        memcpy(&v, s, 8);
-        return v;
-    }
-    if (n >= 4) {
-        uint32_t lo, hi;
-        memcpy(&lo, s, 4);
-        memcpy(&hi, s + n - 4, 4);
-        return lo | (uint64_t)hi << (8 * (n - 4));
-    }
-    const unsigned char *u = (const unsigned char *)s;
-    return u[0] | (uint64_t)u[n / 2] << (8 * (n / 2)) |
-           (uint64_t)u[n - 1] << (8 * (n - 1));
-}
-
-uint64_t lexicon_key(const char *s, size_t n)
-{
-    if (n <= 8) return load(s, n);
-    uint64_t h = n;
-    for (; n > 8; s += 8, n -= 8)
-        h = lexicon_mix(h ^ load(s, 8)) + 0x2545f4914f6cdd1du;
-    return lexicon_mix(h ^ load(s, n));
-}
-
-static size_t word_start(const struct lexicon *l, uint64_t key, size_t n)
-{
-    return lexicon_mix(key + n) & l->word_mask;
-}
-
-int32_t lexicon_find(const struct lexicon *l, const char *s, size_t n)
-{
-    if (!n) return -1;
-    uint64_t key = lexicon_key(s, n);
-    size_t i = word_start(l, key, n);
-    for (; l->words[i].len; i = (i + 1) & l->word_mask) {
-        const struct word_slot *w = &l->words[i];
-        if (w->key != key || w->len != n) continue;
-        if (n <= 8 || !memcmp(l->arena + l->tokens[w->id].at, s, n))
-            return w->id;
+    struct tag_walk w = tag_walk(&l->words, word_key_hash(key));
+    for (uint32_t id; tag_next(&l->words, &w, &id);) {
+        if (!word_key_same(l->keys[id], key)) continue;
+        if (n <= WORD_KEY_BYTES || !memcmp(l->arena + l->tokens[id].at, s, n))
+            return (int32_t)id;
     }
     return -1;
 }
 
-static void word_put(struct lexicon *l, const char *s, size_t n, int32_t id)
+int32_t lexicon_find(const struct lexicon *l, const char *s, size_t n)
 {
-    uint64_t key = lexicon_key(s, n);
-    size_t i = word_start(l, key, n);
-    while (l->words[i].len)
-        i = (i + 1) & l->word_mask;
-    l->words[i] = (struct word_slot){key, (uint32_t)n, id};
+    return n ? find_key(l, word_key(s, n, s + n), s, n) : -1;
 }
 
 int lexicon_create(struct lexicon **out, enum lexicon_kind kind, size_t tokens,
                    size_t text_bytes, struct why *why)
 {
     struct lexicon *l = mem_must(1, sizeof *l);
-    size_t words = 16;
-    while (words < tokens + tokens / 2)
-        words *= 2;
     l->kind = kind;
     l->token_count = tokens;
     l->arena_cap = text_bytes;
-    l->word_mask = words - 1;
     memset(l->byte_id, -1, sizeof l->byte_id);
-    if (text_bytes <= INT32_MAX && tokens <= INT32_MAX) {
+    if (tag_index_init(&l->words, tokens) && text_bytes <= INT32_MAX) {
         l->tokens = mem_try(tokens, sizeof *l->tokens, 0);
+        l->keys = mem_try(tokens, sizeof *l->keys, 0);
         l->arena = mem_try(text_bytes, 1, 0);
-        l->words = mem_try(words, sizeof *l->words, 64);
     }
-    if (!l->tokens || !l->arena || !l->words) {
+    if (!l->tokens || !l->keys || !l->arena) {
         lexicon_destroy(l);
         return err_set(why, ERR_NOMEM, "vocabulary of %zu tokens", tokens);
     }
@@ -141,7 +95,8 @@ void lexicon_destroy(struct lexicon *l)
     if (!l) return;
     mem_free(l->tokens);
     mem_free(l->arena);
-    mem_free(l->words);
+    mem_free(l->keys);
+    tag_index_fini(&l->words);
     mem_free(l);
 }
 
@@ -189,12 +144,14 @@ int lexicon_add(struct lexicon *l, uint32_t id, const char *spelling, size_t n,
         len = n;
     }
     if (known && found) {
-        if (lexicon_find(l, bytes, len) >= 0)
+        struct word_key key = word_key(bytes, len, bytes + len);
+        if (find_key(l, key, bytes, len) >= 0)
             return err_set(why, ERR_FORMAT, "token %u: two tokens are \"%.*s\"",
                            id, (int)n, spelling);
         int byte = own_byte(l, bytes, len);
         if (byte >= 0) l->byte_id[byte] = (int32_t)id;
-        word_put(l, bytes, len, (int32_t)id);
+        l->keys[id] = key;
+        tag_index_add(&l->words, word_key_hash(key), id);
     }
     *token =
         (struct token){(uint32_t)l->arena_len, len & INT32_MAX, found && known};

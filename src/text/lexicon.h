@@ -58,13 +58,4 @@ bool lexicon_covers_utf8(const struct lexicon *l);
 /* The byte that a token spelled "<0x0A>" stands for, or -1. */
 int lexicon_byte_spelled(const char *spelling, size_t n);
 
-/* A hash of bytes; n up to 8 are their own key. n >= 1. */
-uint64_t lexicon_key(const char *bytes, size_t n);
-/* Spreads the bits of a key. */
-static inline uint64_t lexicon_mix(uint64_t x)
-{
-    x *= 0x9e3779b97f4a7c15u;
-    return x ^ x >> 32;
-}
-
 #endif

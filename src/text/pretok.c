@@ -188,7 +188,7 @@ int pretok_add_split(struct pretok *p, const struct pretok_split *how,
 
 struct split {
     const struct pretok *pretok;
-    int (*sink)(void *arg, const char *piece, size_t n);
+    int (*sink)(void *arg, const struct pieces *pieces);
     void *arg;
     bool front_cut;
     struct buf texts[STAGES]; /* what stages that write have written */
@@ -315,18 +315,15 @@ static int scan(struct split *job, size_t at, const char *s, size_t n,
 {
     pretok_scanner *scanner = job->pretok->stages[at].scan;
     const char *end = s + n;
+    bool last = at + 1 == job->pretok->count;
     int rc = 0;
-    if (at + 1 == job->pretok->count) {
-        for (size_t len; s < end && !rc; s += len) {
-            len = scanner(s, end);
-            rc = job->sink(job->arg, s, len);
-        }
-        return rc;
-    }
     first = first && !job->front_cut;
-    for (size_t len; s < end && !rc; s += len, first = false) {
-        len = scanner(s, end);
-        rc = split(job, at + 1, s, len, first);
+    while (s < end && !rc) {
+        size_t lens[PRETOK_SOME];
+        struct pieces p = {s, lens, scanner(s, end, lens), end};
+        if (last) rc = job->sink(job->arg, &p);
+        for (size_t i = 0; i < p.count && !rc; s += lens[i++], first = false)
+            if (!last) rc = split(job, at + 1, s, lens[i], first);
     }
     return rc;
 }
@@ -385,7 +382,8 @@ static int prefix(struct split *job, size_t at, const char *s, size_t n,
 static int split(struct split *job, size_t at, const char *s, size_t n,
                  bool first)
 {
-    if (at == job->pretok->count) return job->sink(job->arg, s, n);
+    if (at == job->pretok->count)
+        return job->sink(job->arg, &(struct pieces){s, &n, 1, s + n});
     switch (job->pretok->stages[at].kind) {
     case SCAN: return scan(job, at, s, n, first);
     case META: return meta(job, at, s, n, first);
@@ -396,7 +394,7 @@ static int split(struct split *job, size_t at, const char *s, size_t n,
 
 int pretok_split(const struct pretok *p, const char *text, size_t n,
                  enum pretok_place place,
-                 int (*sink)(void *arg, const char *piece, size_t n), void *arg)
+                 int (*sink)(void *arg, const struct pieces *pieces), void *arg)
 {
     struct split job = {.pretok = p,
                         .sink = sink,

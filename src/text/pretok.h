@@ -10,6 +10,7 @@
 #define BATON_TEXT_PRETOK_H
 
 #include "base/err.h"
+#include "text/pieces.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -75,9 +76,9 @@ int pretok_add_metaspace(struct pretok *p, const char *mark, size_t len,
 /* A space in front of each piece that starts with none. */
 int pretok_add_prefix_space(struct pretok *p, struct why *why);
 
-/* Calls sink for each piece in order; stops at the first code other than 0 and
- * returns it. text is valid UTF-8. Pieces lie in text, or in memory that is
- * gone after the call. ERR_NOMEM; ERR_RANGE when an expression gave up on
+/* Calls sink with all pieces in order, some at a time; stops at the first code
+ * other than 0 and returns it. text is valid UTF-8. Pieces lie in text, or in
+ * memory that is gone after the call. ERR_NOMEM; ERR_RANGE when an expression gave up on
  * hostile text. */
 enum pretok_place {
     PRETOK_WITHIN,
@@ -87,7 +88,7 @@ enum pretok_place {
 };
 int pretok_split(const struct pretok *p, const char *text, size_t n,
                  enum pretok_place place,
-                 int (*sink)(void *arg, const char *piece, size_t n),
+                 int (*sink)(void *arg, const struct pieces *pieces),
                  void *arg);
 
 #endif

@@ -5,6 +5,9 @@
 #include "text/pretok_scan.h"
 #include "text/unicode.h"
 
+#include <endian.h>
+#include <string.h>
+
 static const char *const regexes[PRETOK_PATTERNS] = {
     [PRETOK_GPT2] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| "
                     "?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
@@ -35,6 +38,11 @@ enum {
     WS = UNICODE_SPACE
 };
 
+static bool ascii_letter(char c)
+{
+    return (unsigned char)((c | 0x20) - 'a') < 26;
+}
+
 /* End of the run of characters that have one of the bits. */
 static const char *run_of(const char *s, const char *end, unsigned bits)
 {
@@ -42,6 +50,44 @@ static const char *run_of(const char *s, const char *end, unsigned bits)
     while (s < end && (unicode_class(s, &len) & bits))
         s += len;
     return s;
+}
+
+/* The top bit of each byte that is no letter of ASCII. */
+static inline uint64_t not_ascii_letters(uint64_t eight)
+{
+    const uint64_t each = 0x0101010101010101u;
+    uint64_t low = (eight | 0x20 * each) & 0x7f * each;
+    uint64_t from_a = low + (0x80 - 'a') * each;
+    uint64_t past_z = low + (0x7f - 'z') * each;
+    return (~from_a | past_z | eight) & 0x80 * each;
+}
+
+/* End of the run of ASCII letters, which is of eight bytes or less often. */
+static inline const char *ascii_letters(const char *s, const char *end)
+{
+    for (; end - s >= 8; s += 8) {
+        uint64_t eight;
+        memcpy(&eight, s, 8);
+        uint64_t others = not_ascii_letters(le64toh(eight));
+        if (others) return s + __builtin_ctzll(others) / 8;
+    }
+    while (s < end && ascii_letter(*s))
+        s++;
+    return s;
+}
+
+/* End of the run of letters. */
+static inline const char *letters(const char *s, const char *end)
+{
+    for (;;) {
+        size_t len;
+        s = ascii_letters(s, end);
+        if (s == end || !((unsigned char)*s & 0x80)) return s;
+        do {
+            if (!(unicode_class(s, &len) & L)) return s;
+            s += len;
+        } while (s < end && (unsigned char)*s & 0x80);
+    }
 }
 
 static const char *run_without(const char *s, const char *end, unsigned bits)
@@ -101,7 +147,7 @@ static size_t contraction(const char *s, const char *end, bool any_case)
     }
 }
 
-static size_t scan_gpt2(const char *s, const char *end)
+static inline size_t gpt2(const char *s, const char *end)
 {
     size_t len = contraction(s, end, false);
     if (len) return len;
@@ -116,7 +162,7 @@ static size_t scan_gpt2(const char *s, const char *end)
     }
     if (c & WS) return spaces(s, end, false);
     const char *rest = body + len;
-    if (c & L) return (size_t)(run_of(rest, end, L) - s);
+    if (c & L) return (size_t)(letters(rest, end) - s);
     if (c & N) return (size_t)(run_of(rest, end, N) - s);
     return (size_t)(run_without(rest, end, WS | L | N) - s);
 }
@@ -133,8 +179,11 @@ static const char *up_to_3_numbers(const char *s, const char *end)
 static inline size_t scan_words(const char *s, const char *end, bool one_number)
 {
     size_t len, next_len;
+    const char *word = s + (*s == ' ');
+    if (word < end && ascii_letter(*word)) /* most pieces are such words */
+        return (size_t)(letters(word, end) - s);
     unsigned c = unicode_class(s, &len);
-    if (c & L) return (size_t)(run_of(s + len, end, L) - s);
+    if (c & L) return (size_t)(letters(s + len, end) - s);
     if (c & N) return one_number ? len : (size_t)(up_to_3_numbers(s, end) - s);
     if (*s == '\'') {
         size_t n = contraction(s, end, true);
@@ -143,25 +192,20 @@ static inline size_t scan_words(const char *s, const char *end, bool one_number)
     const char *next = s + len;
     unsigned d = next < end ? unicode_class(next, &next_len) : WS;
     if ((d & L) && !newline(*s))
-        return (size_t)(run_of(next + next_len, end, L) - s);
+        return (size_t)(letters(next + next_len, end) - s);
     if (!(c & WS) || (*s == ' ' && !(d & (WS | L | N))))
         return (size_t)(newlines(run_without(next, end, WS | L | N), end) - s);
     return spaces(s, end, true);
 }
 
-static size_t scan_llama3(const char *s, const char *end)
+static inline size_t llama3(const char *s, const char *end)
 {
     return scan_words(s, end, false);
 }
 
-static size_t scan_qwen2(const char *s, const char *end)
+static inline size_t qwen2(const char *s, const char *end)
 {
     return scan_words(s, end, true);
-}
-
-static bool ascii_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
 static bool cjk(const char *s, size_t *len)
@@ -204,6 +248,7 @@ static inline const char *run_in(const char *s, const char *end, unsigned bits,
                                  enum part part)
 {
     size_t len;
+    if (part != CJK && bits & L) s = ascii_letters(s, end);
     while (class_in(s, end, part, &len) & bits)
         s += len;
     return s;
@@ -225,11 +270,8 @@ static inline size_t match_deepseek3(const char *s, const char *end,
     unsigned c = class_in(s, end, part, &len);
     const char *next = s + len;
     if (c & (L | M)) return (size_t)(run_in(next, end, L | M, part) - s);
-    if ((c & PS) && len == 1 && next < end && ascii_letter(*next)) {
-        while (next < end && ascii_letter(*next))
-            next++;
-        return (size_t)(next - s);
-    }
+    if ((c & PS) && len == 1 && next < end && ascii_letter(*next))
+        return (size_t)(ascii_letters(next, end) - s);
     unsigned d = class_in(next, end, part, &next_len);
     if ((d & (L | M)) && !(c & PS) && !newline(*s))
         return (size_t)(run_in(next + next_len, end, L | M, part) - s);
@@ -253,28 +295,31 @@ static inline size_t match_or_gap(const char *s, const char *end,
     return (size_t)(gap - s);
 }
 
-static size_t scan_deepseek3(const char *s, const char *end)
+static inline size_t deepseek3(const char *s, const char *end)
 {
     return match_or_gap(s, end, ANY);
 }
 
-size_t pretok_scan_deepseek(const char *s, const char *end)
+static inline size_t deepseek(const char *s, const char *end)
 {
     size_t len;
+    const char *word = s + (*s == ' ');
+    if (word < end && ascii_letter(*word)) /* most pieces are such words */
+        return (size_t)(run_in(word, end, L | M, OTHER) - s);
     if (unicode_class(s, &len) & N)
         return (size_t)(up_to_3_numbers(s, end) - s);
     return cjk(s, &len) ? match_or_gap(s, end, CJK)
                         : match_or_gap(s, end, OTHER);
 }
 
-static size_t scan_numbers3(const char *s, const char *end)
+static inline size_t numbers3(const char *s, const char *end)
 {
     const char *to = up_to_3_numbers(s, end);
     if (to == s) to = run_without(s, end, N);
     return (size_t)(to - s);
 }
 
-static size_t scan_cjk(const char *s, const char *end)
+static inline size_t cjk_runs(const char *s, const char *end)
 {
     size_t len;
     bool inside = cjk(s, &len);
@@ -289,7 +334,7 @@ static bool numeric(const char *s, size_t *len)
     return unicode_is_numeric(utf8_get(s, len));
 }
 
-size_t pretok_scan_digit_runs(const char *s, const char *end)
+static inline size_t digit_runs(const char *s, const char *end)
 {
     size_t len;
     bool inside = numeric(s, &len);
@@ -299,11 +344,37 @@ size_t pretok_scan_digit_runs(const char *s, const char *end)
     return (size_t)(to - s);
 }
 
-size_t pretok_scan_digits(const char *s, const char *end)
+static inline size_t digits(const char *s, const char *end)
 {
     size_t len;
-    return numeric(s, &len) ? len : pretok_scan_digit_runs(s, end);
+    return numeric(s, &len) ? len : digit_runs(s, end);
 }
+
+/* All are written for one piece. */
+static inline __attribute__((always_inline)) size_t many(
+    size_t (*one)(const char *s, const char *end), const char *s,
+    const char *end, size_t *lens)
+{
+    size_t count = 0;
+    for (; s < end && count < PRETOK_SOME; s += lens[count++])
+        lens[count] = one(s, end);
+    return count;
+}
+
+#define MANY(name, one)                                       \
+    size_t name(const char *s, const char *end, size_t *lens) \
+    {                                                         \
+        return many(one, s, end, lens);                       \
+    }
+static MANY(scan_gpt2, gpt2);
+static MANY(scan_qwen2, qwen2);
+static MANY(scan_llama3, llama3);
+static MANY(scan_deepseek3, deepseek3);
+static MANY(scan_numbers3, numbers3);
+static MANY(scan_cjk, cjk_runs);
+MANY(pretok_scan_deepseek, deepseek);
+MANY(pretok_scan_digits, digits);
+MANY(pretok_scan_digit_runs, digit_runs);
 
 pretok_scanner *pretok_scanner_of(enum pretok_pattern pattern)
 {

@@ -4,8 +4,11 @@
 
 #include "text/pretok.h"
 
-/* Bytes of the piece that starts at s; valid text, s < end, at least 1. */
-typedef size_t pretok_scanner(const char *s, const char *end);
+/* The pieces from s on, PRETOK_SOME at most; valid text, s < end. Their bytes go
+ * to lens; returns how many, at least 1. */
+enum { PRETOK_SOME = 64 };
+typedef size_t pretok_scanner(const char *s, const char *end,
+                              size_t lens[PRETOK_SOME]);
 
 pretok_scanner *pretok_scanner_of(enum pretok_pattern pattern);
 /* Numbers by Rust's is_numeric, each alone or in runs, apart from the rest. */

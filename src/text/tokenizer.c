@@ -301,15 +301,31 @@ struct encode {
     bool plain_special;
 };
 
-static int encode_piece(void *arg, const char *piece, size_t n)
+static int64_t encode_unigram(struct encode *e, const struct pieces *pieces,
+                              int32_t *ids)
+{
+    const char *s = pieces->text;
+    int64_t count = 0, got;
+    for (size_t i = 0; i < pieces->count;
+         s += pieces->lens[i++], count += got) {
+        got = unigram_encode(e->t->unigram, &e->unigram, s, pieces->lens[i],
+                             ids + count);
+        if (got < 0) return got;
+    }
+    return count;
+}
+
+static int encode_pieces(void *arg, const struct pieces *pieces)
 {
     struct encode *e = arg;
-    int rc = reserve(e->list, n);
+    size_t bytes = BPE_SPARE;
+    for (size_t i = 0; i < pieces->count; i++)
+        bytes += pieces->lens[i];
+    int rc = reserve(e->list, bytes);
     if (rc) return rc;
     int32_t *ids = e->list->ids + e->list->count;
-    int64_t count =
-        e->t->bpe ? bpe_merge(e->t->bpe, &e->bpe, piece, n, ids)
-                  : unigram_encode(e->t->unigram, &e->unigram, piece, n, ids);
+    int64_t count = e->t->bpe ? bpe_merge(e->t->bpe, &e->bpe, pieces, ids)
+                              : encode_unigram(e, pieces, ids);
     if (count < 0) return (int)count;
     e->list->count += (size_t)count;
     return check_max(e->list);
@@ -322,7 +338,7 @@ static int encode_normalized(void *arg, const struct added_token *token,
     enum pretok_place place = e->place;
     e->place = PRETOK_WITHIN;
     if (token) return add_id(e->list, token->id);
-    return pretok_split(e->t->pretok, text, n, place, encode_piece, e);
+    return pretok_split(e->t->pretok, text, n, place, encode_pieces, e);
 }
 
 static int encode_raw(void *arg, const struct added_token *token,
@@ -366,6 +382,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
         n = repaired.len;
     }
     e.start = text;
+    if (!rc && t->bpe) rc = bpe_scratch_init(&e.bpe, n);
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->before);
     if (!rc) rc = added_split(t->raw, text, n, e.plain_special, encode_raw, &e);
     if (!rc && flags & TOKENIZER_ADD_SPECIAL) rc = add_around(list, &t->after);

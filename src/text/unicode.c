@@ -64,15 +64,14 @@ static const struct range white_space[] = {
     {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f},
     {0x205f, 0x205f}, {0x3000, 0x3000}};
 
-enum { BLOCK = 256, BLOCKS = 0x110000 / BLOCK, FILLED = 6 * 65536 / BLOCK };
-static unsigned char blocks[FILLED][BLOCK];
-static uint16_t block_of[BLOCKS];
-unsigned char unicode_ascii[128];
-
-unsigned unicode_class_wide(uint32_t cp)
-{
-    return blocks[block_of[cp / BLOCK]][cp % BLOCK];
-}
+enum {
+    BLOCK = UNICODE_BLOCK,
+    BLOCKS = 0x110000 / BLOCK,
+    FILLED = 6 * 65536 / BLOCK
+};
+unsigned char unicode_blocks[FILLED][BLOCK];
+uint16_t unicode_block_of[BLOCKS];
+unsigned char unicode_low[UNICODE_LOW];
 
 static unsigned category_class(uint32_t cp)
 {
@@ -120,7 +119,7 @@ static bool nfc_check(uint32_t cp)
 
 static unsigned char *slot(uint32_t cp)
 {
-    return &blocks[block_of[cp / BLOCK]][cp % BLOCK];
+    return &unicode_blocks[unicode_block_of[cp / BLOCK]][cp % BLOCK];
 }
 
 #define FOR_RANGES(list, cp)                                      \
@@ -133,7 +132,7 @@ static void fill(void)
     for (uint32_t b = 0; b < BLOCKS; b++) {
         uint32_t plane = b * BLOCK >> 16;
         if (plane > 3 && plane != 14) continue;
-        block_of[b] = (uint16_t)used++;
+        unicode_block_of[b] = (uint16_t)used++;
         for (uint32_t cp = b * BLOCK; cp < (b + 1) * BLOCK; cp++)
             *slot(cp) =
                 (unsigned char)(category_class(cp) |
@@ -150,8 +149,8 @@ static void fill(void)
         *slot(cp) &= (unsigned char)~UNICODE_NFC_CHECK;
         *slot(cp) |= UNICODE_NFC_UNKNOWN;
     }
-    for (uint32_t cp = 0; cp < 128; cp++)
-        unicode_ascii[cp] = *slot(cp);
+    for (uint32_t cp = 0; cp < UNICODE_LOW; cp++)
+        unicode_low[cp] = *slot(cp);
 }
 
 void unicode_init(void)
@@ -190,7 +189,7 @@ static bool in_ranges(const struct range *ranges, size_t count, uint32_t cp)
 
 bool unicode_is_punct(uint32_t cp)
 {
-    if (cp < 0x80) return unicode_ascii[cp] & (UNICODE_PUNCT | UNICODE_SYMBOL);
+    if (cp < 0x80) return unicode_low[cp] & (UNICODE_PUNCT | UNICODE_SYMBOL);
     if (cp == 0x166d || cp == 0x111c9) return true;
     if (!(unicode_class_wide(cp) & UNICODE_PUNCT)) return false;
     return utf8proc_category_string((utf8proc_int32_t)cp)[0] == 'P' &&

@@ -27,8 +27,19 @@ enum {
 /* Fills the tables; call once before the rest, from any thread. */
 void unicode_init(void);
 
-extern unsigned char unicode_ascii[128];
-unsigned unicode_class_wide(uint32_t cp); /* any scalar value */
+/* The inside of the next two: blocks of 256 code points, and a copy of the
+ * first ones, which take two bytes at most. */
+enum { UNICODE_LOW = 0x800, UNICODE_BLOCK = 256 };
+extern unsigned char unicode_low[UNICODE_LOW];
+extern unsigned char unicode_blocks[][UNICODE_BLOCK];
+extern uint16_t unicode_block_of[];
+
+/* The class of any scalar value. */
+static inline unsigned unicode_class_wide(uint32_t cp)
+{
+    return unicode_blocks[unicode_block_of[cp / UNICODE_BLOCK]]
+                         [cp % UNICODE_BLOCK];
+}
 
 /* The class of the character at s in valid text, and its length. */
 static inline unsigned unicode_class(const char *s, size_t *len)
@@ -36,7 +47,11 @@ static inline unsigned unicode_class(const char *s, size_t *len)
     unsigned char first = (unsigned char)s[0];
     if (first < 0x80) {
         *len = 1;
-        return unicode_ascii[first];
+        return unicode_low[first];
+    }
+    if (first < 0xe0) {
+        *len = 2;
+        return unicode_low[(first & 31) << 6 | (s[1] & 63)];
     }
     return unicode_class_wide(utf8_get(s, len));
 }

@@ -101,6 +101,13 @@ static size_t to_check(const char *s, size_t n, size_t *start)
     unsigned was = UNICODE_NFC_UNKNOWN;
     *start = 0;
     while (i < n) {
+        size_t ascii = utf8_ascii(s + i, n - i);
+        if (ascii) {
+            i += ascii;
+            *start = i - 1;
+            was = 0;
+            continue;
+        }
         unsigned c = unicode_class(s + i, &len);
         if (c & UNICODE_NFC_CHECK) break;
         *start = i;

@@ -1,5 +1,6 @@
 #include "text/utf8.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* What the second byte may be, by the first (Unicode table 3-7). */
@@ -28,7 +29,7 @@ int32_t utf8_scan(const char *text, size_t n, size_t *len)
     return (int32_t)utf8_get(text, len);
 }
 
-static size_t ascii_prefix(const char *s, size_t n)
+size_t utf8_ascii(const char *s, size_t n)
 {
     size_t i = 0;
     for (uint64_t w; i + 8 <= n; i += 8) {
@@ -40,13 +41,30 @@ static size_t ascii_prefix(const char *s, size_t n)
     return i;
 }
 
+static bool follows(char c)
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/* The length of what is surely a whole character of two or three bytes, 0 of
+ * others; utf8_scan knows all. */
+static size_t sure_len(const char *s, size_t n)
+{
+    unsigned char first = (unsigned char)s[0];
+    if (n < 3 || first < 0xc2 || !follows(s[1])) return 0;
+    if (first < 0xe0) return 2;
+    return first > 0xe0 && first < 0xf0 && first != 0xed && follows(s[2]) ? 3
+                                                                          : 0;
+}
+
 size_t utf8_valid(const char *s, size_t n)
 {
     size_t i = 0, len;
     for (;;) {
-        i += ascii_prefix(s + i, n - i);
+        i += utf8_ascii(s + i, n - i);
         while (i < n && (unsigned char)s[i] >= 0x80) {
-            if (utf8_scan(s + i, n - i, &len) < 0) return i;
+            len = sure_len(s + i, n - i);
+            if (!len && utf8_scan(s + i, n - i, &len) < 0) return i;
             i += len;
         }
         if (i == n) return n;

@@ -20,6 +20,9 @@ int32_t utf8_scan(const char *s, size_t n, size_t *len);
 /* Bytes of the longest prefix that is whole, valid UTF-8. */
 size_t utf8_valid(const char *s, size_t n);
 
+/* Bytes of the longest prefix that is ASCII. */
+size_t utf8_ascii(const char *s, size_t n);
+
 /* Appends s with each maximal broken sequence replaced by U+FFFD. */
 void utf8_repair(struct buf *out, const char *s, size_t n);
 

@@ -13,10 +13,12 @@ struct cuts {
     const char *start;
 };
 
-static int note(void *arg, const char *piece, size_t n)
+static int note(void *arg, const struct pieces *p)
 {
     struct cuts *c = arg;
-    c->ends[c->count++] = (size_t)(piece - c->start) + n;
+    size_t at = (size_t)(p->text - c->start);
+    for (size_t i = 0; i < p->count; i++)
+        c->ends[c->count++] = at += p->lens[i];
     return 0;
 }
 

@@ -89,12 +89,19 @@ static void unmake(struct two *t)
 static void compare(const struct two *t, struct bpe_scratch *s,
                     const char *piece, size_t n)
 {
-    static int32_t fast[1 << 17], plain[1 << 17];
-    int64_t got = bpe_merge(t->fast, &s[0], piece, n, fast);
-    int64_t want = bpe_merge(t->plain, &s[1], piece, n, plain);
+    static int32_t fast[(1 << 17) + BPE_SPARE], plain[(1 << 17) + BPE_SPARE];
+    const struct pieces one = {piece, &n, 1, piece + n};
+    int64_t got = bpe_merge(t->fast, &s[0], &one, fast);
+    int64_t want = bpe_merge(t->plain, &s[1], &one, plain);
     assert_int_equal(got, want);
     if (memcmp(fast, plain, (size_t)want * sizeof *fast) != 0)
         fail_msg("\"%.*s\" differs", (int)n, piece);
+}
+
+static void begin(struct bpe_scratch s[2])
+{
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(bpe_scratch_init(&s[i], 1 << 14), 0);
 }
 
 static void long_pieces_are_what_merging_makes_of_them(void **state)
@@ -103,8 +110,9 @@ static void long_pieces_are_what_merging_makes_of_them(void **state)
     uint64_t seed = 5;
     for (int round = 0; round < 60; round++) {
         struct two t;
-        struct bpe_scratch s[2] = {0};
+        struct bpe_scratch s[2];
         make(&t, &seed, 6 + rng_next(&seed) % (TOKENS - 6), round % 2);
+        begin(s);
         for (int i = 0; i < 300; i++) {
             char piece[PIECE];
             size_t n = 1 + rng_next(&seed) % PIECE;
@@ -121,6 +129,47 @@ static void long_pieces_are_what_merging_makes_of_them(void **state)
     }
 }
 
+/* Many pieces at once, of words that come again and again, against each piece
+ * alone, merged by who has seen nothing before. */
+static void repeated_pieces_become_what_they_became(void **state)
+{
+    (void)state;
+    enum { PIECES = 40, LONGEST = 18 };
+    uint64_t seed = 11;
+    for (int round = 0; round < 100; round++) {
+        struct two t;
+        struct bpe_scratch s[2];
+        make(&t, &seed, 6 + rng_next(&seed) % 60, round % 2);
+        assert_int_equal(bpe_scratch_init(&s[0], round % 3 * 5000), 0);
+        for (int i = 0; i < 40; i++) {
+            char text[PIECES * LONGEST];
+            size_t lens[PIECES], n = 0, at = 0;
+            int32_t ids[sizeof text + BPE_SPARE], one[LONGEST + BPE_SPARE];
+            for (size_t k = 0; k < PIECES; k++) {
+                lens[k] = 1 + rng_next(&seed) % LONGEST;
+                uint64_t word = rng_next(&seed) % 20;
+                for (size_t c = 0; c < lens[k]; c++)
+                    text[n++] = (char)('a' + rng_next(&word) % LETTERS);
+            }
+            const struct pieces all = {text, lens, PIECES, text + n};
+            int64_t got = bpe_merge(t.fast, &s[0], &all, ids);
+            int32_t *next = ids;
+            for (size_t k = 0; k < PIECES; at += lens[k++]) {
+                const struct pieces piece = {text + at, &lens[k], 1,
+                                             text + at + lens[k]};
+                assert_int_equal(bpe_scratch_init(&s[1], 0), 0);
+                int64_t count = bpe_merge(t.plain, &s[1], &piece, one);
+                bpe_scratch_fini(&s[1]);
+                assert_memory_equal(next, one, (size_t)count * sizeof *one);
+                next += count;
+            }
+            assert_int_equal(got, next - ids);
+        }
+        bpe_scratch_fini(&s[0]);
+        unmake(&t);
+    }
+}
+
 /* Steps of both: the search may not take more than its bound over merging. */
 static void the_search_gives_up_in_time(void **state)
 {
@@ -130,8 +179,9 @@ static void the_search_gives_up_in_time(void **state)
     char *piece = mem_must(LONG, 1);
     for (int round = 0; round < 16; round++) {
         struct two t;
-        struct bpe_scratch s[2] = {0};
+        struct bpe_scratch s[2];
         make(&t, &seed, 40 + rng_next(&seed) % 200, round % 2);
+        begin(s);
         size_t period = 1 + rng_next(&seed) % 7;
         for (size_t k = 0; k < LONG; k++)
             piece[k] = k < period ? (char)('a' + rng_next(&seed) % LETTERS)
@@ -146,4 +196,5 @@ static void the_search_gives_up_in_time(void **state)
 }
 
 TESTS(T(long_pieces_are_what_merging_makes_of_them),
+      T(repeated_pieces_become_what_they_became),
       T(the_search_gives_up_in_time))
