@@ -135,8 +135,11 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     uint64_t start = clock_ns();
     rc = model_open(&r->model, r->device, &mo, why);
     r->load_s = (double)(clock_ns() - start) * 1e-9;
-    if (!rc)
+    if (!rc) { /* done before anything is measured */
+        model_save_cache(r->model);
+        model_wait_cache(r->model);
         rc = sampler_create(&r->sampler, model_config(r->model)->vocab, why);
+    }
     return rc ? rc : rig_open_pool(r, b, why);
 }
 

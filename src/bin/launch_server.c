@@ -468,6 +468,7 @@ static int open_serve(struct server *s, struct why *why)
     if (rc) return rc;
     log_info("serve", "http://%s:%d, up after %.2f s", o->host,
              serve_port(s->serve), (double)(clock_us() - s->started_us) * 1e-6);
+    model_save_cache(s->model);
     return 0;
 }
 

@@ -39,7 +39,7 @@ struct child {
 };
 
 struct up {
-    const char *model, *log_level;
+    const char *model, *weight_cache, *log_level;
     int64_t prefill_port, decode_port, router_port, bootstrap_port, store_port;
     int64_t threads;
     bool demo, once;
@@ -79,6 +79,8 @@ static const struct opt options[] = {
      .help = "port of the config store"},
     {"threads", OPT_INT, AT(threads), "0", 0, 1024,
      .help = "compute workers of each server, 0: one a core"},
+    {"weight-cache", OPT_STRING, AT(weight_cache),
+     .help = "folder for a file of packed weights that the servers share"},
     {"log-level", OPT_CHOICE, AT(log_level), "info",
      .choices = "error|warn|info|debug|trace", .help = "of the children"},
     {"demo", OPT_FLAG, AT(demo), .help = "send two requests, show the answers"},
@@ -144,6 +146,10 @@ static void server_args(struct up *u, struct child *c, bool prefill)
     arg(c, "%s", u->model);
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         arg(c, "%s", fixed[i]);
+    if (u->weight_cache) {
+        arg(c, "--weight-cache");
+        arg(c, "%s", u->weight_cache);
+    }
     arg(c, "--disaggregation-mode");
     arg(c, "%s", c->name);
     if (prefill) {

@@ -8,8 +8,8 @@
  *            zeros to a multiple of 8; then a struct cache_entry for each
  *
  * A file is written beside its final name and renamed once it is whole and on
- * disk, so that a reader sees none or all of it; two writers do no harm, the
- * last one's file stays. It is of no use to another machine (numbers are in
+ * disk, so that a reader sees none or all of it; a second writer steps back
+ * (and would do no harm: the last one's file stays). It is of no use to another machine (numbers are in
  * host order) and never believed: head, index and every weight have checksums
  * that are checked before anything is used, and what it was made of must be
  * what there is now. It is mapped for reading, so servers of one host share
@@ -19,6 +19,8 @@
 
 #include "model/files.h"
 #include "tensor/device.h"
+
+#include <stdatomic.h>
 
 struct cache_head {
     char magic[8]; /* CACHE_MAGIC */
@@ -74,13 +76,32 @@ void cache_close(struct cache *c); /* weights first; NULL is fine */
 const void *cache_find(struct cache *c, const struct cache_entry *like);
 
 /* A new file for path. Every call but the first ends the writing when it
- * fails (ERR_IO: disk full, ...) and leaves no file; so does drop. */
+ * fails and leaves no file; so does drop. ERR_IO: disk full, ...;
+ * ERR_EXISTS: another is writing one; ERR_CANCELED: stop became true. */
 struct cache_writer;
 int cache_writer_open(struct cache_writer **out, const char *path,
-                      const char *source, struct device *dev, struct why *why);
+                      const char *source, const atomic_bool *stop,
+                      struct why *why);
 int cache_writer_add(struct cache_writer *w, const struct cache_entry *like,
                      const void *bytes, struct why *why);
 int cache_writer_finish(struct cache_writer *w, struct why *why);
 void cache_writer_drop(struct cache_writer *w);
+
+/* A file of weights that are in use, written by a thread that gives way to
+ * all others: what is added before it starts lives until close. path and
+ * source are its own now. What becomes of it is noted (model.h), of failures
+ * on that thread. NULL is fine but to add. */
+struct cache_save;
+struct weight;
+struct cache_save *cache_save_create(char *path, char *source,
+                                     void (*note)(void *arg, bool coped,
+                                                  const char *text),
+                                     void *arg);
+void cache_save_add(struct cache_save *s, const struct cache_entry *e,
+                    const struct weight *w);
+void cache_save_start(struct cache_save *s); /* once */
+void cache_save_wait(struct cache_save *s);
+/* Breaks off what is not done; waits only for the disk, a few MiB. */
+void cache_save_close(struct cache_save *s);
 
 #endif

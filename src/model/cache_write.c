@@ -116,34 +116,40 @@ char *cache_path(const char *folder, const struct model_options *options,
 
 struct cache_writer {
     char *path, *temp, *source;
-    struct device *dev;
+    const atomic_bool *stop;
     int fd;
-    uint64_t at;
+    uint64_t at, sent; /* the file up to sent is on its way to the disk */
     struct cache_entry *entries;
     size_t count, cap;
 };
 
 enum { TAIL = 7 }; /* ".XXXXXX" behind the final name, while it is written */
 
-/* What writers left who were killed: a living one holds a lock on its file. */
-static void remove_dead(const char *path)
+/* What writers left who were killed. Returns whether one lives: it holds a
+ * lock on its file. */
+static bool remove_dead(const char *path)
 {
+    bool living = false;
     char folder[PATH_MAX], other[PATH_MAX];
     const char *name = strrchr(path, '/') + 1;
     const size_t n = strlen(name);
     snprintf(folder, sizeof folder, "%.*s", (int)(name - path), path);
     DIR *dir = opendir(folder);
-    if (!dir) return;
+    if (!dir) return false;
     for (struct dirent *e; (e = readdir(dir));) {
         if (strlen(e->d_name) != n + TAIL || strncmp(e->d_name, name, n) != 0)
             continue;
         snprintf(other, sizeof other, "%s%s", folder, e->d_name);
         int fd = open(other, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0) continue;
-        if (!flock(fd, LOCK_EX | LOCK_NB)) unlink(other);
+        if (!flock(fd, LOCK_EX | LOCK_NB))
+            unlink(other);
+        else
+            living = true;
         close(fd);
     }
     closedir(dir);
+    return living;
 }
 
 static void writer_free(struct cache_writer *w)
@@ -166,7 +172,9 @@ void cache_writer_drop(struct cache_writer *w)
 static int write_failed(struct cache_writer *w, struct why *why)
 {
     int error = errno;
-    int rc = err_sys(why, ERR_IO, error, "%s", w->temp);
+    int rc = atomic_load(w->stop)
+                 ? err_set(why, ERR_CANCELED, "%s: not finished", w->temp)
+                 : err_sys(why, ERR_IO, error, "%s", w->temp);
     cache_writer_drop(w);
     return rc;
 }
@@ -186,7 +194,8 @@ static bool write_at(int fd, const void *bytes, size_t n, uint64_t at)
 }
 
 int cache_writer_open(struct cache_writer **out, const char *path,
-                      const char *source, struct device *dev, struct why *why)
+                      const char *source, const atomic_bool *stop,
+                      struct why *why)
 {
     *out = NULL;
     char folder[PATH_MAX];
@@ -194,11 +203,13 @@ int cache_writer_open(struct cache_writer **out, const char *path,
              path);
     if (mkdir(folder, 0700) && errno != EEXIST)
         return err_sys(why, ERR_IO, errno, "%s", folder);
-    remove_dead(path);
+    if (remove_dead(path))
+        return err_set(why, ERR_EXISTS,
+                       "another is writing the weight cache %s", path);
     struct cache_writer *w = mem_must(1, sizeof *w);
     w->path = mem_dup(path);
     w->source = mem_dup(source);
-    w->dev = dev;
+    w->stop = stop;
     w->at = CACHE_ALIGN;
     w->temp = mem_must(strlen(path) + TAIL + 1, 1);
     sprintf(w->temp, "%s.XXXXXX", path);
@@ -209,29 +220,45 @@ int cache_writer_open(struct cache_writer **out, const char *path,
     return 0;
 }
 
-struct sum_job {
-    const uint8_t *bytes;
-    size_t size;
-    uint64_t *sums;
-};
-
-static void sum_block(void *arg, size_t i, int worker)
-{
-    (void)worker;
-    const struct sum_job *job = arg;
-    size_t at = i * CACHE_BLOCK, n = job->size - at;
-    if (n > CACHE_BLOCK) n = CACHE_BLOCK;
-    job->sums[i] = checksum64(job->bytes + at, n);
-}
-
-static uint64_t sum_all(struct device *dev, const void *bytes, size_t size)
+/* The checksum of a weight, as cache.c checks it. */
+static bool sum_all(const struct cache_writer *w, const uint8_t *bytes,
+                    size_t size, uint64_t *out)
 {
     size_t blocks = (size + CACHE_BLOCK - 1) / CACHE_BLOCK;
-    struct sum_job job = {bytes, size, mem_must(blocks, sizeof *job.sums)};
-    device_share(dev, sum_block, &job, blocks);
-    uint64_t sum = checksum64(job.sums, blocks * sizeof *job.sums);
-    mem_free(job.sums);
-    return sum;
+    uint64_t *sums = mem_must(blocks, sizeof *sums);
+    size_t i = 0;
+    for (; i < blocks && !atomic_load(w->stop); i++) {
+        size_t at = i * CACHE_BLOCK, n = size - at;
+        sums[i] = checksum64(bytes + at, n < CACHE_BLOCK ? n : CACHE_BLOCK);
+    }
+    *out = checksum64(sums, blocks * sizeof *sums);
+    mem_free(sums);
+    return i == blocks;
+}
+
+/* Sends what was written so far to the disk, and waits for what was sent the
+ * time before: at the end little is left to wait for. */
+static bool send_on(struct cache_writer *w, uint64_t to)
+{
+    enum { AT_A_TIME = 32 << 20 };
+    if (to - w->sent < AT_A_TIME) return true;
+    if (w->sent)
+        sync_file_range(w->fd, 0, (off_t)w->sent, SYNC_FILE_RANGE_WAIT_BEFORE);
+    sync_file_range(w->fd, (off_t)w->sent, (off_t)(to - w->sent),
+                    SYNC_FILE_RANGE_WRITE);
+    w->sent = to;
+    return !atomic_load(w->stop);
+}
+
+static bool weight_write(struct cache_writer *w, const uint8_t *bytes,
+                         size_t size, uint64_t at)
+{
+    for (size_t i = 0; i < size; i += CACHE_BLOCK) {
+        size_t n = size - i < CACHE_BLOCK ? size - i : CACHE_BLOCK;
+        if (!write_at(w->fd, bytes + i, n, at + i) || !send_on(w, at + i + n))
+            return false;
+    }
+    return true;
 }
 
 int cache_writer_add(struct cache_writer *w, const struct cache_entry *like,
@@ -244,8 +271,9 @@ int cache_writer_add(struct cache_writer *w, const struct cache_entry *like,
     struct cache_entry *e = &w->entries[w->count++];
     *e = *like;
     e->at = w->at;
-    e->check = sum_all(w->dev, bytes, e->bytes);
-    if (!write_at(w->fd, bytes, e->bytes, e->at)) return write_failed(w, why);
+    if (!sum_all(w, bytes, e->bytes, &e->check) ||
+        !weight_write(w, bytes, e->bytes, e->at))
+        return write_failed(w, why);
     w->at = (e->at + e->bytes + CACHE_ALIGN - 1) & -(uint64_t)CACHE_ALIGN;
     return 0;
 }

@@ -5,9 +5,8 @@
  * file did not align, and those that must be converted (matrix.h) or are
  * quantized on the way; vectors become float32.
  *
- * All of it is one walk over what the architecture wants, which is done for
- * one of three ends: to bind, to count (survey), or to write a cache file, for
- * which each matrix is made, written and given back. */
+ * All of it is one walk over what the architecture wants, to bind it or only
+ * to count it (survey). */
 #include "model/load.h"
 #include "model/cache.h"
 #include "model/config.h"
@@ -34,8 +33,8 @@ struct load {
     size_t bound_bytes, done_bytes, total_bytes;
     uint64_t hash;
     struct model_survey *survey; /* not NULL: nothing is bound, only counted */
-    struct cache_writer *writer; /* not NULL: nor here, only written */
     struct cache *cache;         /* where matrices come from, or NULL */
+    struct cache_save *save;     /* where they go to, or NULL */
     size_t missed;               /* that it lacked */
     const struct model_options *options; /* while binding */
     struct why *why;                     /* while binding */
@@ -57,6 +56,7 @@ int load_open(struct load **out, struct model_config *config, const char *path,
 void load_close(struct load *l)
 {
     if (!l) return;
+    cache_save_close(l->save);
     for (size_t i = 0; i < l->weight_count; i++)
         weight_destroy(l->weights[i]);
     for (size_t i = 0; i < l->vector_count; i++)
@@ -174,7 +174,7 @@ static void count_bound(struct load *l, enum dtype type, size_t bytes)
 static int load_floats(struct load *l, float **out, const float *values,
                        size_t n)
 {
-    if (l->survey || l->writer) return 0;
+    if (l->survey) return 0;
     void *memory;
     int rc = device_alloc(l->dev, &memory, n * sizeof *values, l->why);
     if (rc) return rc;
@@ -209,18 +209,6 @@ static int make_weight(struct load *l, struct weight **out,
     return rc;
 }
 
-static int write_weight(struct load *l, const struct want *w,
-                        const struct matrix *m, const struct cache_entry *e)
-{
-    struct weight *made;
-    int rc = make_weight(l, &made, w, m, (enum dtype)e->type);
-    if (rc) return rc;
-    rc = cache_writer_add(l->writer, e, weight_packed(made), l->why);
-    if (rc) l->writer = NULL;
-    weight_destroy(made);
-    return rc;
-}
-
 static int bind_weight(struct load *l, struct weight **out,
                        const struct want *w, const struct matrix *m,
                        const struct cache_entry *e)
@@ -231,9 +219,10 @@ static int bind_weight(struct load *l, struct weight **out,
     int rc =
         packed ? weight_map(out, l->dev, type, w->rows, w->cols, packed, l->why)
                : make_weight(l, out, w, m, type);
-    if (!rc)
-        keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
-    return rc;
+    if (rc) return rc;
+    keep((void ***)&l->weights, &l->weight_count, &l->weight_cap, *out);
+    if (l->save) cache_save_add(l->save, e, *out);
+    return 0;
 }
 
 static struct cache_entry entry_of(const struct load *l, const struct want *w,
@@ -242,7 +231,7 @@ static struct cache_entry entry_of(const struct load *l, const struct want *w,
     struct cache_entry e = {
         .type = type, .expert = w->expert, .rows = w->rows, .cols = w->cols};
     snprintf(e.name, sizeof e.name, "%s", name);
-    if (l->cache || l->writer)
+    if (l->cache || l->save)
         e.bytes = weight_packed_bytes(l->dev, type, w->rows, w->cols);
     return e;
 }
@@ -262,14 +251,12 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     count_bound(l, type, w->rows * dtype_row_bytes(type, w->cols));
     note_used(l, m.main);
     const struct cache_entry e = entry_of(l, w, type, name);
-    if (l->survey || l->writer) {
+    if (l->survey) {
         if (m.partial) *bias = &hidden;
-        if (l->survey) return 0;
-        rc = write_weight(l, w, &m, &e);
-    } else {
-        rc = bind_weight(l, out, w, &m, &e);
-        if (!rc && m.partial) rc = load_hidden_bias(l, &m, bias);
+        return 0;
     }
+    rc = bind_weight(l, out, w, &m, &e);
+    if (!rc && m.partial) rc = load_hidden_bias(l, &m, bias);
     if (rc) return rc;
     note_bound(l, m.main, m.bytes,
                m.main->size / (l->files.gguf && w->experts ? w->experts : 1));
@@ -519,7 +506,7 @@ static uint64_t hash_config(const struct model_config *c)
     return hash_bytes(reals, sizeof reals, h);
 }
 
-/* All of m: binds it, or counts or writes what would be bound. */
+/* All of m: binds it, or counts what would be bound. */
 static int load_all(struct load *l, struct model *m,
                     const struct model_options *options, struct why *why)
 {
@@ -573,25 +560,8 @@ static void note(const struct model_options *options, bool coped,
     if (options->note) options->note(options->arg, coped, line);
 }
 
-/* Writes a file at path that has all matrices. */
-static int cache_write(struct load *l, const struct model *m,
-                       const struct model_options *options, const char *path,
-                       const char *source, struct why *why)
-{
-    size_t embed_bytes;
-    int rc = cache_writer_open(&l->writer, path, source, m->dev, why);
-    if (rc) return rc;
-    rc = load_dry(l, &m->config, m->dev, options, &embed_bytes, why);
-    if (rc)
-        cache_writer_drop(l->writer);
-    else
-        rc = cache_writer_finish(l->writer, why);
-    l->writer = NULL;
-    return rc;
-}
-
-/* Opens the cache file of the model, which is written first where there is
- * none or it is of no use. Without it all goes on, slower. */
+/* Opens the cache file of the model, or, where there is none or it is of no
+ * use, notes what one is to be made of. Without it all goes on, slower. */
 static void cache_prepare(struct load *l, const struct model *m,
                           const struct model_options *options)
 {
@@ -604,18 +574,26 @@ static void cache_prepare(struct load *l, const struct model *m,
     char *path = cache_path(options->weight_cache, options, m->dev);
     char *source = cache_source(&l->files, &m->config, options, m->dev);
     int rc = cache_open(&l->cache, path, source, m->dev, &why);
+    if (rc == ERR_IO)
+        note(options, true, "no weight cache: %s", why_text(&why, rc));
+    else if (rc && rc != ERR_NOT_FOUND)
+        note(options, true, "weight cache not used: %s", why_text(&why, rc));
     if (rc && rc != ERR_IO) {
-        if (rc != ERR_NOT_FOUND)
-            note(options, true, "weight cache not used: %s",
-                 why_text(&why, rc));
-        why = (struct why){0};
-        note(options, false, "writing the weight cache %s", path);
-        rc = cache_write(l, m, options, path, source, &why);
-        if (!rc) rc = cache_open(&l->cache, path, source, m->dev, &why);
+        l->save = cache_save_create(path, source, options->note, options->arg);
+        return;
     }
-    if (rc) note(options, true, "no weight cache: %s", why_text(&why, rc));
     mem_free(path);
     mem_free(source);
+}
+
+void load_save(struct load *l)
+{
+    cache_save_start(l->save);
+}
+
+void load_saved(struct load *l)
+{
+    cache_save_wait(l->save);
 }
 
 int load_bind(struct load *l, struct model *m,

@@ -29,4 +29,9 @@ int load_survey(struct load *load, const struct model_config *config,
 int load_bind(struct load *load, struct model *m,
               const struct model_options *options, struct why *why);
 
+/* What was bound without a weight cache that was asked for: writes one, on a
+ * thread of its own until load_close (cache.h); waits for that. */
+void load_save(struct load *load);
+void load_saved(struct load *load);
+
 #endif

@@ -134,6 +134,16 @@ void model_close(struct model *m)
     mem_free(m);
 }
 
+void model_save_cache(struct model *m)
+{
+    load_save(m->load);
+}
+
+void model_wait_cache(struct model *m)
+{
+    load_saved(m->load);
+}
+
 int model_quantize_parse(enum model_quantize *out, const char *text,
                          struct why *why)
 {

@@ -106,11 +106,11 @@ struct model_options {
     uint32_t max_logits; /* logit rows of the largest batch                */
     enum model_quantize quantize;
     /* A folder for a file of the weights as the device keeps them, which is
-     * written where it is missing, stale or damaged, and mapped where it is
-     * not: servers then share it. NULL: none. */
+     * mapped: servers share it. Where it is missing, stale or damaged,
+     * model_save_cache writes it. NULL: none. */
     const char *weight_cache;
-    /* Told what became of it: coped: a cache that was there, or asked for, is
-     * not used. May be NULL. */
+    /* Told what became of it, also on the thread that writes it: coped: a
+     * cache that was there, or asked for, is not used. May be NULL. */
     void (*note)(void *arg, bool coped, const char *text);
     /* Called now and then while loading; may be NULL. */
     void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
@@ -125,6 +125,13 @@ struct model;
 int model_open(struct model **out, struct device *dev,
                const struct model_options *options, struct why *why);
 void model_close(struct model *model); /* before its device; NULL is fine */
+
+/* Writes the weight cache that model_open lacked, from the weights in memory,
+ * on a thread that gives way to all others; model_close breaks it off. Where
+ * nothing is to be written, and after the first call: nothing. wait_cache
+ * returns when it is done. */
+void model_save_cache(struct model *model);
+void model_wait_cache(struct model *model);
 
 const struct model_config *model_config(const struct model *model);
 size_t model_weight_bytes(const struct model *model);

@@ -137,10 +137,46 @@ void dtype_decode(enum dtype type, const void *bytes, float *out, size_t n)
     }
 }
 
+/* --- encoding ------------------------------------------------------------ */
+
+/* Whole models pass through this at start, so its loops are such as compilers
+ * turn into vectors: no calls, and comparisons of integers where those of
+ * floats could not change their order. */
+
 static void f16_at(uint8_t *p, float f)
 {
     uint16_t half = f32_to_f16(f);
     memcpy(p, &half, 2);
+}
+
+enum { SIGN_OFF = 0x7fffffff, INFINITE = 0x7f800000 };
+
+/* The largest |x|, NaN left out. */
+static float largest_of(const float *x, size_t n)
+{
+    int32_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t bits = (int32_t)bits_of(x[i]) & SIGN_OFF;
+        bits = bits > INFINITE ? 0 : bits;
+        most = bits > most ? bits : most;
+    }
+    return float_of((uint32_t)most);
+}
+
+/* The least and the largest of x and 0, NaN left out. Of negative floats those
+ * with larger bits are smaller. */
+static void ends_of(const float *x, size_t n, float *least, float *most)
+{
+    int32_t low = 0, high = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t bits = (int32_t)bits_of(x[i]);
+        bits = (bits & SIGN_OFF) > INFINITE ? 0 : bits;
+        bits ^= bits >> 31 & SIGN_OFF;
+        low = bits < low ? bits : low;
+        high = bits > high ? bits : high;
+    }
+    *least = float_of((uint32_t)(low ^ (low >> 31 & SIGN_OFF)));
+    *most = float_of((uint32_t)high);
 }
 
 /* The three below round as quantize_row_*_ref of ggml's ggml-quants.c. */
@@ -156,25 +192,38 @@ static uint8_t nibble(float f)
     return f >= 15 ? 15 : f > 0 ? (uint8_t)f : 0;
 }
 
-/* n floats to int8 at q; returns the scale. */
+/* n floats to int8 at q, halves away from 0; returns the scale. */
 static float bytes_encode(const float *x, size_t n, uint8_t *q)
 {
-    float most = 0;
-    for (size_t i = 0; i < n; i++)
-        most = fmaxf(most, fabsf(x[i]));
-    float d = most / 127, inverse = d != 0 ? 1 / d : 0;
-    for (size_t i = 0; i < n; i++)
-        q[i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
+    const float d = largest_of(x, n) / 127, inverse = d != 0 ? 1 / d : 0;
+    if (!isfinite(d) || !isfinite(inverse)) {
+        for (size_t i = 0; i < n; i++)
+            q[i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
+        return d;
+    }
+    for (size_t i = 0; i < n; i++) { /* |v| < 127.5 */
+        float v = x[i] * inverse;
+        v = v == v ? v : 0;
+        int32_t whole = (int32_t)v;
+        float rest = v - (float)whole;
+        whole += rest >= 0.5f;
+        whole -= rest <= -0.5f;
+        q[i] = (uint8_t)whole;
+    }
     return d;
 }
 
 static void nibbles_encode(const float *x, float least, float inverse,
-                           float half, uint8_t *p)
+                           float half, uint8_t *restrict p)
 {
-    for (int i = 0; i < 16; i++) {
-        uint8_t low = nibble((x[i] - least) * inverse + half);
-        uint8_t high = nibble((x[i + 16] - least) * inverse + half);
-        p[i] = (uint8_t)(low | high << 4);
+    for (int i = 0; i < 16; i++) { /* nibble's conditions */
+        float low = (x[i] - least) * inverse + half;
+        float high = (x[i + 16] - least) * inverse + half;
+        low = low > 0 ? low : 0;
+        high = high > 0 ? high : 0;
+        low = low < 15 ? low : 15;
+        high = high < 15 ? high : 15;
+        p[i] = (uint8_t)((int32_t)low | (int32_t)high << 4);
     }
 }
 
@@ -204,11 +253,8 @@ static void q4_1_encode(const float *x, uint8_t *p)
 /* The scale is rounded to f16 first, so that z and q are what fits it. */
 static void int4_encode(const float *x, size_t n, uint8_t *p)
 {
-    float least = 0, most = 0;
-    for (size_t i = 0; i < n; i++) {
-        least = fminf(least, x[i]);
-        most = fmaxf(most, x[i]);
-    }
+    float least, most;
+    ends_of(x, n, &least, &most);
     f16_at(p, (most - least) / 15);
     float d = f16_to_f32((uint16_t)(p[0] | p[1] << 8));
     float inverse = d > 0 ? 1 / d : 0;
@@ -219,7 +265,9 @@ static void int4_encode(const float *x, size_t n, uint8_t *p)
 
 void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n)
 {
-    assert(n % table[type].elems == 0);
+    const size_t elems = dtype_block_elems(type);
+    const size_t block = dtype_block_bytes(type);
+    assert(n % elems == 0);
     uint8_t *p = bytes;
     uint16_t half;
     if (type == DTYPE_INT8) {
@@ -227,25 +275,27 @@ void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n)
         memcpy(p, &d, sizeof d);
         return;
     }
-    for (size_t i = 0; i < n; i += table[type].elems) {
+    if (type == DTYPE_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            half = f32_to_bf16(in[i]);
+            memcpy(p + 2 * i, &half, 2);
+        }
+        return;
+    }
+    for (size_t i = 0; i < n; i += elems, p += block) {
         switch (type) {
         case DTYPE_F32: memcpy(p, in + i, 4); break;
         case DTYPE_F16: f16_at(p, in[i]); break;
-        case DTYPE_BF16:
-            half = f32_to_bf16(in[i]);
-            memcpy(p, &half, 2);
-            break;
         case DTYPE_Q8_0:
         case DTYPE_INT8_G128:
-            f16_at(p, bytes_encode(in + i, table[type].elems, p + 2));
+            f16_at(p, bytes_encode(in + i, elems, p + 2));
             break;
         case DTYPE_Q4_0: q4_0_encode(in + i, p); break;
         case DTYPE_Q4_1: q4_1_encode(in + i, p); break;
         case DTYPE_INT4_G32:
         case DTYPE_INT4_G64:
-        case DTYPE_INT4_G128: int4_encode(in + i, table[type].elems, p); break;
+        case DTYPE_INT4_G128: int4_encode(in + i, elems, p); break;
         default: assert(!"a type that can be encoded");
         }
-        p += table[type].bytes;
     }
 }

@@ -37,6 +37,7 @@ static void take_note(void *arg, bool coped, const char *text)
 struct place {
     char *dir, path[4096], caches[4096];
     enum model_quantize quantize;
+    bool leave; /* start_once: close while it may be writing */
 };
 
 static void place_open(struct place *p, const char *name, enum dtype type)
@@ -83,6 +84,8 @@ static float *start(const struct place *p, const char *folder,
                                     .note = take_note,
                                     .arg = notes};
     rig_open_with(&r, o, device, 16, DTYPE_F32);
+    model_save_cache(r.model);
+    model_wait_cache(r.model);
     for (int i = 0; i < TOKENS; i++)
         ids[i] = (i * 37 + 11) % (int)r.vocab;
     float *logits = rig_logits(&r, ids, TOKENS, whole, 1);
@@ -404,10 +407,14 @@ static void dead_writers_leave_nothing(void **state)
     int fd = open(alive, O_RDONLY);
     assert_int_equal(flock(fd, LOCK_EX), 0);
     assert_int_equal(unlink(path), 0);
-    expect(&p, p.caches, "cpu", 1, NULL);
+    expect(&p, p.caches, "cpu", 2, NULL); /* begins, and sees the other */
     assert_int_equal(access(dead, F_OK), -1);
     assert_int_equal(access(alive, F_OK), 0);
+    assert_int_equal(access(path, F_OK), -1);
     close(fd);
+    expect(&p, p.caches, "cpu", 1, NULL);
+    assert_int_equal(access(alive, F_OK), -1);
+    expect(&p, p.caches, "cpu", 0, NULL);
     temp_remove(p.dir);
 }
 
@@ -427,7 +434,13 @@ static void *start_once(void *arg)
                                     .arg = &notes};
     if (device_open(&dev, &options, NULL) || model_open(&m, dev, &o, NULL))
         return NULL;
-    model_close(m);
+    model_save_cache(m);
+    if (p->leave) {
+        model_close(m);
+    } else {
+        model_wait_cache(m);
+        model_close(m);
+    }
     device_close(dev);
     return notes.coped ? NULL : arg;
 }
@@ -452,7 +465,33 @@ static void writers_do_not_disturb_each_other(void **state)
     temp_remove(p.dir);
 }
 
+/* A server that ends leaves a whole file or none. */
+static void a_writer_that_is_broken_off_leaves_nothing(void **state)
+{
+    (void)state;
+    struct place p;
+    place_open(&p, "llama-256", DTYPE_Q8_0);
+    p.leave = true;
+    for (int i = 0; i < 8; i++) {
+        int files = 0;
+        assert_ptr_equal(start_once(&p), &p);
+        DIR *dir = opendir(p.caches);
+        for (struct dirent *e; dir && (e = readdir(dir));) {
+            if (e->d_name[0] == '.') continue;
+            assert_string_equal(e->d_name + strlen(e->d_name) - 8, ".weights");
+            files++;
+        }
+        if (dir) closedir(dir);
+        assert_in_range(files, 0, 1);
+    }
+    p.leave = false;
+    assert_ptr_equal(start_once(&p), &p);
+    expect(&p, p.caches, "cpu", 0, NULL);
+    temp_remove(p.dir);
+}
+
 TESTS(T(a_cache_is_the_same_model), T(what_is_asked_for_has_its_own_file),
       T(every_damage_is_seen), T(lies_are_refused), T(other_sources_are_seen),
       T(what_cannot_be_written_is_done_without), T(dead_writers_leave_nothing),
-      T(writers_do_not_disturb_each_other))
+      T(writers_do_not_disturb_each_other),
+      T(a_writer_that_is_broken_off_leaves_nothing))
