@@ -32,14 +32,19 @@ static int ops_make(enum xfer_kind kind, size_t n, const uint64_t *local,
     return 0;
 }
 
+static int timeout_of(const struct xfer_binding *b, const struct parcel *p,
+                      int timeout_ms)
+{
+    uint64_t ms = (uint64_t)b->settings.timeout_ms + p->total / 1000000;
+    if (timeout_ms >= 0) return timeout_ms;
+    return ms > INT32_MAX ? INT32_MAX : (int)ms;
+}
+
 int parcel_wait(struct xfer_binding *b, const struct parcel *p, int timeout_ms,
                 struct why *why)
 {
     struct xfer_done done;
-    if (timeout_ms < 0) {
-        uint64_t ms = (uint64_t)b->settings.timeout_ms + p->total / 1000000;
-        timeout_ms = ms > INT32_MAX ? INT32_MAX : (int)ms;
-    }
+    timeout_ms = timeout_of(b, p, timeout_ms);
     if (xfer_wait(b->x, p->tag, timeout_ms, &done) != ERR_TIMEOUT)
         return done.rc ? err_set(why, done.rc, "%s", done.text) : 0;
     xfer_cancel(b->x, p->tag);
@@ -80,8 +85,13 @@ int xfer_binding_transfer(struct xfer_binding *b, const char *peer,
     int rc = binding_enter(b, why);
     if (rc) return rc;
     rc = parcel_pack(b, &p, peer, kind, n, local, remote, bytes, after, &mine);
-    if (!rc) rc = xfer_submit_batch(p.k->peer, &p.batch, &mine);
-    if (!rc) rc = parcel_wait(b, &p, timeout_ms, &mine);
+    if (!rc && !after) { /* which the engine does best by this thread */
+        rc = xfer_transfer(p.k->peer, p.ops, n, timeout_of(b, &p, timeout_ms),
+                           &mine);
+    } else if (!rc) {
+        rc = xfer_submit_batch(p.k->peer, &p.batch, &mine);
+        if (!rc) rc = parcel_wait(b, &p, timeout_ms, &mine);
+    }
     if (p.k) known_drop(b, p.k);
     mem_free(p.ops);
     binding_leave(b);

@@ -12,10 +12,9 @@
  *   - a target that is there works, at the latest seconds after it came back;
  *   - a closed engine leaves no memory, thread or descriptor behind.
  *
- * 10 000 seeds, 2000 under ASan, 500 on an emulated
- * machine; BATON_SIM_SEEDS says another number,
- * BATON_SIM_SEED runs one of them alone, BATON_SIM_ABORT=1 aborts where it
- * fails. */
+ * 10 000 seeds, 2000 under ASan, 500 on an emulated machine; BATON_SIM_SEEDS
+ * says another number, BATON_SIM_SEED runs one of them alone, BATON_SIM_ABORT=1
+ * aborts where it fails. sim_world.h has what memory should hold. */
 #include "tests/test.h"
 
 #include "base/clock.h"
