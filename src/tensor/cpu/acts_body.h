@@ -53,17 +53,204 @@ ALWAYS void group_round(const struct acts_room *to, struct mark *mark,
     *mark = (struct mark){s, s * (float)sum, sum, vi_sum(half)};
 }
 
+/* Where a group of columns' marks are. */
+ALWAYS struct mark *mark_at(const struct acts_room *to, size_t index,
+                            size_t group, size_t tokens)
+{
+    size_t in_slab = 4 * SLAB_STEPS / group; /* 0: a row has one mark */
+    if (!in_slab) return to->marks;
+    return to->marks + index / in_slab * to->marks_stride +
+           index % in_slab * tokens;
+}
+
+#if VEC_AVX512
+
+/* Four tokens side by side: a vector is a word of each, of four steps. */
+enum { FOUR = 4 };
+struct four {
+    const float *x[FOUR]; /* one may come more than once: the last */
+    size_t cols;
+    size_t token, count, tokens; /* the first, how many, of so many */
+};
+
+ALWAYS struct four four_at(const float *x, size_t cols, size_t token,
+                           size_t tokens)
+{
+    struct four f = {.cols = cols, .token = token, .tokens = tokens};
+    f.count = tokens - token < FOUR ? tokens - token : FOUR;
+    UNROLLED (t, FOUR)
+        f.x[t] = x + (token + ((size_t)t < f.count ? (size_t)t : f.count - 1)) *
+                         cols;
+    return f;
+}
+
+/* Words of steps step, step + apart, ...; groups are of 4 or 2 tokens more. */
+ALWAYS void four_put(const struct acts_room *to, const struct four *f,
+                     size_t step, size_t apart, __m512i words)
+{
+    char *at = (char *)to->words + step / SLAB_STEPS * to->words_stride +
+               (step % SLAB_STEPS * f->tokens + f->token) * 4;
+    size_t far = apart * f->tokens * 4;
+    if (apart == 1 && f->tokens == FOUR) {
+        _mm512_storeu_si512(at, words);
+        return;
+    }
+    const __m128i lanes[FOUR] = {_mm512_castsi512_si128(words),
+                                 _mm512_extracti32x4_epi32(words, 1),
+                                 _mm512_extracti32x4_epi32(words, 2),
+                                 _mm512_extracti32x4_epi32(words, 3)};
+    if (f->count == FOUR)
+        UNROLLED (k, FOUR)
+            memcpy(at + (size_t)k * far, &lanes[k], 16);
+    else
+        UNROLLED (k, FOUR)
+            memcpy(at + (size_t)k * far, &lanes[k], 8);
+}
+
+/* The largest of the lanes of each of four rows. */
+ALWAYS __m128i four_max(const vu m[FOUR])
+{
+    __m512i v[FOUR];
+    UNROLLED (i, FOUR)
+        v[i] = (__m512i)m[i];
+    __m512i a = _mm512_max_epu32(_mm512_unpacklo_epi32(v[0], v[1]),
+                                 _mm512_unpackhi_epi32(v[0], v[1]));
+    __m512i b = _mm512_max_epu32(_mm512_unpacklo_epi32(v[2], v[3]),
+                                 _mm512_unpackhi_epi32(v[2], v[3]));
+    a = _mm512_max_epu32(_mm512_unpacklo_epi64(a, b),
+                         _mm512_unpackhi_epi64(a, b));
+    a = _mm512_max_epu32(a, _mm512_shuffle_i64x2(a, a, 0x4e));
+    a = _mm512_max_epu32(a, _mm512_shuffle_i64x2(a, a, 0xb1));
+    return _mm512_castsi512_si128(a);
+}
+
+/* Sums over the steps. */
+ALWAYS __m128i four_sum(vi v)
+{
+    __m512i a = (__m512i)v;
+    a = _mm512_add_epi32(a, _mm512_shuffle_i64x2(a, a, 0x4e));
+    a = _mm512_add_epi32(a, _mm512_shuffle_i64x2(a, a, 0xb1));
+    return _mm512_castsi512_si128(a);
+}
+
+/* Token t's lane in all steps. */
+ALWAYS vf four_spread(vf v, int t)
+{
+    switch (t) {
+    case 0: return _mm512_permute_ps(v, 0x00);
+    case 1: return _mm512_permute_ps(v, 0x55);
+    case 2: return _mm512_permute_ps(v, 0xaa);
+    default: return _mm512_permute_ps(v, 0xff);
+    }
+}
+
+/* What group_round does, for groups [first, first + n), in three steps of
+ * which each is many short chains; the same bits. */
+enum { ROUND_GROUPS = 16 };
+struct round {
+    size_t group, first, n;
+    /* A group's magnitudes (bits), scales and their inverses. */
+    uint32_t most[ROUND_GROUPS][FOUR];
+    float s[ROUND_GROUPS][FOUR], inverse[ROUND_GROUPS][FOUR];
+};
+
+ALWAYS void round_most(const struct four *f, struct round *r)
+{
+    for (size_t g = 0; g < r->n; g++) {
+        size_t c = (r->first + g) * r->group, end = c + r->group;
+        vu most[FOUR] = {{0}};
+        for (; c < end; c += 2 * L)
+            UNROLLED (t, FOUR)
+                UNROLLED (i, 2)
+                    most[t] = (vu)_mm512_max_epu32(
+                        (__m512i)most[t],
+                        (__m512i)((vu)vf_load(f->x[t] + c + i * L) &
+                                  0x7fffffff));
+        _mm_storeu_si128((__m128i *)r->most[g], four_max(most));
+    }
+}
+
+/* round_scale, lane by lane. */
+ALWAYS void round_scales(struct round *r)
+{
+    for (size_t g = 0; g < r->n; g += L / FOUR) {
+        __m512i bits = (__m512i)vi_load(r->most[g]);
+        vf most = (vf)bits, q = vf_set(127.0f);
+        __mmask16 odd =
+            _mm512_cmpge_epu32_mask(bits, _mm512_set1_epi32(0x7f800000));
+        __mmask16 any = _mm512_cmp_ps_mask(most, vf_set(1e-30f), _CMP_GE_OQ);
+        any &= (__mmask16)~odd;
+        vf_store(r->inverse[g], _mm512_maskz_div_ps(any, q, most));
+        vf_store(r->s[g], _mm512_mask_mov_ps(_mm512_maskz_div_ps(any, most, q),
+                                             odd, vf_set(NAN)));
+    }
+}
+
+ALWAYS void four_marks(const struct four *f, struct mark *mark,
+                       const float s[FOUR], __m128i sum, __m128i half)
+{
+    __m128 a = _mm_loadu_ps(s), b = a * _mm_cvtepi32_ps(sum);
+    __m128 c = _mm_castsi128_ps(sum), d = _mm_castsi128_ps(half);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    const __m128 rows[FOUR] = {a, b, c, d};
+    memcpy(mark + f->token, rows, (f->count == FOUR ? 4 : 2) * sizeof *mark);
+}
+
+ALWAYS void round_words(const struct acts_room *to, const struct four *f,
+                        const struct round *r)
+{
+    for (size_t g = 0; g < r->n; g++) {
+        size_t first = (r->first + g) * r->group;
+        vf inverse = _mm512_broadcast_f32x4(_mm_loadu_ps(r->inverse[g]));
+        vi any = (vi)(inverse > 0), sum = {0}, half = {0}; /* else 0 */
+        for (size_t c = first; c < first + r->group; c += L) {
+            __m512i q[FOUR];
+            UNROLLED (t, FOUR)
+                q[t] = (__m512i)vi_round(vf_load(f->x[t] + c) *
+                                         four_spread(inverse, t));
+            vi words =
+                any & (vi)_mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]),
+                                             _mm512_packs_epi32(q[2], q[3]));
+            four_put(to, f, c / 4, 1, (__m512i)words);
+            sum = vi_dot(sum, vi_set(0x01010101), words, 0);
+            if (c + L == first + HALF) half = sum;
+        }
+        four_marks(f, mark_at(to, r->first + g, r->group, f->tokens), r->s[g],
+                   four_sum(sum), four_sum(half));
+    }
+}
+
+static void four_round(const struct acts_room *to, const struct four *f,
+                       size_t group)
+{
+    struct round r = {.group = group};
+    for (; r.first < f->cols / group; r.first += r.n) {
+        r.n = f->cols / group - r.first;
+        if (r.n > ROUND_GROUPS) r.n = ROUND_GROUPS;
+        round_most(f, &r);
+        round_scales(&r);
+        round_words(to, f, &r);
+    }
+}
+
+#endif
+
 static void acts_int8(const struct acts_room *to, const float *x, size_t tokens,
                       size_t cols, size_t group)
 {
-    size_t in_slab = 4 * SLAB_STEPS / group; /* 0: a row has one mark */
-    for (size_t t = 0; t < tokens; t++, x += cols)
-        for (size_t g = 0; g < cols / group; g++) {
-            struct mark *mark = to->marks + t;
-            if (in_slab)
-                mark += g / in_slab * to->marks_stride + g % in_slab * tokens;
-            group_round(to, mark, x, g * group, group, t, tokens);
+#if VEC_AVX512
+    if (tokens > 1 && !to->by_token) {
+        for (size_t t = 0; t < tokens; t += FOUR) {
+            struct four f = four_at(x, cols, t, tokens);
+            four_round(to, &f, group);
         }
+        return;
+    }
+#endif
+    for (size_t t = 0; t < tokens; t++, x += cols)
+        for (size_t g = 0; g < cols / group; g++)
+            group_round(to, mark_at(to, g, group, tokens) + t, x, g * group,
+                        group, t, tokens);
 }
 
 static void acts_floats(const struct acts_room *to, const float *x,
@@ -84,11 +271,48 @@ static void acts_floats(const struct acts_room *to, const float *x,
 }
 
 #if BF16_PAIRS
+
+#if VEC_AVX512
+/* bf16_of_vf, a half in each lane. */
+ALWAYS __m512i halves_of_vf(vf v)
+{
+    return (__m512i)((vu)vf_round_bf16(v) >> 16);
+}
+
+/* Columns [0, cols) of four tokens, 16 at a time. */
+static void four_pairs(const struct acts_room *to, const struct four *f,
+                       size_t cols)
+{
+    for (size_t c = 0; c < cols; c += L) {
+        /* In each 128 bits: steps 2k, 2k + 1 of a token, and of the next. */
+        __m512 two[2];
+        UNROLLED (i, 2)
+            two[i] = (__m512)_mm512_packus_epi32(
+                halves_of_vf(vf_load(f->x[2 * i] + c)),
+                halves_of_vf(vf_load(f->x[2 * i + 1] + c)));
+        four_put(to, f, c / 2, 2,
+                 (__m512i)_mm512_shuffle_ps(two[0], two[1], 0x88));
+        four_put(to, f, c / 2 + 1, 2,
+                 (__m512i)_mm512_shuffle_ps(two[0], two[1], 0xdd));
+    }
+}
+#endif
+
 static void acts_pairs(const struct acts_room *to, const float *x,
                        size_t tokens, size_t cols)
 {
+    size_t done = 0;
+#if VEC_AVX512
+    if (tokens > 1 && !to->by_token) {
+        done = cols / L * L;
+        for (size_t t = 0; t < tokens; t += FOUR) {
+            struct four f = four_at(x, cols, t, tokens);
+            four_pairs(to, &f, done);
+        }
+    }
+#endif
     for (size_t t = 0; t < tokens; t++, x += cols) {
-        size_t c = 0;
+        size_t c = done;
         uint16_t lanes[L];
         for (; c + L <= cols; c += L) {
             bf16_of_vf(lanes, vf_load(x + c));
