@@ -181,6 +181,26 @@ static void idle(void **state)
 
 /* ---- on the way to a link ---- */
 
+/* Waits until somebody here has a connection to that name's port: the kernel
+ * made it, though nobody there answers. */
+static void wait_dialled(const char *name)
+{
+    char line[256], want[40];
+    snprintf(want, sizeof want, "0100007F:%04X 01",
+             (unsigned)atoi(strrchr(name, ':') + 1));
+    for (uint64_t start = clock_ms();;) {
+        FILE *f = fopen("/proc/net/tcp", "r");
+        bool there = false;
+        assert_non_null(f);
+        while (!there && fgets(line, sizeof line, f))
+            there = strstr(line, want);
+        fclose(f);
+        if (there) return;
+        if (clock_ms() - start > MS) fail_msg("nobody dials %s", name);
+        poll(NULL, 0, 1);
+    }
+}
+
 static void handshake(void **state)
 {
     (void)state;
@@ -192,6 +212,7 @@ static void handshake(void **state)
         target_stop(&f.t); /* the kernel accepts, nobody answers */
         assert_int_equal(xfer_peer_open(f.x, f.t.name, &f.peer, &why), 0);
         submit_many(&f);
+        wait_dialled(f.t.name); /* the old life, not the next */
         if (kills)
             restart(&f);
         else
