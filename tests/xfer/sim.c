@@ -49,6 +49,9 @@ static struct {
     void *sanitizer;
 } sim;
 
+/* In the thread that simulates; any other one is real, with a real libc. */
+static _Thread_local bool simulates;
+
 static char *stacks[256]; /* kept for the next run */
 static size_t stack_count;
 
@@ -93,7 +96,7 @@ void sim_switch_often(uint64_t one_in)
 
 struct sim_proc *sim_self(void)
 {
-    return sim.running ? sim.running->proc : NULL;
+    return simulates && sim.running ? sim.running->proc : NULL;
 }
 
 /* ---- switching ---- */
@@ -378,8 +381,10 @@ void sim_run(uint64_t seed, void (*main)(void *), void *arg)
     TAILQ_INIT(&sim.procs);
     memory_begin();
     files_begin();
+    simulates = true;
     sim_start("test", main, arg);
     schedule();
+    simulates = false;
     for (struct sim_proc *p; (p = TAILQ_FIRST(&sim.procs));) {
         TAILQ_REMOVE(&sim.procs, p, next);
         __real_free(p);
