@@ -22,13 +22,15 @@ out of that line. Both peers come as sources of PyPI packages:
 """
 import argparse
 import json
+import os
 import re
 import statistics
 import subprocess
+import tempfile
 
 
-def run(command, errors=subprocess.DEVNULL):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=errors, text=True).stdout
+def run(command, errors=subprocess.DEVNULL, cwd=None):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=cwd).stdout
 
 
 def baton(a, model, quantization, kind, n):
@@ -48,10 +50,12 @@ def baton(a, model, quantization, kind, n):
 def peer(a, spec, model, kind, n):
     alone, _, batched = spec.partition("|")
     folder, *flags = alone.split()
+    folder, model = os.path.abspath(folder), os.path.abspath(model)
     if kind == "batch":
         flags = batched.split()
         table = run([folder + "/llama-batched-bench", "-m", model, "-t", str(a.threads), "-c", str(n * (64 + a.gen)),
-                     "-npp", "64", "-ntg", str(a.gen), "-npl", str(n), *flags], subprocess.STDOUT)
+                     "-npp", "64", "-ntg", str(a.gen), "-npl", str(n), *flags], subprocess.STDOUT,
+                    cwd=tempfile.gettempdir())  # it leaves a log where it runs
         return float([row for row in table.splitlines() if row.startswith("|")][-1].split("|")[8])
     bench = folder + "/llama-bench"
     gen = str(a.gen)
