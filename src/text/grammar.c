@@ -13,8 +13,9 @@
 #include <string.h>
 
 enum {
-    KEPT = 32,            /* grammars */
-    KEPT_BYTES = 8 << 20, /* of what is known of a grammar's states */
+    KEPT = 32,             /* grammars, ...                           */
+    KEPT_STATES = 1 << 15, /* ... of so many states (1 KiB each)      */
+    KEPT_BYTES = 4 << 20,  /* of what is known of a grammar's states  */
     TEXT_MAX = 256 << 10,
 };
 
@@ -147,11 +148,19 @@ void grammars_destroy(struct grammars *all)
     mem_free(all);
 }
 
-/* Kept grammar i, or a new one in its place, becomes the first. */
+/* Kept grammar i, or a new one in its place, becomes the first; those that are
+ * too many states behind it are kept no longer. */
 static struct grammar *keep(struct grammars *all, int i, struct grammar *g)
 {
+    uint32_t states = 0;
     memmove(all->kept + 1, all->kept, (size_t)i * sizeof *all->kept);
     all->kept[0] = g;
+    for (int k = 0; k < KEPT && all->kept[k]; k++) {
+        states += all->kept[k]->automaton.state_count;
+        if (states <= KEPT_STATES) continue;
+        grammar_drop(all->kept[k]);
+        all->kept[k] = NULL;
+    }
     return grammar_take(g);
 }
 

@@ -530,6 +530,17 @@ static void grammars_are_kept_and_shared(void **state)
         grammar_drop(compile(GRAMMAR_REGEX, text));
     }
     assert_int_equal(takes(a, "kept", 4), 1); /* ours still */
+    /* Large ones push each other out, and the small ones. */
+    struct grammar *small = compile(GRAMMAR_REGEX, "small");
+    for (int i = 0; i < 6; i++) {
+        char text[48];
+        snprintf(text, sizeof text, "(a|b)*a(a|b){12}|c%d", i);
+        grammar_drop(compile(GRAMMAR_REGEX, text));
+    }
+    b = compile(GRAMMAR_REGEX, "small");
+    assert_ptr_not_equal(b, small);
+    grammar_drop(b);
+    grammar_drop(small);
     grammar_drop(a);
 }
 
