@@ -26,10 +26,12 @@ static uint32_t run_all(const struct rig_options *o, uint32_t count,
                         uint32_t longest, uint32_t most_new, uint64_t seed)
 {
     rig_init(&rig, o);
+    rig_hold(&rig);
     for (uint64_t id = 1; id <= count; id++) {
         asked_random(&asked[id], longest, most_new, &seed);
         rig_submit(&rig, id, &asked[id].spec);
     }
+    rig_go(&rig);
     rig_until_done(&rig, count);
     uint32_t retractions = 0;
     for (uint64_t id = 1; id <= count; id++) {
@@ -194,8 +196,7 @@ static void alternatives_and_asked_ids_come_with_each_token(void **state)
     asked[1].spec.sampling.temperature = 0;
     asked[1].spec.sampling.repetition_penalty = 1;
     rig_submit(&rig, 1, &asked[1].spec);
-    struct engine_event *e = inbox_wait(engine_events(rig.engine), RIG_WAIT_MS);
-    assert_non_null(e);
+    struct engine_event *e = rig_take(&rig);
     assert_int_equal(e->kind, EVENT_TOKEN);
     assert_true(e->has_logprob);
     assert_int_equal(e->logprob.top_count, 128);
@@ -931,30 +932,29 @@ static void a_slow_owner_stops_steps_but_not_aborts(void **state)
     o.pages = 4000;
     rig_init(&rig, &o);
     uint64_t seed = 3;
+    rig_hold(&rig); /* or the first might run to its end alone */
     for (uint64_t id = 1; id <= N; id++) {
         asked_random(&asked[id], 4, 1, &seed);
         asked[id].spec.sampling.max_new_tokens = LONG;
         asked[id].spec.sampling.ignore_eos = true;
         rig_submit(&rig, id, &asked[id].spec);
     }
+    rig_go(&rig);
     /* The owner takes events and keeps them; the engine stops by itself:
      * only then does this flush's answer stand last, behind a full house. */
     static struct engine_event *kept[8192];
     uint32_t count = 0;
-    struct inbox *in = engine_events(rig.engine);
     while (count < 1024)
-        if ((kept[count] = inbox_wait(in, RIG_WAIT_MS))) count++;
+        kept[count++] = rig_take(&rig);
     engine_flush(rig.engine, 1);
-    do {
-        while (!(kept[count] = inbox_wait(in, RIG_WAIT_MS)))
-            ;
-    } while (kept[count++]->kind != EVENT_FLUSHED);
+    do
+        kept[count] = rig_take(&rig);
+    while (kept[count++]->kind != EVENT_FLUSHED);
     uint32_t steps = rig.toy->steps;
     engine_abort(rig.engine, 1, 499, "left", false);
-    do {
-        while (!(kept[count] = inbox_wait(in, RIG_WAIT_MS)))
-            ;
-    } while (kept[count++]->kind != EVENT_DONE);
+    do
+        kept[count] = rig_take(&rig);
+    while (kept[count++]->kind != EVENT_DONE);
     assert_int_equal(kept[count - 1]->id, 1);
     assert_int_equal(rig.toy->steps, steps); /* none since */
     assert_true(count <= 1024 + 2 * 8 + 2);
@@ -981,9 +981,7 @@ static void more_ends_than_the_inbox_holds_arrive_in_order(void **state)
     }
     uint64_t last = 0;
     while (last < 3000) {
-        struct engine_event *e =
-            inbox_wait(engine_events(rig.engine), RIG_WAIT_MS);
-        if (!e) continue;
+        struct engine_event *e = rig_take(&rig);
         if (e->kind == EVENT_DONE) assert_int_equal(e->id, ++last);
         engine_event_free(rig.engine, e);
     }
@@ -1037,6 +1035,7 @@ static void a_thousand_steps_allocate_nothing(void **state)
     rig_init(&rig, &o);
     rig.toy->before = count_memory;
     uint64_t seed = 9;
+    rig_hold(&rig);
     for (uint64_t id = 1; id <= 8; id++) {
         asked_random(&asked[id], 30, 1, &seed);
         struct sampling *p = &asked[id].spec.sampling;
@@ -1048,16 +1047,15 @@ static void a_thousand_steps_allocate_nothing(void **state)
         asked[id].spec.top_logprobs = 5;
         rig_submit(&rig, id, &asked[id].spec);
     }
+    rig_go(&rig);
     /* Warm: as many events as can be out have been out. */
     static struct engine_event *kept[1024];
-    for (uint32_t n = 0; n < 1024;)
-        if ((kept[n] = inbox_wait(engine_events(rig.engine), RIG_WAIT_MS))) n++;
+    for (uint32_t n = 0; n < 1024; n++)
+        kept[n] = rig_take(&rig);
     for (uint32_t n = 0; n < 1024; n++)
         engine_event_free(rig.engine, kept[n]);
     while (rig.done < 8) {
-        struct engine_event *e =
-            inbox_wait(engine_events(rig.engine), RIG_WAIT_MS);
-        if (!e) continue;
+        struct engine_event *e = rig_take(&rig);
         rig.done += e->kind == EVENT_DONE;
         engine_event_free(rig.engine, e);
     }

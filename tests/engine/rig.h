@@ -183,13 +183,20 @@ static inline void rig_note(struct rig *rig, const struct engine_event *e)
     }
 }
 
-/* The next event, noted; its kind stays readable until the next call. */
-static inline struct engine_event rig_next(struct rig *rig)
+/* The next event, the caller's to free. */
+static inline struct engine_event *rig_take(struct rig *rig)
 {
     struct engine_event *e =
         inbox_wait(engine_events(rig->engine), RIG_WAIT_MS);
     if (!e) e = inbox_take(engine_events(rig->engine));
     if (!e) fail_msg("no event came");
+    return e;
+}
+
+/* The next event, noted; its kind stays readable until the next call. */
+static inline struct engine_event rig_next(struct rig *rig)
+{
+    struct engine_event *e = rig_take(rig);
     rig_note(rig, e);
     struct engine_event copy = *e;
     engine_event_free(rig->engine, e);
@@ -200,6 +207,18 @@ static inline void rig_until_done(struct rig *rig, uint32_t done)
 {
     while (rig->done < done)
         rig_next(rig);
+}
+
+/* Between these no step of the toy begins (one may be under way): what is
+ * submitted runs together, however slow the test's thread is. */
+static inline void rig_hold(struct rig *rig)
+{
+    pthread_mutex_lock(&rig->toy->turn);
+}
+
+static inline void rig_go(struct rig *rig)
+{
+    pthread_mutex_unlock(&rig->toy->turn);
 }
 
 static inline void rig_submit(struct rig *rig, uint64_t id,

@@ -19,6 +19,7 @@
 #include "text/grammar.h"
 
 #include <math.h>
+#include <pthread.h>
 
 enum { TOY_VOCAB = 260, TOY_END = 256, TOY_ROWS = 4096 };
 
@@ -36,6 +37,7 @@ struct toy {
     /* Asked for: */
     bool (*before)(struct toy *toy); /* false: the step fails */
     bool nan;
+    pthread_mutex_t turn; /* rig_hold */
 };
 
 static inline uint64_t toy_digest(uint64_t before, int32_t token, uint32_t at)
@@ -80,6 +82,8 @@ static inline int toy_forward(void *arg, const struct batch *b,
                               struct why *why)
 {
     struct toy *toy = arg;
+    pthread_mutex_lock(&toy->turn);
+    pthread_mutex_unlock(&toy->turn);
     if (toy->before && !toy->before(toy))
         return err_set(why, ERR_IO, "the toy broke");
     struct op_kv kv = kv_pool_layer(pool, 0);
@@ -128,12 +132,14 @@ static inline struct toy *toy_create(uint32_t max_tokens, uint32_t max_logits)
         .arch = "toy", .vocab = TOY_VOCAB, .eos = {TOY_END}, .eos_count = 1};
     toy->max_tokens = max_tokens;
     toy->max_logits = max_logits;
+    pthread_mutex_init(&toy->turn, NULL);
     toy->logits = mem_must((size_t)max_logits * TOY_VOCAB, sizeof(float));
     return toy;
 }
 
 static inline void toy_destroy(struct toy *toy)
 {
+    pthread_mutex_destroy(&toy->turn);
     mem_free(toy->logits);
     mem_free(toy);
 }
