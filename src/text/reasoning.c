@@ -1,6 +1,7 @@
 /* The first stage of text/reply.h. Tags and names: SGLang's reasoning parsers.
  * Blanks around the tags are dropped. A block that does not begin the answer is
- * content, tags and all. */
+ * content, tags and all. A model that forgets the closing tag and calls a tool has
+ * ended its reasoning. */
 #include "text/reply_impl.h"
 
 /* The tags of Qwen3, DeepSeek-R1 and most others, and Kimi's. */
@@ -122,10 +123,30 @@ static bool step_first(struct reasoning *r, bool inside)
     return true;
 }
 
+/* Where a call begins, or may; in.len: nowhere. */
+static size_t find_call(const struct reasoning *r, enum reply_match *how)
+{
+    const struct toolcall_format *f = r->next->format;
+    const char *tag = f->section ? f->section : f->call;
+    for (size_t from = 0;; from++) {
+        from = reply_find(r->in.data, r->in.len, from, tag, how);
+        if (from == r->in.len) return from;
+        *how = toolcall_begins(f, r->in.data + from, r->in.len - from);
+        if (*how != REPLY_NO) return from;
+    }
+}
+
 static bool step_in(struct reasoning *r)
 {
-    enum reply_match how;
+    enum reply_match how, call;
     size_t at = reply_find(r->in.data, r->in.len, 0, r->format->end, &how);
+    size_t other = r->call_ends ? find_call(r, &call) : at;
+    if (other < at) {
+        tell(r, other - reply_last_blanks(r->in.data, other));
+        if (call != REPLY_YES) return false;
+        r->state = REASONING_PAST;
+        return true;
+    }
     size_t blanks = reply_last_blanks(r->in.data, at);
     tell(r, at - blanks);
     if (how != REPLY_YES) return false;

@@ -59,6 +59,7 @@ struct reply *reply_create(const struct reply_options *options)
         r->sink = options->sink;
         r->arg = options->arg;
         r->next = options->toolcall ? &reply->toolcall : NULL;
+        r->call_ends = r->next && !options->tag_ends_reasoning;
     }
     return reply;
 }

@@ -77,7 +77,8 @@ typedef void reply_sink(void *arg, const struct reply_event *event);
 struct reply_options {
     const struct reasoning_format *reasoning; /* NULL: not looked for */
     bool in_reasoning;                        /* as reasoning_begins says */
-    const struct toolcall_format *toolcall;   /* NULL: not looked for */
+    bool tag_ends_reasoning; /* only its tag does; else a call, too */
+    const struct toolcall_format *toolcall; /* NULL: not looked for */
     const json_t *tools; /* OpenAI's list; borrowed as long as the reply */
     reply_sink *sink;    /* called inside of feed and end */
     void *arg;

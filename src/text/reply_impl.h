@@ -61,6 +61,7 @@ struct reasoning {
     reply_sink *sink;
     void *arg;
     struct toolcall *next; /* NULL: what comes after is content */
+    bool call_ends;        /* reasoning, which was not closed then */
     enum {
         REASONING_BEFORE, /* blanks, perhaps a tag */
         REASONING_FIRST,  /* blanks, perhaps the tag once more */
@@ -127,6 +128,10 @@ struct toolcall {
     bool is_name, is_args, has_args;
     uint32_t params; /* of an XML call, so far */
 };
+
+/* Whether s begins as a call's tags and the beginning of its body do. */
+enum reply_match toolcall_begins(const struct toolcall_format *format,
+                                 const char *s, size_t n);
 
 /* toolcall.c, for the bodies. Whether in goes on with tag at t->at; where tag
  * or a part of it is next. */

@@ -94,6 +94,35 @@ bool toolcall_is_special(const struct toolcall_format *format)
     return format->special;
 }
 
+/* In a section, around calls. */
+static bool may_stand_between(const struct toolcall_format *f, char c)
+{
+    return reply_blank(c) || (f->between && c && strchr(f->between, c));
+}
+
+enum reply_match toolcall_begins(const struct toolcall_format *f, const char *s,
+                                 size_t n)
+{
+    size_t at = 0;
+    enum reply_match how;
+    if (f->section) {
+        how = reply_starts(s, n, f->section);
+        if (how != REPLY_YES) return how;
+        at = strlen(f->section);
+        for (size_t i = 0; i < REPLY_MAX_BLANKS && at < n; i++, at++)
+            if (!may_stand_between(f, s[at])) break;
+    }
+    if (f->call) {
+        how = reply_starts(s + at, n - at, f->call);
+        if (how != REPLY_YES) return how;
+        at += strlen(f->call);
+    }
+    if (f->body != toolcall_body_object) return REPLY_YES;
+    at += reply_blanks(s + at, n - at);
+    if (at == n) return REPLY_PART;
+    return s[at] == '{' ? REPLY_YES : REPLY_NO;
+}
+
 void toolcall_init(struct toolcall *t, const struct toolcall_format *format,
                    const json_t *tools, reply_sink *sink, void *arg)
 {
@@ -225,9 +254,7 @@ static bool step_section(struct toolcall *t)
 {
     const struct toolcall_format *f = t->format;
     const char *s = t->in.data;
-    while (t->at < t->in.len &&
-           (reply_blank(s[t->at]) ||
-            (f->between && s[t->at] && strchr(f->between, s[t->at]))))
+    while (t->at < t->in.len && may_stand_between(f, s[t->at]))
         t->at++;
     if (t->at == t->in.len) return false;
     enum reply_match call = toolcall_starts(t, f->call),

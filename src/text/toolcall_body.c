@@ -194,6 +194,7 @@ enum toolcall_found toolcall_body_object(struct toolcall *t)
 
 /* --- f, a separator, {...} --- */
 
+/* Into mark: the name is of no use before what follows it is known. */
 static enum toolcall_found read_name(struct toolcall *t)
 {
     enum reply_match how;
@@ -201,11 +202,16 @@ static enum toolcall_found read_name(struct toolcall *t)
     if (end - t->at > MAX_NAME) return TOOLCALL_NONE;
     if (how != REPLY_YES) return TOOLCALL_MORE;
     skip_blanks(t);
-    const char *name = t->in.data + t->at;
     size_t n = end > t->at ? end - t->at : 0;
-    n -= reply_last_blanks(name, n);
+    t->mark = t->at;
+    t->mark_len = n - reply_last_blanks(t->in.data + t->at, n);
     t->at = end + strlen(t->format->name_end);
-    return toolcall_open(t, name, n) ? TOOLCALL_DONE : TOOLCALL_NONE;
+    return TOOLCALL_DONE;
+}
+
+static bool open_named(struct toolcall *t)
+{
+    return toolcall_open(t, t->in.data + t->mark, t->mark_len);
 }
 
 enum toolcall_found toolcall_body_header(struct toolcall *t)
@@ -213,6 +219,14 @@ enum toolcall_found toolcall_body_header(struct toolcall *t)
     if (t->phase == BODY_OPEN) {
         enum toolcall_found found = read_name(t);
         if (found != TOOLCALL_DONE) return found;
+        t->phase = BODY_KEY;
+    }
+    if (t->phase == BODY_KEY) {
+        skip_blanks(t);
+        if (t->at == t->in.len) return TOOLCALL_MORE;
+        char c = t->in.data[t->at]; /* an object, or none at all */
+        if (c != '{' && c != *t->format->call_end) return TOOLCALL_NONE;
+        if (!open_named(t)) return TOOLCALL_NONE;
         t->phase = BODY_VALUE;
     }
     if (scan_value(t, true) == VALUE_MORE) return TOOLCALL_MORE;
@@ -315,6 +329,7 @@ enum toolcall_found toolcall_body_xml(struct toolcall *t)
         case BODY_OPEN:
             found = read_name(t);
             if (found != TOOLCALL_DONE) return found;
+            if (!open_named(t)) return TOOLCALL_NONE;
             t->phase = BODY_KEY;
             break;
         case BODY_KEY:

@@ -57,6 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct reply_options o = {
         .reasoning = reasoning_find(reasoning[data[0] % 4]),
         .in_reasoning = data[0] & 64,
+        .tag_ends_reasoning = data[0] & 32,
         .toolcall = toolcall_find(calls[data[1] % 7]),
         .tools = tools};
     struct heard whole = {0}, split = {0}, bytes = {0};

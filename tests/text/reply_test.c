@@ -181,6 +181,29 @@ static void objects_in_tags_are_calls(void **state)
     expect(&qwen, " \n ", " \n ");
 }
 
+static void a_call_ends_reasoning(void **state)
+{
+    (void)state;
+    static const struct format qwen = {"qwen3", "qwen25", true},
+                               coder = {"qwen3", "qwen3_coder", true},
+                               v3 = {"deepseek-r1", "deepseekv3", true},
+                               mistral = {"qwen3", "mistral", true};
+    expect(&qwen, "I look.\n<tool_call>\n {\"name\": \"now\"}\n</tool_call>",
+           "[I look.]|now {}");
+    expect(&qwen, "A <tool_call> it is</think>so", "[A <tool_call> it is]so");
+    expect(&qwen, "A <tool_call>\n\n", "[A <tool_call>]");
+    expect(&coder,
+           "a <tool_call> b <tool_call>\n<function=now>\n</function>\n"
+           "</tool_call>",
+           "[a <tool_call> b]|now {}");
+    expect(&v3,
+           "a<｜tool▁calls▁begin｜>\n<｜tool▁call▁begin｜>function"
+           "<｜tool▁sep｜>now\n```json\n{}\n```<｜tool▁call▁end｜>",
+           "[a]|now {}");
+    expect(&mistral, "a [TOOL_CALLS] [b] [TOOL_CALLS] [{\"name\": \"now\"}]",
+           "[a [TOOL_CALLS] [b]]|now {}");
+}
+
 static void llamas_need_no_tag(void **state)
 {
     (void)state;
@@ -408,7 +431,8 @@ static void long_answers_take_linear_time(void **state)
 }
 
 TESTS(T(reasoning_is_what_stands_in_the_tags), T(objects_in_tags_are_calls),
-      T(llamas_need_no_tag), T(lists_of_objects_are_calls),
-      T(names_may_be_headers), T(xml_becomes_json), T(calls_can_be_begun),
+      T(a_call_ends_reasoning), T(llamas_need_no_tag),
+      T(lists_of_objects_are_calls), T(names_may_be_headers),
+      T(xml_becomes_json), T(calls_can_be_begun),
       T(prompts_tell_whether_reasoning_has_begun), T(runs_of_blanks_end),
       T(blanks_within_a_call_are_no_matter), T(long_answers_take_linear_time))
