@@ -57,7 +57,6 @@ void ask_destroy(struct ask *ask)
     for (uint32_t i = 0; i < ask->prompt_count; i++)
         prompt_fini(&ask->prompts[i]);
     mem_free(ask->prompts);
-    buf_fini(&ask->reply.begun);
     json_decref(ask->params);
     json_decref(ask->body);
     mem_free(ask);

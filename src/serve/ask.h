@@ -61,9 +61,9 @@ struct ask_reply {
     const struct toolcall_format *toolcall;   /* likewise */
     const json_t *tools;                      /* borrowed from the body */
     bool in_reasoning;                        /* it begins so */
-    bool whole_reasoning; /* stream_reasoning false: sent when it is over */
-    bool one_call;        /* parallel_tool_calls false */
-    struct buf begun;     /* of a call: the prompt ends with it */
+    bool tag_ends_reasoning; /* and no call does: calls are constrained */
+    bool whole_reasoning;    /* stream_reasoning false: sent when it is over */
+    bool one_call;           /* parallel_tool_calls false */
 };
 
 struct ask {

@@ -4,6 +4,8 @@
 #include "serve/assets.h"
 #include "serve/openai.h"
 #include "text/chat.h"
+#include "text/grammar.h"
+#include "text/pattern_calls.h"
 #include "text/tokenizer.h"
 
 #include <string.h>
@@ -104,10 +106,6 @@ static int check_function(const json_t *function, struct why *why)
     if (rc) return rc;
     if (!name || !*name)
         return err_set(why, ERR_FORMAT, "A tool's function must have a name.");
-    if (strict)
-        return err_set(why, ERR_UNSUPPORTED,
-                       "strict functions need constrained calls, which are "
-                       "not supported by this server.");
     return 0;
 }
 
@@ -188,9 +186,6 @@ static int check_choice(struct choice *choice, const json_t *tools,
         return err_set(why, ERR_UNSUPPORTED,
                        "tool_choice other than auto and none needs a server "
                        "with --tool-call-parser.");
-    if (!choice->name && json_array_size(tools) == 1)
-        choice->name = json_string_value(json_object_get(
-            json_object_get(json_array_get(tools, 0), "function"), "name"));
     return 0;
 }
 
@@ -237,35 +232,82 @@ static int32_t end_of_reasoning(const struct ask_env *env, bool inside,
                           reasoning_end_tag(format));
 }
 
-/* Where the answer begins. A call that must come is begun behind the prompt,
- * and reasoning that the prompt has opened is closed before it. */
-static void begin_answer(struct ask *ask, const struct ask_env *env,
-                         const struct choice *choice, const json_t *final,
-                         struct buf *text)
+static bool any_strict(const json_t *tools)
+{
+    size_t i;
+    const json_t *tool;
+    json_array_foreach (tools, i, tool)
+        if (json_is_true(
+                json_object_get(json_object_get(tool, "function"), "strict")))
+            return true;
+    return false;
+}
+
+/* Calls that must come, and those of strict functions, are held to their form.
+ * An answer that has another form cannot have calls. */
+static int hold_calls(struct ask *ask, const struct ask_env *env,
+                      const struct choice *choice, bool over, struct why *why)
+{
+    struct ask_reply *reply = &ask->reply;
+    struct prompt *prompt = &ask->prompts[0];
+    if (!choice->must && !any_strict(reply->tools)) return 0;
+    if (!reply->toolcall || !env->grammars)
+        return err_set(why, ERR_UNSUPPORTED,
+                       "strict functions need a server with "
+                       "--tool-call-parser.");
+    if (prompt->params.json_schema || prompt->params.regex) {
+        if (!choice->must) return 0;
+        return err_set(why, ERR_INVALID,
+                       "A tool_choice that needs a call and response_format, "
+                       "json_schema or regex exclude each other.");
+    }
+    const struct calls_spec spec = {.format = reply->toolcall,
+                                    .reasoning = reply->reasoning,
+                                    .inside = reply->in_reasoning,
+                                    .over = over,
+                                    .must = choice->must,
+                                    .one = reply->one_call,
+                                    .name = choice->name,
+                                    .tools = reply->tools};
+    struct buf text;
+    buf_init(&text, (size_t)1 << 30);
+    pattern_calls_text(&spec, &text);
+    int rc = text.failed ? err_set(why, ERR_NOMEM, "The tools are too large.")
+                         : grammars_get(env->grammars, GRAMMAR_CALLS, text.data,
+                                        text.len, &prompt->grammar, why);
+    buf_fini(&text);
+    reply->tag_ends_reasoning = true;
+    ask->grammar_after = -1;
+    return rc;
+}
+
+/* Where the answer begins. Reasoning that the prompt has opened and nobody
+ * takes apart is closed before a call that must come. */
+static int begin_answer(struct ask *ask, const struct ask_env *env,
+                        const struct choice *choice, const json_t *final,
+                        struct buf *text, struct why *why)
 {
     struct ask_reply *reply = &ask->reply;
     const struct reasoning_format *format = reply->reasoning;
     bool inside = format && reasoning_begins(format, text->data, text->len);
+    bool over = format && reasoning_is_over(format, text->data, text->len);
     ask->grammar_after = end_of_reasoning(env, inside, text);
-    buf_init(&reply->begun, (size_t)1 << 20);
     if (final) {
         const char *more = json_string_value(final);
         size_t n = json_string_length(final);
         buf_add(text, more, n);
         if (format) inside = reasoning_goes_on(format, inside, more, n);
-    }
-    if (choice->must) {
-        if (!format) {
-            format = reasoning_find("qwen3");
-            inside = reasoning_begins(format, text->data, text->len);
-        }
-        if (inside) reasoning_close(format, text);
-        inside = false;
-        toolcall_begin(reply->toolcall, choice->name, &reply->begun);
-        buf_add(text, reply->begun.data, reply->begun.len);
-        text->failed |= reply->begun.failed;
+        over = !inside;
     }
     reply->in_reasoning = inside;
+    if (choice->must && !format) {
+        format = reasoning_find("qwen3");
+        if (reasoning_begins(format, text->data, text->len))
+            reasoning_close(format, text);
+    }
+    if (text->failed)
+        return err_set(why, ERR_NOMEM, "The rendered prompt is too large.");
+    return hold_calls(ask, env, choice, over, why);
 }
 
 /* reasoning_effort and chat_template_kwargs become the template's variables. */
@@ -295,9 +337,7 @@ static int render(struct ask *ask, const struct ask_env *env, json_t *messages,
     if (!rc)
         rc = assets_render_chat(env->assets, messages, ask->reply.tools,
                                 variables, text, why);
-    if (!rc) begin_answer(ask, env, &choice, final, text);
-    if (!rc && text->failed)
-        rc = err_set(why, ERR_NOMEM, "The rendered prompt is too large.");
+    if (!rc) rc = begin_answer(ask, env, &choice, final, text, why);
     json_decref(final);
     return rc;
 }

@@ -56,12 +56,13 @@ struct parts *parts_create(const struct ask *ask, struct buf *content)
     buf_init(&parts->reasoning, PART_MAX_BYTES);
     const struct reply_options options = {.reasoning = want->reasoning,
                                           .in_reasoning = want->in_reasoning,
+                                          .tag_ends_reasoning =
+                                              want->tag_ends_reasoning,
                                           .toolcall = want->toolcall,
                                           .tools = want->tools,
                                           .sink = take,
                                           .arg = parts};
     parts->reply = reply_create(&options);
-    reply_feed(parts->reply, want->begun.data, want->begun.len);
     return parts;
 }
 

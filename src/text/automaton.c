@@ -149,6 +149,67 @@ static uint32_t build_joined(struct maker *m, const struct node *n,
     return fresh;
 }
 
+/* Texts that must not come: `bytes` of them, each with its NUL. Position i is
+ * that the bytes of its text before i came last, and no more of any text;
+ * position `bytes` is before anything but blanks. */
+struct texts {
+    const char *of;
+    size_t bytes;
+    uint8_t first_not;
+};
+enum { NOWHERE = UINT32_MAX, TEXTS_MAX = 250 };
+
+/* The position behind c (Aho and Corasick, looked for anew each time: texts are
+ * short). */
+static uint32_t position_behind(const struct texts *t, size_t at, uint8_t c)
+{
+    char seen[TEXTS_MAX + 1];
+    size_t from = at, n;
+    if (at == t->bytes) {
+        if (c == t->first_not) return NOWHERE;
+        if (c && strchr(" \n\t\r", c)) return (uint32_t)at;
+        from = at = 0;
+    }
+    while (from && t->of[from - 1])
+        from--;
+    n = at - from;
+    memcpy(seen, t->of + from, n);
+    seen[n++] = (char)c;
+    for (size_t k = 0, len; k < t->bytes; k += len + 1) {
+        len = strlen(t->of + k);
+        if (len <= n && memcmp(t->of + k, seen + n - len, len) == 0)
+            return NOWHERE;
+    }
+    for (size_t i = 0; i < n; i++) /* the longest end of what came */
+        for (size_t k = 0; k < t->bytes; k += strlen(t->of + k) + 1)
+            if (strncmp(t->of + k, seen + i, n - i) == 0)
+                return (uint32_t)(k + n - i);
+    return 0;
+}
+
+static uint32_t build_without(struct maker *m, const struct node *n,
+                              uint32_t then)
+{
+    const struct texts t = {m->pattern->texts + n->a, n->b, n->first_not};
+    uint32_t zero = m->nfa_count;
+    if (t.bytes > TEXTS_MAX) m->too_large = true;
+    for (size_t at = 0; at <= t.bytes; at++)
+        state(m, SPLIT, 0, then);
+    uint32_t other = n->first ? build(m, n->first, zero) : 0;
+    for (size_t at = 0; at <= t.bytes && !m->too_large; at++) {
+        uint32_t list = other;
+        for (unsigned lo = 0, hi; lo < PATTERN_TOKEN; lo = hi) {
+            uint32_t to = position_behind(&t, at, (uint8_t)lo);
+            for (hi = lo + 1; hi < PATTERN_TOKEN; hi++)
+                if (position_behind(&t, at, (uint8_t)hi) != to) break;
+            if (to == NOWHERE) continue;
+            list = state(m, SPLIT, byte_state(m, lo, hi - 1, zero + to), list);
+        }
+        if (!m->too_large) m->nfa[zero + at].a = list;
+    }
+    return zero + (n->first_not ? (uint32_t)t.bytes : 0);
+}
+
 static uint32_t build(struct maker *m, pattern_node node, uint32_t then)
 {
     const struct node *n = &m->pattern->nodes[node];
@@ -163,6 +224,7 @@ static uint32_t build(struct maker *m, pattern_node node, uint32_t then)
         }
         break;
     case NODE_BYTES: s = byte_state(m, n->a, n->b, then); break;
+    case NODE_WITHOUT: s = build_without(m, n, then); break;
     case NODE_CALL:
         s = state(m, CALL, then, 0);
         m->nfa[s].rule = n->a;

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "json/json.h"
 #include "text/grammar_walk.h"
+#include "text/pattern_calls.h"
 #include "text/pattern_regex.h"
 #include "text/pattern_schema.h"
 #include "text/token_tree.h"
@@ -60,8 +61,9 @@ struct matcher {
 
 /* ---- compiling ---- */
 
-static int pattern_of(struct pattern *p, enum grammar_kind kind,
-                      const char *text, size_t n, struct why *why)
+static int pattern_of(struct pattern *p, const struct tokenizer *tokenizer,
+                      enum grammar_kind kind, const char *text, size_t n,
+                      struct why *why)
 {
     if (kind == GRAMMAR_REGEX) {
         pattern_node tree;
@@ -73,7 +75,8 @@ static int pattern_of(struct pattern *p, enum grammar_kind kind,
     json_t *schema;
     int rc = json_parse(&schema, text, n, why);
     if (rc) return rc;
-    rc = pattern_schema(p, schema, why);
+    rc = kind == GRAMMAR_CALLS ? pattern_calls(p, tokenizer, schema, why)
+                               : pattern_schema(p, schema, why);
     json_decref(schema);
     return rc;
 }
@@ -82,11 +85,11 @@ static int compile(struct grammar **out, const struct token_tree *tree,
                    enum grammar_kind kind, const char *text, size_t n,
                    struct why *why)
 {
-    static const char *const names[] = {"json_schema", "regex"};
+    static const char *const names[] = {"json_schema", "regex", "tools"};
     struct automaton automaton;
     struct why inner = {0};
     struct pattern *p = pattern_create();
-    int rc = pattern_of(p, kind, text, n, why);
+    int rc = pattern_of(p, tree->tokenizer, kind, text, n, why);
     if (!rc) {
         rc = automaton_create(&automaton, p, &inner);
         if (rc) err_set(why, rc, "%s: %s", names[kind], why_text(&inner, rc));
@@ -326,15 +329,15 @@ static void follow(struct matcher *m, const struct walk *from, int32_t token,
                    struct walk *to)
 {
     size_t n;
-    const char *bytes =
-        tokenizer_token_bytes(m->grammar->tree->tokenizer, token, &n);
+    uint8_t own[4];
+    const uint8_t *bytes =
+        token_tree_bytes(m->grammar->tree->tokenizer, token, own, &n);
     struct walk other;
     to->count = 0;
     to->ends = false;
-    for (size_t i = 0; i < n; i++) { /* by turns, and the last into *to */
+    for (size_t i = 0; bytes && i < n; i++) { /* by turns, last into *to */
         struct walk *next = (n - i) % 2 ? to : &other;
-        walk_step(&m->grammar->automaton, &m->stacks, from, (uint8_t)bytes[i],
-                  next);
+        walk_step(&m->grammar->automaton, &m->stacks, from, bytes[i], next);
         from = next;
         if (from->count) continue;
         to->count = 0;
@@ -375,9 +378,14 @@ const uint64_t *matcher_allowed(struct matcher *m, uint32_t *vocab)
     memset(m->mask, 0, (m->grammar->tree->vocab + 63) / 64 * sizeof *m->mask);
     for (uint32_t i = 0; i < m->walk.count; i++)
         add_position(m, &m->walk.at[i]);
-    for (size_t i = 0; i < m->end_count && m->walk.ends; i++)
-        if (m->ends[i] >= 0 && (uint32_t)m->ends[i] < *vocab)
-            m->mask[m->ends[i] / 64] |= 1ull << m->ends[i] % 64;
+    for (size_t i = 0; i < m->end_count; i++) {
+        if (m->ends[i] < 0 || (uint32_t)m->ends[i] >= *vocab) continue;
+        uint64_t bit = 1ull << m->ends[i] % 64;
+        if (m->walk.ends)
+            m->mask[m->ends[i] / 64] |= bit;
+        else if (tokenizer_is_added(m->grammar->tree->tokenizer, m->ends[i]))
+            m->mask[m->ends[i] / 64] &= ~bit;
+    }
     m->fresh = true;
     return m->mask;
 }
@@ -400,16 +408,15 @@ bool matcher_accept(struct matcher *m, int32_t token)
         if (token == m->after) m->after = -1;
         return true;
     }
-    for (size_t i = 0; i < m->end_count; i++)
-        if (m->ends[i] == token && m->walk.ends) {
-            m->ended = true;
-            m->walk.count = 0;
-            return true;
-        }
-    if (tokenizer_is_added(m->grammar->tree->tokenizer, token)) {
+    for (size_t i = 0; i < m->end_count; i++) {
+        if (m->ends[i] != token) continue;
+        m->ended = m->walk.ends;
+        if (!m->ended &&
+            !tokenizer_is_added(m->grammar->tree->tokenizer, token))
+            continue;
         m->walk.count = 0;
         m->walk.ends = false;
-        return false;
+        return m->ended;
     }
     follow(m, &m->walk, token, &to);
     memcpy(m->walk.at, to.at, to.count * sizeof *to.at);

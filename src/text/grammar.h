@@ -1,6 +1,6 @@
 /* text/grammar.h - output that cannot but have a given form.
  *
- *     JSON Schema, regex --> pattern --> automaton over bytes (text/pattern.h)
+ *     JSON Schema, regex, calls --> pattern --> automaton over bytes (text/pattern.h)
  *     token so far + automaton --> the tokens that may come next
  *
  * A grammar is compiled once for a vocabulary and shared; a matcher follows one
@@ -10,8 +10,8 @@
  * bytes; those that leave it, few, are tried with the real stack at each step.
  *
  * A token that is part of a character is allowed where the character may
- * follow. Added tokens are never allowed, but the end tokens where the whole
- * may end.
+ * follow. Added tokens are allowed where a grammar of calls has them (tags, any
+ * text); end tokens of them only where the whole may end.
  *
  * Sources: Willard and Louf, "Efficient Guided Generation for LLMs" (2023);
  * Dong et al., "XGrammar" (2024), for the split into tokens that need the
@@ -27,7 +27,11 @@
 
 struct tokenizer; /* text/tokenizer.h */
 
-enum grammar_kind { GRAMMAR_JSON_SCHEMA, GRAMMAR_REGEX };
+enum grammar_kind {
+    GRAMMAR_JSON_SCHEMA,
+    GRAMMAR_REGEX,
+    GRAMMAR_CALLS /* text/pattern_calls.h */
+};
 
 /* The grammars of a tokenizer, those used lately kept. One thread. tokenizer
  * is borrowed; grammars taken from here must be dropped before destroy. */
@@ -37,7 +41,7 @@ void grammars_destroy(struct grammars *all); /* NULL is fine */
 
 /* *out is a reference of the caller's. The first call sorts the vocabulary
  * (0.1 s for 150 000 tokens). ERR_FORMAT, ERR_INVALID, ERR_UNSUPPORTED (named),
- * ERR_RANGE (too large): text/pattern_schema.h, text/pattern_regex.h. */
+ * ERR_RANGE (too large): text/pattern_schema.h, _regex.h, _calls.h. */
 struct grammar;
 int grammars_get(struct grammars *all, enum grammar_kind kind, const char *text,
                  size_t n, struct grammar **out, struct why *why);

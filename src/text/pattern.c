@@ -63,6 +63,36 @@ pattern_node pattern_text(struct pattern *p, const char *text, size_t n)
     return add(p, &(struct node){.kind = NODE_TEXT, .a = at, .b = (uint32_t)n});
 }
 
+void pattern_token_bytes(int32_t id, uint8_t out[4])
+{
+    out[0] = PATTERN_TOKEN;
+    out[1] = (uint8_t)(id >> 16);
+    out[2] = (uint8_t)(id >> 8);
+    out[3] = (uint8_t)id;
+}
+
+pattern_node pattern_token(struct pattern *p, int32_t id)
+{
+    uint8_t bytes[4];
+    pattern_token_bytes(id, bytes);
+    return pattern_text(p, (const char *)bytes, sizeof bytes);
+}
+
+pattern_node pattern_without(struct pattern *p, const char *const *texts,
+                             size_t count, pattern_node other, char first_not)
+{
+    struct node node = {.kind = NODE_WITHOUT,
+                        .a = (uint32_t)p->text_bytes,
+                        .first = other,
+                        .first_not = (uint8_t)first_not};
+    for (size_t i = 0; i < count; i++) {
+        assert(*texts[i]);
+        pattern_text(p, texts[i], strlen(texts[i]) + 1);
+    }
+    node.b = (uint32_t)p->text_bytes - node.a;
+    return add(p, &node);
+}
+
 pattern_node pattern_call(struct pattern *p, uint32_t rule)
 {
     return add(p, &(struct node){.kind = NODE_CALL, .a = rule});

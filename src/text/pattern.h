@@ -7,6 +7,9 @@
  * themselves). Each rule becomes a deterministic automaton over bytes, a call
  * an edge that pushes where to go on. A node belongs to one place of one tree.
  *
+ * A token that is no text, an added one, is PATTERN_TOKEN, a byte that UTF-8
+ * does not have, and its id.
+ *
  * Sources: Thompson's construction and the subset construction; the calls are
  * those of a recursive transition network (Woods, 1970). */
 #ifndef BATON_TEXT_PATTERN_H
@@ -30,6 +33,15 @@ void pattern_define(struct pattern *p, uint32_t rule, pattern_node tree);
 
 pattern_node pattern_bytes(struct pattern *p, uint8_t lo, uint8_t hi);
 pattern_node pattern_text(struct pattern *p, const char *text, size_t n);
+/* An added token. */
+enum { PATTERN_TOKEN = 0xff };
+pattern_node pattern_token(struct pattern *p, int32_t id);
+void pattern_token_bytes(int32_t id, uint8_t out[4]);
+/* Any bytes in which none of the texts (not empty, not long) stands, and between
+ * them `other` any number of times (0: nothing), which must begin with
+ * PATTERN_TOKEN. first_not (0: none): not this byte behind nothing but blanks. */
+pattern_node pattern_without(struct pattern *p, const char *const *texts,
+                             size_t count, pattern_node other, char first_not);
 pattern_node pattern_call(struct pattern *p, uint32_t rule);
 /* min .. max times, max -1: any number. */
 pattern_node pattern_repeat(struct pattern *p, pattern_node what, int min,

@@ -7,6 +7,7 @@
 enum node_kind {
     NODE_TEXT,     /* texts[a], b bytes */
     NODE_BYTES,    /* a .. b            */
+    NODE_WITHOUT,  /* a, b: the texts, each with its NUL; first: other */
     NODE_CALL,     /* rule a            */
     NODE_REPEAT,   /* first, a .. b times, b UINT32_MAX: without end */
     NODE_SEQUENCE, /* first, next, ...  */
@@ -19,7 +20,8 @@ struct node {
     uint32_t a, b;
     pattern_node first, last; /* 0: none */
     pattern_node next;
-    bool optional; /* in NODE_JOINED */
+    bool optional;     /* in NODE_JOINED */
+    uint8_t first_not; /* in NODE_WITHOUT */
 };
 
 struct pattern {

@@ -560,14 +560,24 @@ static int compile(struct schema *s, const json_t *schema, pattern_node *out)
     return rc;
 }
 
+int pattern_schema_part(struct pattern_json *j, const json_t *root,
+                        const json_t *schema, pattern_node *out,
+                        struct why *why)
+{
+    struct schema s = {.j = *j, .root = root, .why = why};
+    s.refs = mem_must(REFS_MAX, sizeof *s.refs);
+    int rc = compile(&s, schema, out);
+    mem_free(s.refs);
+    *j = s.j;
+    return rc;
+}
+
 int pattern_schema(struct pattern *p, const json_t *schema, struct why *why)
 {
-    struct schema s = {.j = {.p = p}, .root = schema, .why = why};
+    struct pattern_json j = {.p = p};
     pattern_node tree;
-    s.refs = mem_must(REFS_MAX, sizeof *s.refs);
     uint32_t whole = pattern_rule(p);
-    int rc = compile(&s, schema, &tree);
+    int rc = pattern_schema_part(&j, schema, schema, &tree, why);
     if (!rc) pattern_define(p, whole, tree);
-    mem_free(s.refs);
     return rc;
 }

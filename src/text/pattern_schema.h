@@ -19,10 +19,14 @@
 #define BATON_TEXT_PATTERN_SCHEMA_H
 
 #include "json/json.h"
-#include "text/pattern.h"
+#include "text/pattern_json.h"
 
 /* Defines rule 0 of an empty pattern. ERR_INVALID, ERR_UNSUPPORTED,
  * ERR_RANGE. */
 int pattern_schema(struct pattern *p, const json_t *schema, struct why *why);
+/* The tree of a schema within root, of a pattern that has rules already. */
+int pattern_schema_part(struct pattern_json *j, const json_t *root,
+                        const json_t *schema, pattern_node *out,
+                        struct why *why);
 
 #endif

@@ -51,10 +51,6 @@ bool reasoning_is_over(const struct reasoning_format *format,
 /* Appends what closes reasoning that the prompt has opened. */
 void reasoning_close(const struct reasoning_format *format, struct buf *out);
 
-/* Appends the beginning of a call, up to the function's name, or for a name up
- * to its arguments: put behind the prompt, it makes the model call. */
-void toolcall_begin(const struct toolcall_format *format, const char *name,
-                    struct buf *out);
 /* Whether tags of the format are special tokens, which must not be skipped. */
 bool toolcall_is_special(const struct toolcall_format *format);
 

@@ -85,11 +85,15 @@ struct toolcall_format {
     const char *names;
     const char *section, *section_end; /* around all calls */
     const char *call, *call_end;       /* around each      */
-    const char *between;       /* characters that may stand between calls */
-    const char *name_end;      /* behind the name, where it is a header   */
-    const char *lead, *follow; /* around the name, to make a model call   */
+    const char *between;  /* characters that may stand between calls */
+    const char *name_end; /* behind the name, where it is a header   */
     /* Looks at what follows the call's tag, from t->at on. */
     enum toolcall_found (*body)(struct toolcall *t);
+    /* How calls are written: begin, then for each a name between lead and
+     * follow, its arguments, tail; joint between two; end. NULL: nothing. */
+    struct {
+        const char *begin, *lead, *follow, *tail, *joint, *end;
+    } write;
     bool bare;    /* an answer that is a call's object needs no tag */
     bool special; /* tags are special tokens */
 };

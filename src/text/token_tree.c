@@ -1,6 +1,7 @@
 #include "text/token_tree.h"
 
 #include "base/mem.h"
+#include "text/pattern.h"
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
@@ -22,17 +23,31 @@ static int by_bytes(const void *a, const void *b)
     return x->token < y->token ? -1 : 1;
 }
 
+const uint8_t *token_tree_bytes(const struct tokenizer *t, int32_t token,
+                                uint8_t own[4], size_t *len)
+{
+    if (tokenizer_is_added(t, token)) {
+        pattern_token_bytes(token, own);
+        *len = 4;
+        return own;
+    }
+    const char *text = tokenizer_token_bytes(t, token, len);
+    if (!text || !*len || *len > TOKEN_TREE_DEPTH ||
+        memchr(text, PATTERN_TOKEN, *len))
+        return NULL;
+    return (const uint8_t *)text;
+}
+
+/* own: [vocab] */
 static uint32_t collect(const struct tokenizer *t, struct word *words,
-                        size_t *bytes)
+                        uint8_t (*own)[4], size_t *bytes)
 {
     uint32_t count = 0;
     for (int32_t id = 0; id < (int32_t)tokenizer_vocab(t); id++) {
         size_t len;
-        const char *text = tokenizer_token_bytes(t, id, &len);
-        if (!text || !len || len > TOKEN_TREE_DEPTH ||
-            tokenizer_is_added(t, id))
-            continue;
-        words[count++] = (struct word){(const unsigned char *)text, len, id};
+        const uint8_t *text = token_tree_bytes(t, id, own[id], &len);
+        if (!text) continue;
+        words[count++] = (struct word){text, len, id};
         *bytes += len;
     }
     return count;
@@ -73,14 +88,16 @@ struct token_tree *token_tree_create(const struct tokenizer *tokenizer)
     tree->vocab = (uint32_t)tokenizer_vocab(tokenizer);
     tree->twin = mem_must(tree->vocab, sizeof *tree->twin);
     struct word *words = mem_must(tree->vocab, sizeof *words);
+    uint8_t(*own)[4] = mem_must(tree->vocab, sizeof *own);
     size_t bytes = 0;
-    uint32_t count = collect(tokenizer, words, &bytes);
+    uint32_t count = collect(tokenizer, words, own, &bytes);
     qsort(words, count, sizeof *words, by_bytes);
     tree->nodes = mem_must(bytes + 1, sizeof *tree->nodes);
     build(tree, words, count);
     tree->nodes =
         mem_remust(tree->nodes, (tree->count + 1) * sizeof *tree->nodes);
     mem_free(words);
+    mem_free(own);
     return tree;
 }
 

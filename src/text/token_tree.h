@@ -1,8 +1,13 @@
-/* text/token_tree.h - the bytes of all ordinary tokens as a tree, in the order
- * of a walk from the root. Immutable. */
+/* text/token_tree.h - the bytes of all tokens as a tree, in the order of a walk
+ * from the root. Immutable.
+ *
+ * Added tokens are no text: instead of bytes they have PATTERN_TOKEN and their
+ * id (text/pattern.h), which is no UTF-8. Ordinary tokens with that byte in
+ * them, which could only be part of it, are left out. */
 #ifndef BATON_TEXT_TOKEN_TREE_H
 #define BATON_TEXT_TOKEN_TREE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct tokenizer;
@@ -21,6 +26,10 @@ struct token_tree {
 };
 
 struct token_tree *token_tree_create(const struct tokenizer *tokenizer);
+/* What a token stands for in patterns; NULL: it is left out. own: room for an
+ * added token's. */
+const uint8_t *token_tree_bytes(const struct tokenizer *tokenizer,
+                                int32_t token, uint8_t own[4], size_t *len);
 void token_tree_destroy(struct token_tree *tree); /* NULL is fine */
 
 #endif

@@ -6,13 +6,18 @@
 #define DS_CALL    "<｜tool▁call▁begin｜>"
 #define DS_SEP     "<｜tool▁sep｜>"
 
+#define DS_SECTION_END "<｜tool▁calls▁end｜>"
+#define DS_CALL_END    "<｜tool▁call▁end｜>"
+
 static const struct toolcall_format formats[] = {
     /* <tool_call>\n{"name": "f", "arguments": {...}}\n</tool_call> */
     {.names = "qwen|qwen25",
      .call = "<tool_call>",
      .call_end = "</tool_call>",
-     .lead = "<tool_call>\n{\"name\": \"",
-     .follow = "\", \"arguments\":",
+     .write = {.lead = "<tool_call>\n{\"name\": \"",
+               .follow = "\", \"arguments\": ",
+               .tail = "}\n</tool_call>",
+               .joint = "\n"},
      .body = toolcall_body_object},
     /* <tool_call>\n<function=f>\n<parameter=p>\nv\n</parameter>\n</function>
      * \n</tool_call> */
@@ -21,15 +26,19 @@ static const struct toolcall_format formats[] = {
      .section_end = "</tool_call>",
      .call = "<function=",
      .name_end = ">",
-     .lead = "<tool_call>\n<function=",
-     .follow = ">\n",
+     .write = {.lead = "<tool_call>\n<function=",
+               .follow = ">\n",
+               .tail = "</function>\n</tool_call>",
+               .joint = "\n"},
      .body = toolcall_body_xml},
     /* {"name": "f", "parameters": {...}}; ..., with or without the tag */
     {.names = "llama3",
      .section = "<|python_tag|>",
      .between = ";",
-     .lead = "{\"name\": \"",
-     .follow = "\", \"parameters\":",
+     .write = {.lead = "{\"name\": \"",
+               .follow = "\", \"parameters\": ",
+               .tail = "}",
+               .joint = "; "},
      .body = toolcall_body_object,
      .bare = true,
      .special = true},
@@ -38,30 +47,42 @@ static const struct toolcall_format formats[] = {
      .section = "[TOOL_CALLS]",
      .section_end = "]",
      .between = "[,",
-     .lead = "[TOOL_CALLS] [{\"name\": \"",
-     .follow = "\", \"arguments\":",
+     .write = {.begin = "[TOOL_CALLS] [",
+               .lead = "{\"name\": \"",
+               .follow = "\", \"arguments\": ",
+               .tail = "}",
+               .joint = ", ",
+               .end = "]"},
      .body = toolcall_body_object,
      .special = true},
     /* ...function<sep>f\n```json\n{...}\n```<end> */
     {.names = "deepseekv3",
      .section = DS_SECTION,
-     .section_end = "<｜tool▁calls▁end｜>",
+     .section_end = DS_SECTION_END,
      .call = DS_CALL "function" DS_SEP,
-     .call_end = "```<｜tool▁call▁end｜>",
+     .call_end = "```" DS_CALL_END,
      .name_end = "```json",
-     .lead = DS_SECTION DS_CALL "function" DS_SEP,
-     .follow = "\n```json\n",
+     .write = {.begin = DS_SECTION,
+               .lead = DS_CALL "function" DS_SEP,
+               .follow = "\n```json\n",
+               .tail = "\n```" DS_CALL_END,
+               .joint = "\n",
+               .end = DS_SECTION_END},
      .body = toolcall_body_header,
      .special = true},
     /* ...f<sep>{...}<end> */
     {.names = "deepseekv31",
      .section = DS_SECTION,
-     .section_end = "<｜tool▁calls▁end｜>",
+     .section_end = DS_SECTION_END,
      .call = DS_CALL,
-     .call_end = "<｜tool▁call▁end｜>",
+     .call_end = DS_CALL_END,
      .name_end = DS_SEP,
-     .lead = DS_SECTION DS_CALL,
-     .follow = DS_SEP,
+     .write = {.begin = DS_SECTION,
+               .lead = DS_CALL,
+               .follow = DS_SEP,
+               .tail = DS_CALL_END,
+               .joint = "",
+               .end = DS_SECTION_END},
      .body = toolcall_body_header,
      .special = true},
 };
@@ -78,15 +99,6 @@ void toolcall_list(struct buf *out)
 {
     for (size_t i = 0; i < FORMATS; i++)
         reply_add_names(out, formats[i].names);
-}
-
-void toolcall_begin(const struct toolcall_format *format, const char *name,
-                    struct buf *out)
-{
-    buf_puts(out, format->lead);
-    if (!name) return;
-    buf_puts(out, name);
-    buf_puts(out, format->follow);
 }
 
 bool toolcall_is_special(const struct toolcall_format *format)

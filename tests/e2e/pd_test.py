@@ -212,48 +212,80 @@ class Equality(unittest.TestCase):
             self.assertEqual(answers[0], answers[1])
 
 
-    def test_reasoning_and_calls(self):
+    def test_reasoning(self):
         """The decode side takes answers apart; whole and streamed agree."""
         body = {"temperature": 0, "max_tokens": 12,
                 "messages": [{"role": "user", "content": prompt(40, 35)}]}
-        call = dict(body, tool_choice="required", tools=[
-            {"type": "function", "function": {"name": "f"}}])
-        path = "/v1/chat/completions"
-        for asked in (body, call):
-            answers = []
-            for url in (self.alone.url, self.pair.url):
-                status, raw, _ = http("POST", url + path, asked)
-                self.assertEqual(status, 200, raw)
-                message = json.loads(raw)["choices"][0]["message"]
-                for c in message["tool_calls"] or []:
-                    self.assertRegex(c.pop("id"), "^call_[0-9a-f]{24}$")
-                answers.append(message)
-            self.assertEqual(answers[0], answers[1])
-            status, raw, _ = http("POST", self.pair.url + path,
-                                  dict(asked, stream=True))
-            self.assertEqual(status, 200, raw)
-            reasoning, name, arguments = "", "", ""
-            for event in events(raw)[:-1]:
-                delta = json.loads(event)["choices"][0]["delta"]
-                reasoning += delta["reasoning_content"] or ""
-                for c in delta["tool_calls"] or []:
-                    name += c["function"]["name"] or ""
-                    arguments += c["function"]["arguments"]
-            if asked is body:
-                self.assertEqual(reasoning, answers[0]["reasoning_content"])
-                self.assertTrue(reasoning)
-                self.assertIsNone(answers[0]["content"])
-            else:
-                self.assertEqual({"name": name, "arguments": arguments},
-                                 answers[0]["tool_calls"][0]["function"])
-                self.assertEqual(name, "f")
+        reasoning, content, calls = self.chat_thrice(body)
+        self.assertTrue(reasoning)
+        self.assertFalse(content)
+        self.assertEqual(calls, [])
 
+    def chat_thrice(self, body):
+        """Alone, by the pair, and streamed: what each of them must say."""
+        answers, path = [], "/v1/chat/completions"
+        for url in (self.alone.url, self.pair.url):
+            status, raw, _ = http("POST", url + path, body)
+            self.assertEqual(status, 200, raw)
+            m = json.loads(raw)["choices"][0]["message"]
+            for c in m["tool_calls"] or []:
+                self.assertRegex(c["id"], "^call_[0-9a-f]{24}$")
+            answers.append((m["reasoning_content"] or "", m["content"] or "", [
+                (c["function"]["name"], c["function"]["arguments"])
+                for c in m["tool_calls"] or []]))
+        status, raw, _ = http("POST", self.pair.url + path, dict(body, stream=True))
+        self.assertEqual(status, 200, raw)
+        reasoning, content, calls = "", "", {}
+        for event in events(raw)[:-1]:
+            delta = json.loads(event)["choices"][0]["delta"]
+            reasoning += delta["reasoning_content"] or ""
+            content += delta["content"] or ""
+            for c in delta["tool_calls"] or []:
+                name, arguments = calls.get(c["index"], ("", ""))
+                calls[c["index"]] = (name + (c["function"]["name"] or ""),
+                                     arguments + c["function"]["arguments"])
+        answers.append((reasoning, content, [calls[i] for i in sorted(calls)]))
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0], answers[2])
+        return answers[0]
+
+    def test_calls(self):
+        """A model of random weights cannot but call as its tools say."""
+        def tool(name, **more):
+            return {"type": "function", "function": dict(
+                name=name, parameters=self.SCHEMA, **more)}
+        both = [tool("person"), tool("animal")]
+        one = {"type": "function", "function": {"name": "animal"}}
+        count = 0
+        for i, asked in enumerate((
+                dict(tools=both, tool_choice="required"),
+                dict(tools=both, tool_choice="required", temperature=0.8, seed=3,
+                     parallel_tool_calls=False),
+                dict(tools=both, tool_choice=one, parallel_tool_calls=False),
+                dict(tools=[tool("person", strict=True)], temperature=0.9,
+                     seed=4))):
+            body = {"temperature": 0, "max_tokens": 500, "separate_reasoning": False,
+                    "messages": [{"role": "user", "content": prompt(40, 36 + i)}]}
+            _, content, calls = self.chat_thrice(dict(body, **asked))
+            must = "tool_choice" in asked
+            self.assertTrue(calls or not must)
+            self.assertFalse(content and must)
+            if not asked.get("parallel_tool_calls", True):
+                self.assertEqual(len(calls), 1)
+            for name, arguments in calls:
+                if len(calls) == 1:  # else the last may be cut
+                    value = json.loads(arguments)
+                    self.assertLessEqual(set(value), {"name", "age", "tags"})
+                    self.assertIn(value["age"], range(151))
+                self.assertIn(name, ["animal"] if i == 2 else ["person", "animal"])
+            count += len(calls)
+        self.assertGreaterEqual(count, 3)
 
 class EqualityOverTcp(Equality):
     """The same over TCP, with Ascend's page size, a llama, and a decode that
     keeps what it has."""
     flags = ("--attention-backend", "ascend", "--chunked-prefill-size", "128",
-             *Equality.parsers)
+             "--reasoning-parser", "deepseek-r1", "--tool-call-parser", "llama3")
     pair_flags = ("--disaggregation-transfer-transport", "tcp",
                   "--disaggregation-decode-enable-radix-cache")
     transport = "tcp"

@@ -1,6 +1,7 @@
-/* The first byte: a regular expression or a JSON Schema, and how to go on; the
- * rest is its text. What compiles is followed: only allowed tokens, which must
+/* The first byte: a regular expression, a JSON Schema or a description of calls
+ * (also its tools alone), and how to go on; the rest is its text. What compiles is followed: only allowed tokens, which must
  * be taken, until it ends or is long. */
+#include "base/buf.h"
 #include "base/clock.h"
 #include "text/grammar.h"
 #include "text/tokenizer.h"
@@ -75,12 +76,28 @@ static void follow(struct grammar *g, uint64_t seed)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static const char *const formats[] = {"qwen25",     "qwen3_coder",
+                                          "llama3",     "mistral",
+                                          "deepseekv3", "deepseekv31"};
     struct grammar *g;
     struct why why = {0};
     if (!size) return 0;
-    enum grammar_kind kind = data[0] & 1 ? GRAMMAR_REGEX : GRAMMAR_JSON_SCHEMA;
-    int rc = grammars_get(grammars_once(), kind, (const char *)data + 1,
-                          size - 1, &g, &why);
+    unsigned how = data[0];
+    enum grammar_kind kind = how & 64  ? GRAMMAR_CALLS
+                             : how & 1 ? GRAMMAR_REGEX
+                                       : GRAMMAR_JSON_SCHEMA;
+    bool tools = (how & 96) == 96;
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    if (tools)
+        buf_printf(&text, "{\"format\":\"%s\",\"must\":%s,\"tools\":",
+                   formats[(how & 31) % 6],
+                   (how & 31) / 6 % 2 ? "true" : "false");
+    buf_add(&text, (const char *)data + 1, size - 1);
+    if (tools) buf_putc(&text, '}');
+    int rc = grammars_get(grammars_once(), kind, text.data ? text.data : "",
+                          text.len, &g, &why);
+    buf_fini(&text);
     if (rc && why.code != rc) abort();
     if (rc) return 0;
     follow(g, data[0]);

@@ -250,38 +250,81 @@ static void reasoning_goes_on_where_it_was(void **state)
     server_stop(&s);
 }
 
-static void a_call_can_be_asked_for(void **state)
+#define THINK "\"chat_template_kwargs\":{\"enable_thinking\":true}"
+#define STRICT                                                         \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","  \
+    "\"strict\":true,\"parameters\":{\"type\":\"object\",\"properties" \
+    "\":{\"a\":{\"type\":\"integer\"}},\"required\":[\"a\"]}}}]"
+
+/* Calls that must come, and strict ones, become a grammar. */
+static void calls_are_held_to_their_form(void **state)
 {
     (void)state;
-    static const char prompt[] =
-        "ux;A<think>\n\n</think>\n\n<tool_call>\n{\"name\": \"f\", \"argumen";
-    struct server s;
-    run(&s, "qwen3", "qwen25");
-    static const char *const bodies[] = {
-        "{" HI "," TOOLS ",\"tool_choice\":\"required\","
-        "\"chat_template_kwargs\":{\"enable_thinking\":true}}",
-        "{" HI "," TOOLS ",\"tool_choice\":{\"type\":\"function\","
-        "\"function\":{\"name\":\"f\"}},\"max_tokens\":1,"
-        "\"parallel_tool_calls\":false}"};
-    for (int i = 0; i < 2; i++) {
-        int fd = server_post(&s, PATH, bodies[i]);
+    static const struct {
+        const char *reasoning, *toolcall, *more, *prompt, *begins, *text;
+    } rows[] = {
+        {"qwen3", "qwen25", TOOLS ",\"tool_choice\":\"required\"," THINK,
+         "ux;A<think>\n", "",
+         "hm <tool_call>{\"</think>\n<tool_call>\n{\"name\": \"f\", "
+         "\"arguments\": {}}\n</tool_call>"},
+        {NULL, "qwen25", TOOLS ",\"tool_choice\":\"required\"," THINK,
+         "ux;A<think>\n\n</think>\n\n", "<",
+         "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"},
+        {NULL, "llama3",
+         STRICT ",\"tool_choice\":{\"type\":\"function\",\"function\":{"
+                "\"name\":\"f\"}},\"parallel_tool_calls\":false",
+         "ux;A", "{", "{\"name\": \"f\", \"parameters\": {}}"},
+        {"qwen3", "deepseekv31", STRICT, "ux;A", "",
+         "so<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜"
+         "tool▁call▁end｜><｜tool▁calls▁end｜>"},
+        {NULL, "qwen25",
+         STRICT ",\"response_format\":{\"type\":\"json_object\"}", "ux;A", "{",
+         "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct server s;
+        char body[600];
+        run(&s, rows[i].reasoning, rows[i].toolcall);
+        snprintf(body, sizeof body, "{" HI ",%s}", rows[i].more);
+        int fd = server_post(&s, PATH, body);
         struct fake_request r = fake_next(s.node);
-        char got[65] = {0};
-        for (uint32_t k = 0; k < r.token_count && k < 64; k++)
-            got[k] = (char)r.tokens[k];
-        assert_memory_equal(got, i ? "ux;A<tool_call>" : prompt,
-                            i ? 15 : sizeof prompt - 1);
-        play_text(&s, r.id,
-                  " {\"a\": 1}}\n</tool_call>\n<tool_call>{\"name\": \"f\"}",
-                  4);
+        expect_prompt(&r, rows[i].prompt);
+        assert_true(r.has_grammar);
+        assert_int_equal(r.grammar_after, -1);
+        if (*rows[i].begins)
+            assert_string_equal(r.begins, rows[i].begins);
+        else
+            assert_true(strlen(r.begins) > 40);
+        play_text(&s, r.id, rows[i].text, 4);
         json_t *v = json_of(answer_ok(fd));
-        expect_at(v, "choices.0.message.content", "null");
         expect_at(v, "choices.0.message.tool_calls.0.function",
-                  "{'name':'f','arguments':'{\\'a\\': 1}'}");
-        expect_at(v, "choices.0.message.tool_calls.1.function",
-                  i ? "(absent)" : "{'name':'f','arguments':'{}'}");
-        expect_at(v, "choices.0.finish_reason", "'tool_calls'");
+                  "{'name':'f','arguments':'{}'}");
+        expect_at(v, "choices.0.message.tool_calls.1", "(absent)");
+        expect_at(v, "choices.0.message.reasoning_content",
+                  i == 0 ? "'hm <tool_call>{\\\"'" : "null");
         json_decref(v);
+        server_stop(&s);
+    }
+}
+
+static void calls_that_cannot_be_held_are_refused(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {TOOLS ",\"tool_choice\":\"required\",\"regex\":\"a\"",
+         "exclude each other"},
+        {"\"tools\":[{\"function\":{\"name\":\"f\",\"strict\":true,"
+         "\"parameters\":{\"properties\":{\"a\":{\"not\":{}}}}}}]",
+         "The function \\\"f\\\": json_schema at a: not"},
+    };
+    struct server s;
+    run(&s, NULL, "qwen25");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char body[400], *got;
+        snprintf(body, sizeof body, "{" HI ",%s}", rows[i][0]);
+        assert_int_equal(answer_of(server_post(&s, PATH, body), &got), 400);
+        if (!strstr(got, rows[i][1])) fail_msg("%s", got);
+        mem_free(got);
     }
     server_stop(&s);
 }
@@ -359,6 +402,7 @@ static void logprobs_come_with_what_is_held_back(void **state)
 
 TESTS(T(a_whole_answer_is_taken_apart), T(a_stream_is_taken_apart_the_same_way),
       T(a_call_is_a_name_and_then_arguments), T(prompts_open_the_reasoning),
-      T(reasoning_goes_on_where_it_was), T(a_call_can_be_asked_for),
+      T(reasoning_goes_on_where_it_was), T(calls_are_held_to_their_form),
+      T(calls_that_cannot_be_held_are_refused),
       T(tool_results_go_into_the_prompt), T(calls_need_tools),
       T(logprobs_come_with_what_is_held_back))

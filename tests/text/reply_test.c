@@ -287,35 +287,6 @@ static void xml_becomes_json(void **state)
     expect(&coder, "<tool_call> x", "<tool_call> x");
 }
 
-/* What toolcall_begin puts behind a prompt is the beginning of a call. */
-static void calls_can_be_begun(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *format, *rest;
-    } rows[] = {{"qwen25", " {\"a\": 1}}\n</tool_call>"},
-                {"llama3", " {\"a\": 1}}"},
-                {"mistral", " {\"a\": 1}}]"},
-                {"deepseekv3", "{\"a\": 1}\n```<｜tool▁call▁end｜>"},
-                {"deepseekv31", "{\"a\": 1}<｜tool▁call▁end｜>"},
-                {"qwen3_coder", "<parameter=a>\n1\n</parameter>\n</function>"}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct format f = {NULL, rows[i].format, false};
-        struct buf text, any;
-        buf_init(&text, 1 << 10);
-        buf_init(&any, 1 << 10);
-        toolcall_begin(toolcall_find(rows[i].format), "now", &text);
-        toolcall_begin(toolcall_find(rows[i].format), NULL, &any);
-        assert_memory_equal(text.data, any.data, any.len);
-        assert_memory_equal(text.data + any.len, "now", 3);
-        buf_puts(&text, rows[i].rest);
-        expect(&f, text.data,
-               i == 5 ? "|now {\"a\": \"1\"}" : "|now {\"a\": 1}");
-        buf_fini(&text);
-        buf_fini(&any);
-    }
-}
-
 static void prompts_tell_whether_reasoning_has_begun(void **state)
 {
     (void)state;
@@ -433,6 +404,6 @@ static void long_answers_take_linear_time(void **state)
 TESTS(T(reasoning_is_what_stands_in_the_tags), T(objects_in_tags_are_calls),
       T(a_call_ends_reasoning), T(llamas_need_no_tag),
       T(lists_of_objects_are_calls), T(names_may_be_headers),
-      T(xml_becomes_json), T(calls_can_be_begun),
-      T(prompts_tell_whether_reasoning_has_begun), T(runs_of_blanks_end),
-      T(blanks_within_a_call_are_no_matter), T(long_answers_take_linear_time))
+      T(xml_becomes_json), T(prompts_tell_whether_reasoning_has_begun),
+      T(runs_of_blanks_end), T(blanks_within_a_call_are_no_matter),
+      T(long_answers_take_linear_time))
