@@ -345,8 +345,26 @@ void toolcall_feed(struct toolcall *t, const char *text, size_t n)
     run(t);
 }
 
+/* Behind a call, a tag that the answer's end cuts is none of its text. */
+static bool ends_in_tag(const struct toolcall *t)
+{
+    const struct toolcall_format *f = t->format;
+    const char *s = t->in.data + t->at;
+    size_t n = t->in.len - t->at, blanks;
+    bool close = t->state == TOOLCALL_CLOSE;
+    if (!t->calls || (!close && t->state != TOOLCALL_SECTION)) return false;
+    for (; (blanks = reply_blanks(s, n)); n -= blanks)
+        s += blanks;
+    const char *const tags[] = {close ? f->call_end : f->section_end,
+                                close ? NULL : f->call};
+    for (int i = 0; i < 2; i++)
+        if (tags[i] && reply_starts(s, n, tags[i]) == REPLY_PART) return true;
+    return false;
+}
+
 void toolcall_end(struct toolcall *t)
 {
+    if (ends_in_tag(t)) return;
     t->last = true;
     run(t);
     if (t->state == TOOLCALL_BODY && t->opened) return;
