@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#define TEXT_MAX   ((size_t)16 << 20)
 #define TEXT_USUAL 120 /* of one token */
 
 struct events {
@@ -17,8 +16,8 @@ struct events {
 struct event *event_create(void)
 {
     struct event *e = mem_must(1, sizeof *e);
-    buf_init(&e->text, TEXT_MAX);
-    buf_init(&e->note, TEXT_MAX);
+    buf_init(&e->text, EVENT_TEXT_MAX);
+    buf_init(&e->note, EVENT_TEXT_MAX);
     buf_grow(&e->text, TEXT_USUAL); /* now rather than in some later step */
     return e;
 }

@@ -35,6 +35,7 @@ void live_destroy(struct live *live)
     stop_destroy(live->stop);
     mem_free(live->stop_texts);
     buf_fini(&live->held);
+    buf_fini(&live->resumed);
     mem_free(live);
 }
 
@@ -44,7 +45,7 @@ static int check_length(const struct request_spec *spec,
                         const struct live_limits *l, uint64_t longest,
                         struct why *why)
 {
-    uint64_t n = spec->token_count, more = spec->sampling.max_new_tokens;
+    uint64_t n = live_prompt(spec), more = spec->sampling.max_new_tokens;
     if (n == 0) return err_set(why, ERR_INVALID, "The input has no tokens.");
     if (n >= l->context)
         return err_set(why, ERR_INVALID,
@@ -101,6 +102,10 @@ int live_check(const struct request_spec *spec, const struct live_limits *l,
             return err_set(why, ERR_INVALID,
                            "input_ids must be in [0, %u], got %d.",
                            l->vocab - 1, spec->tokens[i]);
+    if (spec->output_count && (spec->want_logprobs || spec->logprob_start >= 0))
+        return err_set(why, ERR_INVALID,
+                       "A resumed request cannot have logprobs: those of its "
+                       "first tokens are lost.");
     if (spec->logprob_start >= 0 &&
         (uint32_t)spec->logprob_start >= spec->token_count)
         return err_set(why, ERR_INVALID,
@@ -196,74 +201,6 @@ static struct matcher *make_matcher(const struct request_spec *spec,
     return m;
 }
 
-int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
-                const struct live_limits *l, struct why *why)
-{
-    *out = NULL;
-    uint64_t longest = longest_of(l);
-    int rc = live_check(spec, l, why);
-    if (rc) return rc;
-
-    const struct sampling *p = &spec->sampling;
-    struct live *live = mem_must(1, sizeof *live);
-    uint32_t room = (uint32_t)longest - spec->token_count - 1;
-    live->id = id;
-    live->max_new = p->max_new_tokens < room ? p->max_new_tokens : room;
-    live->text = l->tokenizer && spec->role != ROLE_PREFILL;
-    live->want_logprobs = spec->want_logprobs;
-    live->top_logprobs = spec->top_logprobs;
-    live->logprob_id_count = spec->logprob_id_count;
-    live->queued_us = clock_us();
-    live->sampling = *p;
-    live->sampling.stops = NULL;
-    if (!p->seeded) live->sampling.seed = random_u64();
-
-    struct seq *seq = &live->seq;
-    seq->role = spec->role;
-    seq->own_prefix = spec->own_prefix;
-    seq->cache_key = spec->cache_key;
-    seq->prompt_tokens = seq->known_tokens = spec->token_count;
-    uint32_t new_tokens = live->max_new;
-    if (spec->role == ROLE_PREFILL || new_tokens == 0) new_tokens = 1;
-    seq->limit_tokens = spec->token_count + new_tokens;
-    seq->score_from = NO_SCORE;
-
-    bool failed = false;
-    uint32_t pages = seq->limit_tokens / l->page_tokens + 1;
-    seq->tokens = room_for(seq->limit_tokens, sizeof *seq->tokens, &failed);
-    seq->pages = room_for(pages, sizeof *seq->pages, &failed);
-    if (seq->tokens)
-        memcpy(seq->tokens, spec->tokens,
-               spec->token_count * sizeof *seq->tokens);
-    live->sampling.stop_ids =
-        copy(p->stop_ids, p->stop_id_count, sizeof *p->stop_ids, &failed);
-    live->sampling.bias_ids =
-        copy(p->bias_ids, p->bias_count, sizeof *p->bias_ids, &failed);
-    live->sampling.bias_values =
-        copy(p->bias_values, p->bias_count, sizeof *p->bias_values, &failed);
-    live->logprob_ids = copy(spec->logprob_ids, spec->logprob_id_count,
-                             sizeof *spec->logprob_ids, &failed);
-    if (spec->logprob_start >= 0 && spec->role != ROLE_DECODE)
-        make_score(live, spec, &failed);
-    buf_init(&live->held, HELD_MAX);
-    if (live->text) {
-        detok_init_within(&live->detok, l->tokenizer, p->skip_special_tokens);
-        failed |= !buf_grow(&live->held, STOP_MAX_BYTES);
-        buf_reset(&live->held);
-    }
-    if (spec->grammar && !failed) live->matcher = make_matcher(spec, l);
-    rc = failed ? err_set(why, ERR_NOMEM, "request: no memory for %u tokens",
-                          seq->limit_tokens)
-                : make_stop(&live->stop, p, why);
-    if (rc) {
-        live_destroy(live);
-        return rc;
-    }
-    if (live->stop) copy_stops(live, p);
-    *out = live;
-    return 0;
-}
-
 static bool among(int32_t token, const int32_t *ids, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
@@ -344,6 +281,97 @@ struct finish live_take(struct live *live, int32_t token,
                             .status = 500,
                             .message = "no memory for the output text"};
     return f;
+}
+
+/* Takes the output that a request comes with, as if it had been drawn here. */
+static int resume(struct live *live, const struct request_spec *spec,
+                  const struct live_limits *l, struct why *why)
+{
+    for (uint32_t i = 0; i < spec->output_count; i++) {
+        int32_t token = spec->tokens[live->seq.prompt_tokens + i];
+        bool room = live->seq.known_tokens + 1 < live->seq.limit_tokens;
+        struct finish f = {.kind = FINISH_LENGTH};
+        if (room) f = live_take(live, token, l, &live->resumed);
+        if (f.kind == FINISH_ABORT)
+            return err_set(why, ERR_INVALID, "Resumed output: %s", f.message);
+        if (f.kind != FINISH_NONE)
+            return err_set(why, ERR_INVALID,
+                           "Resumed output of %u tokens: the request ended "
+                           "with token %u of them.",
+                           spec->output_count, i + 1);
+    }
+    return 0;
+}
+
+int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
+                const struct live_limits *l, struct why *why)
+{
+    *out = NULL;
+    uint64_t longest = longest_of(l);
+    int rc = live_check(spec, l, why);
+    if (rc) return rc;
+
+    const struct sampling *p = &spec->sampling;
+    struct live *live = mem_must(1, sizeof *live);
+    uint32_t prompt = live_prompt(spec);
+    uint32_t room = (uint32_t)longest - prompt - 1;
+    live->id = id;
+    live->max_new = p->max_new_tokens < room ? p->max_new_tokens : room;
+    live->text = l->tokenizer && spec->role != ROLE_PREFILL;
+    live->want_logprobs = spec->want_logprobs;
+    live->top_logprobs = spec->top_logprobs;
+    live->logprob_id_count = spec->logprob_id_count;
+    live->queued_us = clock_us();
+    live->sampling = *p;
+    live->sampling.stops = NULL;
+    if (!p->seeded) live->sampling.seed = random_u64();
+
+    struct seq *seq = &live->seq;
+    seq->role = spec->role;
+    seq->own_prefix = spec->own_prefix;
+    seq->cache_key = spec->cache_key;
+    seq->prompt_tokens = seq->known_tokens = prompt;
+    uint32_t new_tokens = live->max_new;
+    if (spec->role == ROLE_PREFILL || new_tokens == 0)
+        new_tokens = spec->output_count + 1;
+    seq->limit_tokens = prompt + new_tokens;
+    seq->score_from = NO_SCORE;
+
+    bool failed = false;
+    uint32_t pages = seq->limit_tokens / l->page_tokens + 1;
+    seq->tokens = room_for(seq->limit_tokens, sizeof *seq->tokens, &failed);
+    seq->pages = room_for(pages, sizeof *seq->pages, &failed);
+    if (seq->tokens)
+        memcpy(seq->tokens, spec->tokens, prompt * sizeof *seq->tokens);
+    live->sampling.stop_ids =
+        copy(p->stop_ids, p->stop_id_count, sizeof *p->stop_ids, &failed);
+    live->sampling.bias_ids =
+        copy(p->bias_ids, p->bias_count, sizeof *p->bias_ids, &failed);
+    live->sampling.bias_values =
+        copy(p->bias_values, p->bias_count, sizeof *p->bias_values, &failed);
+    live->logprob_ids = copy(spec->logprob_ids, spec->logprob_id_count,
+                             sizeof *spec->logprob_ids, &failed);
+    if (spec->logprob_start >= 0 && spec->role != ROLE_DECODE)
+        make_score(live, spec, &failed);
+    buf_init(&live->held, HELD_MAX);
+    buf_init(&live->resumed, EVENT_TEXT_MAX);
+    if (live->text) {
+        detok_init_within(&live->detok, l->tokenizer, p->skip_special_tokens);
+        failed |= !buf_grow(&live->held, STOP_MAX_BYTES);
+        buf_reset(&live->held);
+    }
+    if (spec->grammar && !failed) live->matcher = make_matcher(spec, l);
+    rc = failed ? err_set(why, ERR_NOMEM, "request: no memory for %u tokens",
+                          seq->limit_tokens)
+                : make_stop(&live->stop, p, why);
+    if (!rc && live->stop) copy_stops(live, p);
+    if (!rc) rc = resume(live, spec, l, why);
+    if (rc) {
+        live_destroy(live);
+        return rc;
+    }
+    *out = live;
+    return 0;
 }
 
 void live_score(struct live *live, struct sampler *sampler, const float *logits,

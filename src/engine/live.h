@@ -12,6 +12,9 @@
 #include "text/detok.h"
 #include "text/stop.h"
 
+/* Text of one event, at most. */
+#define EVENT_TEXT_MAX ((size_t)16 << 20)
+
 /* Logprobs of the prompt's tokens, from one position on. */
 struct score {
     uint32_t from, count; /* entry i is about token from + i */
@@ -41,7 +44,8 @@ struct live {
     struct stop *stop;       /* NULL: no stop strings */
     char *stop_texts;        /* one after the other, each closed by a 0 */
     struct stop_state stop_state;
-    struct buf held; /* text not shown yet */
+    struct buf held;    /* text not shown yet */
+    struct buf resumed; /* text of the output it came with, until told */
 
     uint64_t queued_us, started_us;
     uint32_t cached_tokens; /* as the client is told */
@@ -73,6 +77,12 @@ static inline struct live *live_of(struct seq *seq)
 static inline uint32_t live_output(const struct live *live)
 {
     return live->seq.known_tokens - live->seq.prompt_tokens;
+}
+
+/* Prompt tokens of a spec. */
+static inline uint32_t live_prompt(const struct request_spec *spec)
+{
+    return spec->token_count - spec->output_count;
 }
 
 /* Appends an output token and the text that became certain by it; says

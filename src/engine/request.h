@@ -56,8 +56,11 @@ struct request_spec {
     enum request_role role;
     bool own_prefix;       /* ROLE_DECODE: the peer can leave out what the
                             * prefix cache here has                         */
-    const int32_t *tokens; /* the prompt */
-    uint32_t token_count;  /* >= 1 */
+    const int32_t *tokens; /* the prompt, and behind it: */
+    uint32_t token_count;  /* > output_count */
+    uint32_t output_count; /* output so far, of a request that goes on here
+                            * after its server was lost. It may not have ended
+                            * with it; no logprobs, no input ones either   */
     struct sampling sampling;
     bool want_logprobs;         /* of output tokens */
     int32_t logprob_start;      /* >= 0: input logprobs from here, < prompt
@@ -105,6 +108,7 @@ struct request_spec *request_copy(const struct request_spec *spec);
 void request_free(struct request_spec *copy); /* NULL is fine */
 
 enum event_kind {
+    EVENT_RESUMED,  /* the text of the output so far, before all others    */
     EVENT_RESERVED, /* ROLE_DECODE: pages are there, ask the peer          */
     EVENT_CHUNK,    /* ROLE_PREFILL: KV of more tokens is computed         */
     EVENT_TOKEN,    /* one output token, and text that became certain      */
@@ -130,13 +134,14 @@ struct engine_event {
     int32_t token;
     bool has_logprob;
     struct token_logprob logprob;
-    const char *text; /* TOKEN, DONE: more output text, whole characters   */
+    const char *text; /* RESUMED, TOKEN, DONE: more output text, whole
+                       * characters                                       */
     size_t text_len;
     /* With the first TOKEN, the last CHUNK, or (max_new_tokens 0) DONE. */
     const struct token_logprob *input_logprobs;
     uint32_t input_logprob_count;
 
-    /* RESERVED, TOKEN, DONE, last CHUNK: counts so far. */
+    /* RESUMED, RESERVED, TOKEN, DONE, last CHUNK: counts so far. */
     uint32_t prompt_tokens, cached_tokens, output_tokens, retractions;
     struct finish finish;                     /* DONE */
     int status;                               /* FLUSHED */

@@ -258,14 +258,14 @@ struct seq *schedule_reserve(struct schedule *s)
         most)
         return NULL;
     /* The peer sends one page at least. */
-    uint32_t reuse = seq->own_prefix ? seq->prompt_tokens - 1 : 0;
+    uint32_t reuse = seq->own_prefix ? seq->known_tokens - 1 : 0;
     return enter(s, seq, reuse, SEQ_RESERVED) ? seq : NULL;
 }
 
 void schedule_admit(struct schedule *s, struct seq *seq)
 {
     assert(seq->state == SEQ_RESERVED);
-    seq->done_tokens = seq->prompt_tokens;
+    seq->done_tokens = seq->known_tokens;
     move(s, seq, SEQ_READY);
 }
 

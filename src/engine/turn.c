@@ -237,17 +237,24 @@ static void take_rows(struct engine *e, const struct plan_row *row,
     }
 }
 
+/* A prefix found in the cache may reach into the output of a resumed one. */
+static uint32_t of_prompt(const struct live *live, uint32_t cached)
+{
+    uint32_t prompt = live->seq.prompt_tokens;
+    return cached < prompt ? cached : prompt;
+}
+
 static void begin(struct engine *e, struct live *live)
 {
     if (!live->waiting) return;
     not_waiting(e, live);
     live->started_us = e->now_us;
-    live->cached_tokens = live->seq.cached_tokens;
+    live->cached_tokens = of_prompt(live, live->seq.cached_tokens);
     e->stats.prompt_tokens += live->seq.prompt_tokens;
     if (live->seq.role == ROLE_DECODE)
-        e->stats.kept_tokens += live->seq.cached_tokens;
+        e->stats.kept_tokens += live->cached_tokens;
     else
-        e->stats.cached_tokens += live->seq.cached_tokens;
+        e->stats.cached_tokens += live->cached_tokens;
 }
 
 static void reserve(struct engine *e)
@@ -317,7 +324,7 @@ static void admit(struct engine *e, struct live *live,
         fail(e, live, 500, "The prefill server sent a token out of range.");
         return;
     }
-    live->cached_tokens = first->pub.cached_tokens;
+    live->cached_tokens = of_prompt(live, first->pub.cached_tokens);
     e->stats.cached_tokens += live->cached_tokens;
     schedule_admit(e->schedule, &live->seq);
     if (live->max_new == 0) {
@@ -361,12 +368,24 @@ static void flush(struct engine *e, uint64_t id)
     send(e, event);
 }
 
+/* The text of the output that a request came with. */
+static void tell_resumed(struct engine *e, struct live *live)
+{
+    struct event *event = events_new(e->events, EVENT_RESUMED, live);
+    buf_add(&event->text, live->resumed.data, live->resumed.len);
+    buf_fini(&live->resumed);
+    event_set_text(event);
+    send(e, event);
+}
+
 static void submit(struct engine *e, struct live *live)
 {
     struct live *former = map_put(&e->lives, live->id, live);
     assert(!former);
     e->stats.requests++;
     schedule_add(e->schedule, &live->seq);
+    if (live_output(live) && live->seq.role != ROLE_PREFILL)
+        tell_resumed(e, live);
 }
 
 static void command_destroy(struct command *c)

@@ -86,7 +86,8 @@ static void client_free(struct pd_client *client)
 
 void pd_client_event(struct pd_client *client, const struct engine_event *event)
 {
-    if (event->kind == EVENT_TOKEN) client->on_event(client->arg, event);
+    if (event->kind == EVENT_TOKEN || event->kind == EVENT_RESUMED)
+        client->on_event(client->arg, event);
     if (event->kind != EVENT_DONE) return;
     void (*on_event)(void *, const struct engine_event *) = client->on_event;
     void *arg = client->arg;

@@ -242,6 +242,9 @@ static int reserve(struct recv_room *r, const struct request_spec *spec,
                    struct why *why)
 {
     struct request_spec copy = *spec;
+    if (spec->output_count && !r->prefill->has_layout)
+        return err_set(why, ERR_UNSUPPORTED,
+                       "This prefill server cannot resume a request.");
     copy.role = ROLE_DECODE;
     /* SGLang's knows frame 8 too, but not over every transfer backend. */
     copy.own_prefix = r->prefill->generation == PD_W4 && r->prefill->has_layout;
@@ -351,6 +354,7 @@ void pd_recv_event(struct recv_room *r, const struct engine_event *event)
 {
     struct pd_client *client = r->client;
     if (event->kind == EVENT_RESERVED) on_reserved(r, event);
+    if (event->kind == EVENT_RESUMED) pd_client_event(client, event);
     if (event->kind != EVENT_DONE) return;
     /* The engine ended it by itself, its pages are gone. */
     r->id = 0;

@@ -151,6 +151,7 @@ static inline void rig_note(struct rig *rig, const struct engine_event *e)
     s->output = e->output_tokens;
     buf_add(&s->text, e->text, e->text_len);
     switch (e->kind) {
+    case EVENT_RESUMED: assert_int_equal(e->output_tokens, s->count); break;
     case EVENT_RESERVED:
         assert_false(s->reserved);
         s->reserved = true;
