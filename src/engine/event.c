@@ -31,6 +31,7 @@ void event_destroy(struct event *e)
     mem_free(e->values);
     mem_free(e->ids);
     score_destroy(e->score);
+    mem_free(e->ends);
     mem_free(e);
 }
 
@@ -106,7 +107,9 @@ void events_recycle(struct events *ev, struct chain *returned)
     for (struct link *link; (link = chain_take(returned));) {
         struct event *e = event_of(link);
         score_destroy(e->score);
+        mem_free(e->ends);
         e->score = NULL;
+        e->ends = NULL;
         chain_add(&ev->spare, link);
         ev->out--;
     }

@@ -24,6 +24,7 @@ struct event {
     int32_t *ids;
     uint32_t value_cap;
     struct score *score;
+    uint32_t *ends; /* RESUMED: owned */
 };
 
 /* A single one, of no pool: carries a first token from the owner. */

@@ -36,6 +36,7 @@ void live_destroy(struct live *live)
     mem_free(live->stop_texts);
     buf_fini(&live->held);
     buf_fini(&live->resumed);
+    mem_free(live->resumed_ends);
     mem_free(live);
 }
 
@@ -299,6 +300,7 @@ static int resume(struct live *live, const struct request_spec *spec,
                            "Resumed output of %u tokens: the request ended "
                            "with token %u of them.",
                            spec->output_count, i + 1);
+        live->resumed_ends[i] = (uint32_t)live->resumed.len;
     }
     return 0;
 }
@@ -349,6 +351,8 @@ int live_create(struct live **out, uint64_t id, const struct request_spec *spec,
         copy(p->bias_ids, p->bias_count, sizeof *p->bias_ids, &failed);
     live->sampling.bias_values =
         copy(p->bias_values, p->bias_count, sizeof *p->bias_values, &failed);
+    live->resumed_ends =
+        room_for(spec->output_count, sizeof *live->resumed_ends, &failed);
     live->logprob_ids = copy(spec->logprob_ids, spec->logprob_id_count,
                              sizeof *spec->logprob_ids, &failed);
     if (spec->logprob_start >= 0 && spec->role != ROLE_DECODE)

@@ -44,8 +44,9 @@ struct live {
     struct stop *stop;       /* NULL: no stop strings */
     char *stop_texts;        /* one after the other, each closed by a 0 */
     struct stop_state stop_state;
-    struct buf held;    /* text not shown yet */
-    struct buf resumed; /* text of the output it came with, until told */
+    struct buf held;        /* text not shown yet */
+    struct buf resumed;     /* text of the output it came with, until told; */
+    uint32_t *resumed_ends; /* where each token's ends in it                */
 
     uint64_t queued_us, started_us;
     uint32_t cached_tokens; /* as the client is told */

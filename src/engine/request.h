@@ -137,6 +137,8 @@ struct engine_event {
     const char *text; /* RESUMED, TOKEN, DONE: more output text, whole
                        * characters                                       */
     size_t text_len;
+    const uint32_t *text_ends; /* RESUMED: [output_tokens] where the text of
+                                * each token ends in text                  */
     /* With the first TOKEN, the last CHUNK, or (max_new_tokens 0) DONE. */
     const struct token_logprob *input_logprobs;
     uint32_t input_logprob_count;

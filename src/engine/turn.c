@@ -373,8 +373,10 @@ static void tell_resumed(struct engine *e, struct live *live)
 {
     struct event *event = events_new(e->events, EVENT_RESUMED, live);
     buf_add(&event->text, live->resumed.data, live->resumed.len);
-    buf_fini(&live->resumed);
     event_set_text(event);
+    event->pub.text_ends = event->ends = live->resumed_ends;
+    live->resumed_ends = NULL;
+    buf_fini(&live->resumed);
     send(e, event);
 }
 

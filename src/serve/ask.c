@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "http/resume.h"
 #include "serve/assets.h"
 #include "text/grammar.h"
 #include "text/tokenizer.h"
@@ -135,13 +136,10 @@ int ask_encode(const struct ask_env *env, struct prompt *prompt,
     return 0;
 }
 
-int ask_take_ids(const struct ask_env *env, struct prompt *prompt,
-                 const json_t *ids, struct why *why)
+static int read_ids(const struct ask_env *env, const json_t *ids, int32_t *out,
+                    struct why *why)
 {
-    size_t count = json_array_size(ids);
-    prompt->tokens = mem_try(count + 1, sizeof *prompt->tokens, 0);
-    if (!prompt->tokens) return err_set(why, ERR_NOMEM, "%zu ids", count);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < json_array_size(ids); i++) {
         const json_t *v = json_array_get(ids, i);
         if (!json_is_integer(v))
             return err_set(why, ERR_FORMAT,
@@ -152,10 +150,50 @@ int ask_take_ids(const struct ask_env *env, struct prompt *prompt,
                            "The token id %lld is not in the vocabulary "
                            "[0, %u).",
                            (long long)id, env->vocab);
-        prompt->tokens[i] = (int32_t)id;
+        out[i] = (int32_t)id;
     }
-    prompt->token_count = (uint32_t)count;
     return 0;
+}
+
+int ask_take_ids(const struct ask_env *env, struct prompt *prompt,
+                 const json_t *ids, struct why *why)
+{
+    size_t count = json_array_size(ids);
+    prompt->tokens = mem_try(count + 1, sizeof *prompt->tokens, 0);
+    if (!prompt->tokens) return err_set(why, ERR_NOMEM, "%zu ids", count);
+    prompt->token_count = (uint32_t)count;
+    return read_ids(env, ids, prompt->tokens, why);
+}
+
+/* The output of a request that goes on here, behind its prompt. */
+static int take_output(const struct ask *ask, const struct ask_env *env,
+                       struct why *why)
+{
+    const json_t *ids = ask_member(ask->body, RESUME_MEMBER);
+    if (!ids) return 0;
+    struct prompt *prompt = &ask->prompts[0];
+    if (!json_is_array(ids))
+        return err_set(why, ERR_FORMAT,
+                       RESUME_MEMBER " must be a list of ids.");
+    if (!ask->stream || ask->batch || prompt->want_logprobs ||
+        prompt->logprob_start >= 0)
+        return err_set(why, ERR_INVALID,
+                       RESUME_MEMBER " needs a stream of one output without "
+                                     "logprobs.");
+    size_t count = json_array_size(ids);
+    if (count > env->context)
+        return err_set(why, ERR_INVALID,
+                       RESUME_MEMBER " has %zu ids, more than the context of "
+                                     "%u.",
+                       count, env->context);
+    int32_t *tokens =
+        mem_try(prompt->token_count + count + 1, sizeof *tokens, 0);
+    if (!tokens) return err_set(why, ERR_NOMEM, "%zu ids", count);
+    memcpy(tokens, prompt->tokens, prompt->token_count * sizeof *tokens);
+    mem_free(prompt->tokens);
+    prompt->tokens = tokens;
+    prompt->output_count = (uint32_t)count;
+    return read_ids(env, ids, tokens + prompt->token_count, why);
 }
 
 /* --- what ask_finish checks and fills --- */
@@ -354,5 +392,6 @@ int ask_finish(struct ask *ask, const struct ask_env *env, struct why *why)
         if (!rc) rc = take_grammar(env, &ask->prompts[i], why);
     }
     if (!rc) rc = check_samples(ask, why);
+    if (!rc) rc = take_output(ask, env, why);
     return rc;
 }

@@ -39,8 +39,9 @@ struct ask_env {
 uint64_t ask_room(uint64_t room, uint32_t sample, uint32_t prompt_count);
 
 struct prompt {
-    int32_t *tokens; /* owned */
+    int32_t *tokens; /* owned: the prompt's, then the output's so far */
     uint32_t token_count;
+    uint32_t output_count; /* http/resume.h */
     const char *text; /* as the client sent it, for echo; NULL: ids came */
     size_t text_len;
     struct params params;

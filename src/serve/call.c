@@ -2,10 +2,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "http/resume.h"
 #include "serve/assets.h"
 #include "serve/internal.h"
 #include "serve/render.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* One output's text and logprobs; a context's worth is far less. */
@@ -155,6 +157,25 @@ static void mark_sent(struct output *out)
     out->sent.done = out->done;
 }
 
+/* Closes the events of out: with them it has these tokens. */
+static void name_tokens(const struct output *out, struct buf *to)
+{
+    if (!out->call->resumable || out->done) return;
+    buf_puts(to, RESUME_COMMENT);
+    render_items(to, &out->ids, out->sent.ids);
+    buf_puts(to, "\n\n");
+}
+
+static void begin(struct call *call)
+{
+    static const struct http_header resumable[] = {{RESUME_HEADER, "1"},
+                                                   {NULL, NULL}};
+    if (call->begun) return;
+    http_stream_begin(call->request, 200, NULL,
+                      call->resumable ? resumable : NULL);
+    call->begun = true;
+}
+
 static void stream(struct call *call)
 {
     struct buf *to = &call->serve->scratch;
@@ -165,6 +186,7 @@ static void stream(struct call *call)
         struct output *out = &call->outputs[i];
         if (!due(out) || (held && !out->done)) continue;
         call->format->event(out, to);
+        name_tokens(out, to);
         mark_sent(out);
     }
     bool last = call->alive == 0;
@@ -178,8 +200,7 @@ static void stream(struct call *call)
         return;
     }
     if (!to->len) return;
-    if (!call->begun) http_stream_begin(call->request, 200, NULL, NULL);
-    call->begun = true;
+    begin(call);
     /* An error means that the reader is gone: client_left comes. */
     int rc = http_stream_send(call->request, to->data, to->len);
     if (last && !rc) {
@@ -273,6 +294,27 @@ static void take_token(struct output *out, const struct engine_event *event)
     if (out->prompt->want_logprobs) out->call->format->logprobs(out, event);
 }
 
+/* The output so far: its events are the client's already. */
+static void take_resumed(struct output *out, const struct engine_event *event)
+{
+    const struct prompt *prompt = out->prompt;
+    struct buf *unsent = &out->call->serve->scratch;
+    struct engine_event token = *event;
+    for (uint32_t i = 0; i < prompt->output_count; i++) {
+        buf_printf(&out->ids, out->ids.len ? ",%d" : "%d",
+                   prompt->tokens[prompt->token_count + i]);
+        token.text_len =
+            event->text_ends[i] - (i ? event->text_ends[i - 1] : 0);
+        take_text(out, &token);
+        token.text += token.text_len;
+    }
+    out->tokens_seen = prompt->output_count;
+    take_counts(out, event);
+    buf_reset(unsent);
+    out->call->format->event(out, unsent);
+    mark_sent(out);
+}
+
 static void take_done(struct output *out, const struct engine_event *event)
 {
     struct call *call = out->call;
@@ -318,6 +360,7 @@ static void on_event(void *arg, const struct engine_event *event)
     struct call *call = out->call;
     call->guards++;
     health_note_event(call->serve->health);
+    if (event->kind == EVENT_RESUMED && call->request) take_resumed(out, event);
     if (event->kind == EVENT_TOKEN && call->request) take_token(out, event);
     if (event->kind == EVENT_DONE) take_done(out, event);
     if (out->done && fails_call(out)) {
@@ -389,7 +432,8 @@ static int submit(struct output *out, struct why *why)
     const struct call *call = out->call;
     struct request_spec spec = {
         .tokens = prompt->tokens,
-        .token_count = prompt->token_count,
+        .token_count = prompt->token_count + prompt->output_count,
+        .output_count = prompt->output_count,
         .sampling = prompt->params.sampling,
         .want_logprobs = prompt->want_logprobs,
         .logprob_start = prompt->logprob_start,
@@ -414,10 +458,27 @@ static int submit(struct output *out, struct why *why)
     return rc;
 }
 
+/* Whether a router watches this stream, and says when it was begun. */
+static void note_resumable(struct call *call)
+{
+    const struct prompt *prompt = &call->ask->prompts[0];
+    const char *created = http_request_header(call->request, RESUME_HEADER);
+    if (!created || !call->ask->stream || call->ask->batch ||
+        prompt->want_logprobs || prompt->logprob_start >= 0 ||
+        call->serve->env.mode == PD_PREFILL)
+        return;
+    char *end;
+    unsigned long long at = strtoull(created, &end, 10);
+    if (*end || end == created) return;
+    call->resumable = true;
+    call->created = at;
+}
+
 void call_start(struct serve *serve, struct http_request *request,
                 struct ask *ask, const struct call_format *format)
 {
     struct call *call = call_create(serve, request, ask, format);
+    note_resumable(call);
     http_on_close(request, client_left, call);
     call->guards++;
     for (uint32_t i = 0; i < call->output_count && call->request; i++) {

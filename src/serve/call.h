@@ -75,6 +75,7 @@ struct call {
     const struct call_format *format;
     struct call *next, *prev, *next_dirty;
     bool dirty, begun; /* waits for its flush; stream headers are out */
+    bool resumable;    /* http/resume.h */
     uint32_t guards;   /* functions on the stack that use it */
     uint32_t alive;    /* outputs whose DONE is to come */
     uint64_t created;  /* unix seconds */

@@ -151,7 +151,12 @@ static inline void rig_note(struct rig *rig, const struct engine_event *e)
     s->output = e->output_tokens;
     buf_add(&s->text, e->text, e->text_len);
     switch (e->kind) {
-    case EVENT_RESUMED: assert_int_equal(e->output_tokens, s->count); break;
+    case EVENT_RESUMED:
+        assert_int_equal(e->output_tokens, s->count);
+        for (uint32_t i = 1; i < s->count; i++)
+            assert_true(e->text_ends[i - 1] <= e->text_ends[i]);
+        assert_int_equal(e->text_ends[s->count - 1], e->text_len);
+        break;
     case EVENT_RESERVED:
         assert_false(s->reserved);
         s->reserved = true;

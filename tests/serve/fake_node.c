@@ -100,6 +100,7 @@ int pd_node_submit(struct pd_node *node, const struct request_spec *spec,
     struct fake_request *r = mem_must(1, sizeof *r);
     r->id = *id = ++node->last_id;
     r->token_count = spec->token_count;
+    r->output_count = spec->output_count;
     for (uint32_t i = 0; i < spec->token_count && i < 64; i++)
         r->tokens[i] = spec->tokens[i];
     copy_sampling(r, &spec->sampling);

@@ -13,7 +13,7 @@
 struct fake_request {
     uint64_t id;
     int32_t tokens[64];
-    uint32_t token_count;
+    uint32_t token_count, output_count;
     struct sampling sampling; /* scalars, and the first of each list: */
     int32_t stop_id, bias_id;
     char stop[64];

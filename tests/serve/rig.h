@@ -114,19 +114,27 @@ static inline void server_stop(struct server *s)
     temp_remove(s->dir);
 }
 
-/* Sends one request on a connection of its own; raw_read gets the answer. */
-static inline int server_send(const struct server *s, const char *method,
-                              const char *path, const char *body)
+/* Sends one request on a connection of its own, with headers ("A: b\r\n" each)
+ * of the test's; raw_read gets the answer. */
+static inline int server_send_with(const struct server *s, const char *method,
+                                   const char *path, const char *headers,
+                                   const char *body)
 {
     char head[512];
     int fd = raw_connect(s->rig.port);
     snprintf(head, sizeof head,
-             "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+             "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s"
              "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-             method, path, strlen(body));
+             method, path, headers, strlen(body));
     raw_send(fd, head);
     raw_send(fd, body);
     return fd;
+}
+
+static inline int server_send(const struct server *s, const char *method,
+                              const char *path, const char *body)
+{
+    return server_send_with(s, method, path, "", body);
 }
 
 static inline int server_post(const struct server *s, const char *path,
