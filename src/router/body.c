@@ -1,11 +1,13 @@
 #include "router/body.h"
 #include "base/clock.h"
+#include "http/resume.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-static const char *const bootstrap_keys[] = {"bootstrap_host", "bootstrap_port",
-                                             "bootstrap_room"};
+static const char *const own_keys[] = {"bootstrap_host", "bootstrap_port",
+                                       "bootstrap_room", RESUME_MEMBER};
+enum { OWN_KEYS = sizeof own_keys / sizeof *own_keys };
 
 static bool key_in(struct skim key, const char *const names[], size_t count)
 {
@@ -47,6 +49,8 @@ int body_parse(struct body *out, const char *text, size_t n, bool lists,
             out->stream = skim_true(value);
         else if (skim_key_is(key, "return_logprob"))
             out->logprobs = skim_true(value);
+        else if (skim_key_is(key, "rid"))
+            out->rid = skim_true(value);
         else if (skim_key_is(key, "text"))
             text_value = value;
         else if (skim_key_is(key, "input_ids"))
@@ -114,20 +118,31 @@ static void add_room(struct buf *out, const char *host, int port)
     buf_printf(out, "%" PRIu64, fresh_room());
 }
 
+static void add_resume(struct buf *out, const struct body_resume *resume)
+{
+    buf_printf(out, ", \"" RESUME_MEMBER "\": [%s]", resume->ids->data);
+    if (!*resume->rid) return;
+    buf_puts(out, ", \"rid\": \"");
+    buf_json(out, resume->rid, strlen(resume->rid));
+    buf_putc(out, '"');
+}
+
 int body_build(const struct body *body, const char *host, int port,
-               struct buf *out)
+               const struct body_resume *resume, struct buf *out)
 {
     buf_putc(out, '{');
-    add_field(out, bootstrap_keys[0], body->batch, add_host, host, port);
+    add_field(out, own_keys[0], body->batch, add_host, host, port);
     buf_puts(out, ", ");
-    add_field(out, bootstrap_keys[1], body->batch, add_port, host, port);
+    add_field(out, own_keys[1], body->batch, add_port, host, port);
     buf_puts(out, ", ");
-    add_field(out, bootstrap_keys[2], body->batch, add_room, host, port);
+    add_field(out, own_keys[2], body->batch, add_room, host, port);
+    if (resume) add_resume(out, resume);
     /* The members between dropped ones pass in whole runs. */
     const char *run = NULL, *run_end = NULL;
     struct skim key, value;
     for (size_t at = 0; skim_member_next(body->object, &at, &key, &value);) {
-        bool drop = key_in(key, bootstrap_keys, 3);
+        bool drop = key_in(key, own_keys, OWN_KEYS) ||
+                    (resume && *resume->rid && skim_key_is(key, "rid"));
         if (!drop) {
             if (!run) run = key.at;
             run_end = value.at + value.n;

@@ -20,6 +20,7 @@ struct body {
     bool stream;
     bool logprobs;      /* return_logprob */
     size_t batch;       /* 0: one request, scalars; else the lists' length */
+    bool rid;           /* it names itself */
     struct skim prompt; /* text, prompt, messages or input_ids; n 0: none */
 };
 
@@ -29,11 +30,18 @@ struct body {
 int body_parse(struct body *out, const char *text, size_t n, bool lists,
                struct why *why);
 
+/* For servers that go on with a stream (http/resume.h): its id, "" where the
+ * body has it, and the output so far as "12,7". */
+struct body_resume {
+    const char *rid;
+    const struct buf *ids;
+};
+
 /* Appends the request for a pair, with fresh rooms in [0, 2^63-1]. host as in
- * bootstrap_host; port -1: null. A client's own bootstrap_ fields are left
- * out. ERR_NOMEM: out is full. */
+ * bootstrap_host; port -1: null; resume NULL: from the beginning. A client's
+ * own bootstrap_ fields and output are left out. ERR_NOMEM: out is full. */
 int body_build(const struct body *body, const char *host, int port,
-               struct buf *out);
+               const struct body_resume *resume, struct buf *out);
 
 /* Appends decode's answer with prefill's lists put before its own, in
  * meta_info: input_token_logprobs, input_top_logprobs,

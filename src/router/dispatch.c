@@ -5,14 +5,17 @@
 #include "base/mem.h"
 #include "http/client.h"
 #include "http/loop.h"
+#include "http/resume.h"
 #include "http/server.h"
 #include "http/sse.h"
 #include "router/body.h"
 #include "router/options.h"
 #include "router/prefix.h"
 #include "router/stats.h"
+#include "router/watch.h"
 #include "router/worker.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -46,10 +49,14 @@ struct session {
     enum waiting waiting;
     struct loop_timer *timer;
     uint64_t start_us;
-    bool begun; /* the client was answered 200 */
+    bool begun;     /* the client was answered 200 */
+    bool streaming; /* this attempt's decode has the KV cache and answers */
     bool relayed;
     size_t line_tail; /* newlines at the end of what was relayed, to 2 */
-    struct sse_parser events; /* decode's, when merging */
+    bool watched;     /* another pair may go on with it */
+    struct watch watch;
+    char created[24], rid[64]; /* for it, http/resume.h; rid "": the body's */
+    struct sse_parser events;  /* decode's, when merging */
     struct sse_parser prefill_events;
     struct part { /* prefill's events, when merging */
         struct part *next;
@@ -96,6 +103,7 @@ bool dispatch_passes_down(const char *name)
                                         "date",
                                         "server",
                                         "content-type",
+                                        RESUME_HEADER,
                                         NULL};
     return !listed(name, names) &&
            strncasecmp(name, "access-control-", 15) != 0;
@@ -173,6 +181,11 @@ static bool is_good(int status)
     return status >= 200 && status < 300;
 }
 
+static const char *role_of(const struct leg *leg)
+{
+    return leg == &leg->session->prefill ? "prefill" : "decode";
+}
+
 /* --- the session's end ---------------------------------------------------- */
 
 static void session_free(struct session *s)
@@ -187,6 +200,7 @@ static void session_free(struct session *s)
         mem_free(p->text);
         mem_free(p);
     }
+    watch_fini(&s->watch);
     sse_fini(&s->events);
     sse_fini(&s->prefill_events);
     buf_fini(&s->sent);
@@ -251,13 +265,24 @@ static void fail(struct session *s, int status, enum stats_error kind,
     answered(s, status);
 }
 
-/* Passes a worker's own error on. */
+/* Passes a worker's own error on; within a stream as far as an event can. */
 static void pass_error(struct session *s, struct leg *leg)
 {
+    bool prefill = leg == &s->prefill;
+    enum stats_error kind = prefill ? STATS_PREFILL : STATS_DECODE;
+    int status = leg->status;
+    if (s->begun) {
+        char text[640];
+        snprintf(text, sizeof text,
+                 "%s server %s does not go on with the stream: %.400s",
+                 role_of(leg), leg->worker->url,
+                 leg->body.data ? leg->body.data : "");
+        fail(s, status, kind, text);
+        return;
+    }
     struct http_header list[HEADERS_MAX];
     const char *type = leg_headers(leg, list);
-    int status = leg->status;
-    s->d->stats->errors[leg == &s->prefill ? STATS_PREFILL : STATS_DECODE]++;
+    s->d->stats->errors[kind]++;
     cancel_legs(s);
     http_reply(s->request, status, type ? type : "application/json", list,
                leg->body.data ? leg->body.data : "", leg->body.len);
@@ -282,7 +307,7 @@ static void start_attempt(struct session *s);
 static bool try_again(struct session *s)
 {
     const struct router_options *o = s->d->options;
-    if (s->begun || o->disable_retries ||
+    if ((s->begun && !s->watched) || o->disable_retries ||
         s->attempt >= (int)o->retry_max_retries)
         return false;
     double wait = (double)o->retry_initial_backoff_ms;
@@ -293,6 +318,7 @@ static bool try_again(struct session *s)
     uint64_t seed = random_u64();
     wait *= 1 + o->retry_jitter_factor * (2 * rng_unit(&seed) - 1);
     s->d->stats->retries++;
+    s->d->stats->resumed += s->begun;
     cancel_legs(s);
     s->waiting = RETRY;
     loop_timer_set(s->timer, (uint64_t)wait, 0);
@@ -305,15 +331,15 @@ static void leg_broke(struct session *s, struct leg *leg,
 {
     bool prefill = leg == &s->prefill;
     char text[640];
-    snprintf(text, sizeof text, "%s server %s: %s",
-             prefill ? "prefill" : "decode", leg->worker->url, result->text);
+    snprintf(text, sizeof text, "%s server %s: %s", role_of(leg),
+             leg->worker->url, result->text);
     leg->avoid = leg->worker;
     if (!result->connected)
         worker_refused(leg->worker, result->text);
     else
         worker_failed(leg->worker);
     /* Decode streams: it has what it needs of prefill. */
-    if (prefill && s->begun) return;
+    if (prefill && s->streaming) return;
     if (result->rc == ERR_TIMEOUT && result->connected) {
         fail(s, 504, STATS_TIMEOUT, text);
     } else if (!try_again(s)) {
@@ -348,6 +374,7 @@ static void leg_erred(struct session *s, struct leg *leg)
 
 static void begin(struct session *s)
 {
+    s->streaming = true;
     if (s->begun) return;
     struct http_header list[HEADERS_MAX];
     const char *type = leg_headers(&s->decode, list);
@@ -355,8 +382,9 @@ static void begin(struct session *s)
     http_stream_begin(s->request, s->decode.status, type, list);
 }
 
-static void relay(struct session *s, const char *bytes, size_t n)
+static void relay(void *arg, const char *bytes, size_t n)
 {
+    struct session *s = arg;
     if (!n) return;
     if (!s->relayed)
         stats_observe(&s->d->stats->first_byte, clock_us() - s->start_us);
@@ -414,6 +442,7 @@ static void keep_part(void *arg, const char *data, size_t n)
 static void finish(struct session *s)
 {
     if (s->stream) {
+        relay(s, s->watch.held.data, s->watch.held.len);
         begin(s); /* an empty stream */
         http_stream_end(s->request);
         answered(s, 200);
@@ -460,6 +489,24 @@ static void advance(struct session *s)
 
 /* --- what the legs report -------------------------------------------------- */
 
+/* Does decode mark what it sends? False: it would begin from the beginning
+ * what the client has in part, and the session is over. */
+static bool note_watch(struct session *s, const struct http_call *call)
+{
+    const char *rid = http_call_header(call, RESUME_HEADER);
+    if (!is_good(s->decode.status)) return true;
+    s->watch.on = s->watched && rid;
+    if (s->watch.on && !s->body.rid && !*s->rid && strlen(rid) < sizeof s->rid)
+        strcpy(s->rid, rid);
+    if (s->watch.on || !s->begun) {
+        s->watched = s->watch.on;
+        return true;
+    }
+    fail(s, 502, STATS_STREAM,
+         "the decode server that was to go on with the stream cannot");
+    return false;
+}
+
 static void leg_headers_came(void *arg, struct http_call *call, int status)
 {
     struct leg *leg = arg;
@@ -468,9 +515,10 @@ static void leg_headers_came(void *arg, struct http_call *call, int status)
     note_headers(leg, call);
     /* A failing prefill's message is still to come; decode waits in vain. */
     if (leg == &leg->session->prefill && !is_good(status) &&
-        !leg->session->begun)
+        !leg->session->streaming)
         leg_cancel(&leg->session->decode);
-    if (leg == &leg->session->decode) advance(leg->session);
+    if (leg == &leg->session->decode && note_watch(leg->session, call))
+        advance(leg->session);
 }
 
 static void decode_data(void *arg, struct http_call *call, const void *bytes,
@@ -481,7 +529,10 @@ static void decode_data(void *arg, struct http_call *call, const void *bytes,
     struct session *s = leg->session;
     worker_heard(leg->worker);
     if (s->stream && !s->merge && is_good(leg->status)) {
-        relay(s, bytes, n);
+        if (!s->watch.on)
+            relay(s, bytes, n);
+        else if (watch_feed(&s->watch, bytes, n, relay, s))
+            fail(s, 502, STATS_STREAM, "decode server: an event too long");
         return;
     }
     buf_add(&leg->body, bytes, n);
@@ -509,10 +560,14 @@ static void decode_done(void *arg, struct http_call *call,
     struct leg *leg = arg;
     struct session *s = leg->session;
     leg_over(leg);
+    char text[256];
+    struct http_result lost = {.rc = ERR_PEER, .connected = true, .text = text};
     if (result->rc) {
         leg_broke(s, leg, result);
     } else if (!is_good(leg->status)) {
         leg_erred(s, leg);
+    } else if (s->watch.on && watch_lost(&s->watch, text, sizeof text)) {
+        leg_broke(s, leg, &lost);
     } else {
         worker_answered(leg->worker);
         leg->good = true;
@@ -561,7 +616,7 @@ static void prefill_done(void *arg, struct http_call *call,
         advance(s);
         return;
     }
-    if (!result->rc && s->stream && !s->begun && is_good(leg->status))
+    if (!result->rc && s->stream && !s->streaming && is_good(leg->status))
         read_prefill_events(s);
     if (s->waiting == VERDICT &&
         (result->rc || is_good(leg->status))) { /* it knows no better */
@@ -569,7 +624,7 @@ static void prefill_done(void *arg, struct http_call *call,
     } else if (result->rc) {
         leg_broke(s, leg, result);
     } else if (!is_good(leg->status)) {
-        if (!s->begun) leg_erred(s, leg);
+        if (!s->streaming) leg_erred(s, leg);
     } else {
         worker_answered(leg->worker);
         leg->good = true;
@@ -626,6 +681,17 @@ static int leg_start(struct leg *leg, struct worker *worker, const char *path,
     return 0;
 }
 
+static void headers_of(struct session *s, struct http_header *list)
+{
+    size_t n = 0;
+    dispatch_headers_up(s->request, list, HEADERS_MAX - 1);
+    while (list[n].name)
+        n++;
+    if (!s->watched) return;
+    list[n++] = (struct http_header){RESUME_HEADER, s->created};
+    list[n] = (struct http_header){NULL, NULL};
+}
+
 static void start_attempt(struct session *s)
 {
     struct dispatch *d = s->d;
@@ -646,10 +712,14 @@ static void start_attempt(struct session *s)
         return;
     }
     buf_reset(&s->sent);
+    watch_restart(&s->watch);
+    s->streaming = false;
     struct http_header headers[HEADERS_MAX];
-    dispatch_headers_up(s->request, headers, HEADERS_MAX);
+    headers_of(s, headers);
+    const struct body_resume resume = {s->rid, &s->watch.ids};
     const char *path = http_request_path(s->request);
-    if (body_build(&s->body, p->bootstrap_host, p->bootstrap_port, &s->sent) ||
+    if (body_build(&s->body, p->bootstrap_host, p->bootstrap_port,
+                   s->watch.ids.len ? &resume : NULL, &s->sent) ||
         leg_start(&s->prefill, p, path, headers) ||
         leg_start(&s->decode, c, path, headers))
         fail(s, 500, STATS_BROKEN, "out of memory");
@@ -702,11 +772,15 @@ void dispatch_start(struct dispatch *d, struct http_request *request,
         prefix_init(&s->prefix, body.prompt.at, body.prompt.n);
     s->stream = body.stream;
     s->merge = native && body.logprobs;
+    s->watched = s->stream && !body.batch && !body.logprobs &&
+                 !d->options->disable_retries;
+    snprintf(s->created, sizeof s->created, "%" PRIu64, (uint64_t)clock_unix());
     s->start_us = clock_us();
     s->timer = loop_timer_create(d->loop, timer_fired, s);
     s->prefill.session = s->decode.session = s;
     size_t answer_max = (size_t)d->options->max_payload_size;
-    buf_init(&s->sent, n + 256 + body.batch * 512);
+    buf_init(&s->sent, 2 * (size_t)d->options->max_payload_size);
+    watch_init(&s->watch, EVENT_MAX);
     buf_init(&s->prefill.headers, 64 << 10);
     buf_init(&s->prefill.body, s->merge ? answer_max : PREFILL_BODY_MAX);
     buf_init(&s->decode.headers, 64 << 10);

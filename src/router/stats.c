@@ -82,6 +82,10 @@ void stats_write(const struct stats *s, const struct pool *prefill,
     buf_printf(out, "sgl_router_pd_requests_total %" PRIu64 "\n", s->requests);
     head(out, "retries_total", "counter", "further pairs tried");
     buf_printf(out, "sgl_router_retries_total %" PRIu64 "\n", s->retries);
+    head(out, "streams_resumed_total", "counter",
+         "streams that another pair was asked to go on with");
+    buf_printf(out, "sgl_router_streams_resumed_total %" PRIu64 "\n",
+               s->resumed);
     head(out, "running_requests", "gauge", "generation requests now");
     buf_printf(out, "sgl_router_running_requests %zu\n", s->running);
     head(out, "pd_responses_total", "counter", "answers by class of status");

@@ -40,6 +40,7 @@ struct histogram {
 
 struct stats {
     uint64_t requests, retries;
+    uint64_t resumed;    /* streams that another pair was asked to go on with */
     uint64_t answers[6]; /* by status / 100 */
     uint64_t errors[STATS_ERROR_COUNT];
     size_t running;

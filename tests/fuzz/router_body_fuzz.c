@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!rc) walk(value);
     buf_init(&out, 1 << 24);
     if (body_parse(&body, text, size, true, NULL) == 0) {
-        if (body_build(&body, "[::1]", 6657, &out)) abort();
+        if (body_build(&body, "[::1]", 6657, NULL, &out)) abort();
         if (taken && !jansson_takes(out.data, out.len)) abort();
         struct body again;
         if (body_parse(&again, out.data, out.len, true, NULL) ||

@@ -100,7 +100,7 @@ static json_t *build(const char *text, bool lists, const char *host, int port,
     if (body_parse(&body, text, strlen(text), lists, &why))
         fail_msg("%s: %s", text, why.text);
     buf_init(out, 1 << 20);
-    assert_int_equal(body_build(&body, host, port, out), 0);
+    assert_int_equal(body_build(&body, host, port, NULL, out), 0);
     json_t *json;
     if (json_parse(&json, out->data, out->len, &why))
         fail_msg("%s: %s", out->data, why.text);
@@ -117,7 +117,7 @@ static void nothing_else_is_touched(void **state)
     struct buf out;
     buf_init(&out, 1 << 20);
     assert_int_equal(body_parse(&body, text, strlen(text), true, NULL), 0);
-    assert_int_equal(body_build(&body, "h", 1, &out), 0);
+    assert_int_equal(body_build(&body, "h", 1, NULL, &out), 0);
     assert_non_null(strstr(
         out.data, ", \"text\" : \"\\u00e9\", \"seed\": 99999999999999999999,\n"
                   " \"t\": 0.10, \"big\": 1e400 , \"a\": {\"bootstrap_room\": "

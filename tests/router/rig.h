@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "http/client.h"
 #include "http/loop.h"
+#include "http/resume.h"
 #include "http/server.h"
 #include "json/json.h"
 #include "router/options.h"
@@ -61,6 +62,7 @@ struct worker_end {
     int other_status;
     const char *other_body;
     struct http_request *held;
+    const char *marks; /* RESUME_HEADER of its streams; NULL: none */
     bool deaf; /* takes what is not a generation request, and stays silent */
 };
 
@@ -147,7 +149,10 @@ static inline void worker_generate(void *arg, struct http_request *r)
     int i = w->asked++;
     const struct step *s = &w->steps[i < w->step_count ? i : w->step_count - 1];
     const struct http_header extra[] = {
-        {"X-Request-Id", "of-worker"}, {"Retry-After", "7"}, {NULL, NULL}};
+        {"X-Request-Id", "of-worker"},
+        {"Retry-After", "7"},
+        {w->marks ? RESUME_HEADER : NULL, w->marks},
+        {NULL, NULL}};
     switch (s->act) {
     case ANSWER:
         http_reply(r, s->status, "application/json", extra, s->body,
@@ -402,6 +407,13 @@ static inline void send_piece(struct worker_end *w, const char *text)
 static inline void end_stream(struct worker_end *w)
 {
     http_stream_end(w->held);
+    w->held = NULL;
+}
+
+/* Hangs up on whoever waits. */
+static inline void hang_up(struct worker_end *w)
+{
+    http_drop(w->held);
     w->held = NULL;
 }
 
