@@ -263,6 +263,7 @@ static void reserve(struct engine *e)
         begin(e, live_of(q));
         struct event *event = events_new(e->events, EVENT_RESERVED, live_of(q));
         event_set_pages(event, q);
+        event->pub.cached_tokens = q->cached_tokens; /* of output, too */
         send(e, event);
     }
     events_flush(e->events);

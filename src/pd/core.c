@@ -112,6 +112,14 @@ void pd_client_end(struct pd_client *client, int status, const char *message)
     loop_timer_set(core->ended_timer, 0, 0);
 }
 
+void pd_one_token(struct request_spec *spec)
+{
+    struct sampling *s = &spec->sampling;
+    s->max_new_tokens = spec->output_count + 1;
+    if (s->min_new_tokens > s->max_new_tokens)
+        s->min_new_tokens = s->max_new_tokens;
+}
+
 /* ---- aux rows ---------------------------------------------------------------- */
 
 bool pd_aux_take(struct pd_core *core, uint32_t *row)

@@ -42,12 +42,15 @@ struct pd_core {
     struct pd_stats stats;
 };
 
-/* Passes a TOKEN or DONE on; a DONE frees the client. Others are dropped. */
+/* Passes a RESUMED, TOKEN or DONE on; a DONE frees the client. Others are dropped. */
 void pd_client_event(struct pd_client *client,
                      const struct engine_event *event);
 /* The engine does not have it: DONE with FINISH_ABORT comes at the next turn
  * of the loop. */
 void pd_client_end(struct pd_client *client, int status, const char *message);
+
+/* A prefill draws one token of what it is asked for. */
+void pd_one_token(struct request_spec *spec);
 
 /* A row of the aux table, cleared; false: all are in use. */
 bool pd_aux_take(struct pd_core *core, uint32_t *row);

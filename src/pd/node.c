@@ -405,10 +405,7 @@ static int submit_alone(struct pd_node *node, struct pd_client *client,
 {
     struct request_spec copy = *spec;
     copy.role = ROLE_WHOLE;
-    if (node->send) { /* a prefill makes one token */
-        copy.sampling.max_new_tokens = 1;
-        if (copy.sampling.min_new_tokens > 1) copy.sampling.min_new_tokens = 1;
-    }
+    if (node->send) pd_one_token(&copy);
     int rc = engine_submit(node->core.options.engine, client->id, &copy, why);
     client->engaged = !rc;
     return rc;

@@ -531,8 +531,7 @@ int pd_send_submit(struct pd_send *send, struct pd_client *client,
     struct request_spec *copy = request_copy(spec);
     if (!copy) return err_set(why, ERR_NOMEM, "no memory for the request");
     copy->role = ROLE_PREFILL;
-    copy->sampling.max_new_tokens = 1;
-    if (copy->sampling.min_new_tokens > 1) copy->sampling.min_new_tokens = 1;
+    pd_one_token(copy);
     if (r) {
         orphan_unlink(r);
         pd_room_enter(&r->base, PD_BOOTSTRAP);

@@ -9,6 +9,7 @@
 #include "http/server.h"
 #include "http/sse.h"
 #include "router/body.h"
+#include "router/headers.h"
 #include "router/options.h"
 #include "router/prefix.h"
 #include "router/stats.h"
@@ -67,59 +68,6 @@ struct session {
     struct session *next, *prev;
 };
 
-/* ------------------------------------------------------------------------ */
-
-static bool listed(const char *name, const char *const *names)
-{
-    for (; *names; names++)
-        if (strcasecmp(name, *names) == 0) return true;
-    return false;
-}
-
-bool dispatch_passes_up(const char *name)
-{
-    static const char *const names[] = {"authorization",
-                                        "x-request-id",
-                                        "x-correlation-id",
-                                        "traceparent",
-                                        "tracestate",
-                                        "baggage",
-                                        NULL};
-    return listed(name, names) || strncasecmp(name, "x-request-id-", 13) == 0;
-}
-
-bool dispatch_passes_down(const char *name)
-{
-    /* Of one hop, of the framing, or set by our own server. */
-    static const char *const names[] = {"connection",
-                                        "keep-alive",
-                                        "proxy-authenticate",
-                                        "proxy-connection",
-                                        "te",
-                                        "trailer",
-                                        "transfer-encoding",
-                                        "upgrade",
-                                        "content-length",
-                                        "date",
-                                        "server",
-                                        "content-type",
-                                        RESUME_HEADER,
-                                        NULL};
-    return !listed(name, names) &&
-           strncasecmp(name, "access-control-", 15) != 0;
-}
-
-void dispatch_headers_up(struct http_request *request, struct http_header *list,
-                         size_t cap)
-{
-    size_t n = 0;
-    list[n++] = (struct http_header){"Content-Type", "application/json"};
-    struct http_header h;
-    for (void *at = NULL; http_request_header_next(request, &at, &h);)
-        if (n + 1 < cap && dispatch_passes_up(h.name)) list[n++] = h;
-    list[n] = (struct http_header){NULL, NULL};
-}
-
 /* --- a leg ---------------------------------------------------------------- */
 
 static void leg_reset(struct leg *leg)
@@ -168,7 +116,7 @@ static void note_headers(struct leg *leg, const struct http_call *call)
     struct http_header h;
     for (size_t at = 0; http_call_header_next(call, &at, &h);) {
         if (strcasecmp(h.name, "content-type") != 0 &&
-            !dispatch_passes_down(h.name))
+            !headers_pass_down(h.name))
             continue;
         buf_add(&leg->headers, h.name, strlen(h.name) + 1);
         buf_add(&leg->headers, h.value, strlen(h.value) + 1);
@@ -684,7 +632,7 @@ static int leg_start(struct leg *leg, struct worker *worker, const char *path,
 static void headers_of(struct session *s, struct http_header *list)
 {
     size_t n = 0;
-    dispatch_headers_up(s->request, list, HEADERS_MAX - 1);
+    headers_up(s->request, list, HEADERS_MAX - 1);
     while (list[n].name)
         n++;
     if (!s->watched) return;

@@ -13,14 +13,15 @@
  *   or answers 502 or 503       room is tried after a wait, else 502 or 503
  *   one hangs (worker.h)        as if it refused
  *   one does not end in time    504
- *   decode breaks off while     the client gets an error event and [DONE]
- *   its stream is relayed
+ *   decode breaks off while     another pair goes on with the stream where the
+ *   its stream is relayed       client is (watch.h); where that cannot be, the
+ *                               client gets an error event and [DONE]
  *   the client leaves           both are canceled
  *   decode is done, prefill     prefill has linger_ms to finish, so that its
  *   is not                      connection can be kept
  *
- * Another pair is only tried while no byte of an answer went to the client. A
- * stream is answered 200 as soon as decode sent its headers and either its
+ * From the beginning another pair is only tried while no byte of an answer
+ * went to the client. A stream is answered 200 as soon as decode sent its headers and either its
  * first byte or prefill's good end came: until then every failure still
  * reaches the client as a status. Once decode streams, it has the KV cache,
  * and what becomes of prefill no longer matters to the client.
@@ -33,7 +34,6 @@
 #include <stddef.h>
 
 struct http_client;
-struct http_header;
 struct http_request;
 struct loop;
 struct pool;
@@ -59,16 +59,5 @@ void dispatch_start(struct dispatch *dispatch, struct http_request *request,
 void dispatch_hung(struct dispatch *dispatch, struct worker *worker);
 /* Cancels what is in flight; requests not answered by then are hung up on. */
 void dispatch_close(struct dispatch *dispatch);
-
-/* Which headers of a client's request go to workers, which of a worker's
- * answer go to clients. */
-bool dispatch_passes_up(const char *name);
-bool dispatch_passes_down(const char *name);
-
-/* The headers of a request that pass up, into list (at most cap, with the
- * closing NULL), in front of them Content-Type: application/json; borrowed
- * from the request. */
-void dispatch_headers_up(struct http_request *request, struct http_header *list,
-                         size_t cap);
 
 #endif

@@ -6,6 +6,7 @@
 #include "http/loop.h"
 #include "http/server.h"
 #include "router/dispatch.h"
+#include "router/headers.h"
 #include "router/fan.h"
 #include "router/members.h"
 #include "router/options.h"
@@ -224,7 +225,7 @@ static void ask(struct router *router, struct http_request *r, bool all,
                                const struct fan_answer *answers, size_t count))
 {
     struct http_header headers[HEADERS_MAX];
-    dispatch_headers_up(r, headers, HEADERS_MAX - 1);
+    headers_up(r, headers, HEADERS_MAX - 1);
     if (!http_request_header(r, "Authorization") && router->bearer[0]) {
         size_t n = 0;
         while (headers[n].name)

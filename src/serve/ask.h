@@ -42,7 +42,7 @@ struct prompt {
     int32_t *tokens; /* owned: the prompt's, then the output's so far */
     uint32_t token_count;
     uint32_t output_count; /* http/resume.h */
-    const char *text; /* as the client sent it, for echo; NULL: ids came */
+    const char *text;      /* as the client sent it, for echo; NULL: ids came */
     size_t text_len;
     struct params params;
     bool want_logprobs;

@@ -161,6 +161,7 @@ static inline void rig_note(struct rig *rig, const struct engine_event *e)
         assert_false(s->reserved);
         s->reserved = true;
         s->kept = e->cached_tokens;
+        assert_int_equal(s->kept % kv_pool_shape(rig->pool)->page_tokens, 0);
         break;
     case EVENT_CHUNK:
         assert_false(s->last_chunk);
