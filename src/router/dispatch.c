@@ -480,7 +480,8 @@ static void decode_data(void *arg, struct http_call *call, const void *bytes,
         if (!s->watch.on)
             relay(s, bytes, n);
         else if (watch_feed(&s->watch, bytes, n, relay, s))
-            fail(s, 502, STATS_STREAM, "decode server: an event too long");
+            fail(s, 502, STATS_STREAM,
+                 "decode server: an event too long, or not as agreed");
         return;
     }
     buf_add(&leg->body, bytes, n);

@@ -29,10 +29,14 @@ void watch_restart(struct watch *watch)
     buf_reset(&watch->held);
 }
 
-static void keep_ids(struct watch *watch, const char *ids, size_t n)
+/* They become JSON of ours. */
+static bool keep_ids(struct watch *watch, const char *ids, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] != ',' && (ids[i] < '0' || ids[i] > '9')) return false;
     if (n && watch->ids.len) buf_putc(&watch->ids, ',');
     buf_add(&watch->ids, ids, n);
+    return true;
 }
 
 int watch_feed(struct watch *watch, const char *bytes, size_t n,
@@ -49,7 +53,10 @@ int watch_feed(struct watch *watch, const char *bytes, size_t n,
         if ((size_t)(end - line) >= COMMENT &&
             memcmp(line, RESUME_COMMENT, COMMENT) == 0) {
             if (next == held->len) break; /* its blank line is to come */
-            keep_ids(watch, line + COMMENT, (size_t)(end - line) - COMMENT);
+            if (held->data[next] != '\n' ||
+                !keep_ids(watch, line + COMMENT,
+                          (size_t)(end - line) - COMMENT))
+                return ERR_FORMAT;
             pass(arg, held->data + from, watch->line - from);
             from = ++next;
         }
@@ -70,8 +77,9 @@ static void tell(struct loss *loss, struct skim status, struct skim message)
 {
     if (skim_int(status, 0) != 503 || loss->found) return;
     loss->found = true;
-    size_t n = message.n > 2 ? message.n - 2 : 0; /* without its quotes */
-    snprintf(loss->text, loss->size, "%.*s", (int)n, message.at + 1);
+    if (skim_kind(message) != '"') message = (struct skim){"\"\"", 2};
+    snprintf(loss->text, loss->size, "%.*s", (int)message.n - 2,
+             message.at + 1); /* without its quotes */
 }
 
 static void look(void *arg, const char *data, size_t n)

@@ -25,7 +25,8 @@ void watch_fini(struct watch *watch);
 void watch_restart(struct watch *watch);
 
 /* Takes any piece of a stream; calls pass(arg, bytes, n) for each group that
- * it closes, without its comment. ERR_RANGE: a group is over held_max. */
+ * it closes, without its comment. ERR_RANGE: a group is over held_max.
+ * ERR_FORMAT: a comment names no ids. Feed no more then. */
 int watch_feed(struct watch *watch, const char *bytes, size_t n,
                void (*pass)(void *arg, const char *bytes, size_t n), void *arg);
 

@@ -234,6 +234,11 @@ static void pieces_of_any_size_are_the_same_groups(void **state)
         watch_fini(&w);
         buf_fini(&got);
     }
+    struct watch wrong;
+    watch_init(&wrong, 1 << 16);
+    assert_int_equal(watch_feed(&wrong, ": tokens 1]\n\n", 13, pass, NULL),
+                     ERR_FORMAT);
+    watch_fini(&wrong);
     struct watch small;
     watch_init(&small, 8);
     assert_int_equal(watch_feed(&small, stream, 32, pass, NULL), ERR_RANGE);
