@@ -263,6 +263,8 @@ static bool try_again(struct session *s)
         wait *= o->retry_backoff_multiplier;
     if (wait > (double)o->retry_max_backoff_ms)
         wait = (double)o->retry_max_backoff_ms;
+    /* A client in the middle of a sentence does not wait for the first. */
+    if (s->begun && s->attempt == 1) wait = 0;
     uint64_t seed = random_u64();
     wait *= 1 + o->retry_jitter_factor * (2 * rng_unit(&seed) - 1);
     s->d->stats->retries++;
