@@ -309,15 +309,21 @@ static void amx_stream_two(const struct stream *s, size_t p, size_t q)
     for (size_t i = 0, n; i < steps; i += n, x += s->tokens * TOKEN_BYTES) {
         n = steps - i < SLAB_STEPS ? steps - i : SLAB_STEPS;
         for (size_t line = 0; line < n; line++) {
-            __builtin_prefetch(w[0] + line * STEP + AHEAD_BYTES);
-            __builtin_prefetch(w[1] + line * STEP + AHEAD_BYTES);
+            ask_ahead(1, w[0] + line * STEP, 1);
+            ask_ahead(1, w[1] + line * STEP, 1);
         }
         blocks_add(FORM_BF16, 1, w, x, n);
         w[0] += n * STEP;
         w[1] += n * STEP;
     }
-    tile_store(0, s->sums + p * s->tokens * ROWS, ROWS * 4);
-    tile_store(1, s->sums + q * s->tokens * ROWS, ROWS * 4);
+    float sums[2][TILE_ROWS][ROWS];
+    tile_store(0, sums[0], ROWS * 4);
+    tile_store(1, sums[1], ROWS * 4);
+    for (size_t t = 0; t < s->tokens; t++)
+        UNROLLED (v, PARTS) {
+            stream_result(s, p, v, t, vf_load(sums[0][t] + v * L));
+            if (q != p) stream_result(s, q, v, t, vf_load(sums[1][t] + v * L));
+        }
 }
 
 static void amx_stream(const struct stream *s)

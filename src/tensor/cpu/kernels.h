@@ -210,7 +210,14 @@ struct stream {
     size_t tokens;
     const void *words;
     const struct mark *marks;
-    float *sums; /* [panel_count][tokens][16] */
+    /* Of the first panel's first row: result t at t * stride; bias or NULL. So
+     * many rows are left from there on. Sums of a panel that has fewer than 16
+     * of them stay in part, [tokens][16]. */
+    float *out;
+    size_t stride, rows;
+    const float *bias;
+    bool add;
+    float *part;
 };
 
 /* Attention of some rows of a sequence. Rows are numbered token by token,

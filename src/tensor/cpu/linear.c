@@ -152,7 +152,8 @@ static const char *panel_at(const struct linear *l, size_t panel)
 static void chunk_stream(const struct job *job, const struct linear *l,
                          size_t first, size_t panels)
 {
-    float sums[STREAM_CHUNK * STREAM_TOKENS_MAX * ROWS];
+    size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
+    float part[STREAM_TOKENS_MAX * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
         n = group_tokens(job, job->tokens - t);
         struct acts_room x = room_at(job, t, n);
@@ -165,12 +166,17 @@ static void chunk_stream(const struct job *job, const struct linear *l,
             .tokens = n,
             .words = x.words,
             .marks = x.marks,
-            .sums = sums,
+            .out = l->out + t * rows + row,
+            .stride = rows,
+            .rows = rows - row,
+            .bias = l->bias ? l->bias + row : NULL,
+            .add = l->add,
+            .part = part,
         };
         job->cpu->kernels->stream(&s);
-        for (size_t p = 0; p < panels; p++)
+        if (rows - last * ROWS < ROWS)
             for (size_t i = 0; i < n; i++)
-                result_store(l, first + p, t + i, sums + (p * n + i) * ROWS);
+                result_store(l, last, t + i, part + i * ROWS);
     }
 }
 

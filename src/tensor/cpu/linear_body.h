@@ -36,6 +36,13 @@ ALWAYS vf add_scaled(vf f, vi n, vf d, float s)
     return vf_fma(vf_of(n) * d, vf_set(s), f);
 }
 
+/* Results where they belong. */
+ALWAYS void result_put(float *out, const float *bias, bool add, vf f)
+{
+    if (bias) f += vf_load(bias);
+    vf_store(out, add ? vf_load(out) + f : f);
+}
+
 /* What lies in memory shall lie there: gcc would keep it in registers that it
  * does not have, and store those on the stack. */
 #define STAY_IN_MEMORY __asm__ volatile("" ::: "memory")
@@ -96,10 +103,9 @@ ALWAYS void tile_result(const struct tile *tile, int T, int v, int t, vf f)
         vf_store(tile_sum(tile, T, v, t), f);
         return;
     }
-    out += (size_t)t * tile->stride + (size_t)(v % PARTS * L);
     const float *bias = tile->bias[v / PARTS];
-    if (bias) f += vf_load(bias + v % PARTS * L);
-    vf_store(out, tile->add ? vf_load(out) + f : f);
+    result_put(out + (size_t)t * tile->stride + v % PARTS * L,
+               bias ? bias + v % PARTS * L : NULL, tile->add, f);
 }
 
 /* Sums that stay in registers for the whole slab. */

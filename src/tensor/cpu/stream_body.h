@@ -19,13 +19,24 @@ static const uint8_t stream_tokens[] = {4, 2, 1, 0};
 
 /* How far ahead of their use weights are asked for. Memory is walked from one
  * end of the panels to the other without a gap, so this is a distance and the
- * next panel follows by itself. */
-enum { AHEAD_BYTES = 6144 };
+ * next panel follows by itself. Arithmetic between two questions needs more. */
+#define AHEAD_BYTES(T) ((T) < 4 ? 6144 : 12288)
 
-ALWAYS void ask_ahead(const uint8_t *from, int lines)
+ALWAYS void ask_ahead(int T, const uint8_t *from, int lines)
 {
     UNROLLED (i, lines)
-        __builtin_prefetch(from + AHEAD_BYTES + STEP * i);
+        __builtin_prefetch(from + AHEAD_BYTES(T) + STEP * i);
+}
+
+ALWAYS void stream_result(const struct stream *s, size_t panel, int part,
+                          size_t t, vf f)
+{
+    size_t row = panel * ROWS + (size_t)(part * L);
+    if (s->rows - panel * ROWS < ROWS)
+        vf_store(s->part + t * ROWS + part * L, f);
+    else
+        result_put(s->out + t * s->stride + row, s->bias ? s->bias + row : NULL,
+                   s->add, f);
 }
 
 ALWAYS void stream_results(const struct stream *s, int T, size_t panel,
@@ -33,8 +44,7 @@ ALWAYS void stream_results(const struct stream *s, int T, size_t panel,
 {
     UNROLLED (v, PARTS)
         UNROLLED (t, T)
-            vf_store(s->sums + (panel * (size_t)T + (size_t)t) * ROWS + v * L,
-                     f[v * T + t]);
+            stream_result(s, panel, v, (size_t)t, f[v * T + t]);
 }
 
 /* Integer sums of a panel and one token would be one long chain of additions:
@@ -63,7 +73,7 @@ ALWAYS void bytes_add(int T, const uint8_t *w, const uint8_t *x, size_t n,
     const int C = CHAINS_OF(T);
     _Pragma("GCC unroll 2") for (size_t s = 0; s < n; s += (size_t)C)
     {
-        ask_ahead(w + s * STEP, C);
+        ask_ahead(T, w + s * STEP, C);
         UNROLLED (c, C) {
             const uint8_t *xs = x + (s + (size_t)c) * 4 * (size_t)T;
             UNROLLED (v, PARTS) {
@@ -106,7 +116,7 @@ ALWAYS void nibbles_add(int T, const uint8_t *w, const uint8_t *x, size_t runs,
 {
     const int C = CHAINS_OF(T) - 1;
     for (size_t r = 0; r < runs; r++, w += 4 * STEP, x += 32 * T) {
-        ask_ahead(w, 4);
+        ask_ahead(T, w, 4);
         UNROLLED (j, 4)
             UNROLLED (v, PARTS) {
                 vi q = vi_load(w + STEP * j + v * 4 * L);
@@ -169,7 +179,7 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
         f[i] = (vf){0};
     for (size_t g = 0; g < groups; g += 2) {
         const uint8_t *d = w + 2 * steps;
-        ask_ahead(d, 1);
+        ask_ahead(T, d, 1);
         if (kind == DTYPE_INT4_G32 && g % 4 == 0)
             __builtin_prefetch(zeros + s->panel_bytes + g * ROWS);
         group_add(kind, T, w, d, zeros, g, columns, x, mark, f);
@@ -219,10 +229,10 @@ ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
         f[i] = (vf){0};
     for (size_t b = 0; b < s->cols / RUN / (size_t)fmt.runs; b++, at += block) {
         const uint8_t *head = panel + at;
-        ask_ahead(head, (fmt.head + 63) / 64);
+        ask_ahead(T, head, (fmt.head + 63) / 64);
         for (int r = 0; r < fmt.runs; r++, x += 32 * T, mark += T) {
             const uint8_t *run = head + fmt.head + r * fmt.run;
-            ask_ahead(run, (fmt.run + 63) / 64);
+            ask_ahead(T, run, (fmt.run + 63) / 64);
             UNROLLED (part, PARTS) {
                 vi w[8];
                 vf d, e;
@@ -259,7 +269,7 @@ ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
         acc[i] = (vi){0};
     UNROLLED (p, P)
         w[p] = panel + (size_t)p * apart * s->panel_bytes;
-    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES, acc);
+    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES(T), acc);
     floats_results(s, P, T, first, apart, (const vf *)acc);
 }
 
@@ -278,7 +288,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
             const uint8_t *from =
                 panel + (size_t)(v / PARTS) * apart * s->panel_bytes;
             columns(type, from, k, v % PARTS, w);
-            if (v % PARTS == 0) ask_ahead(from + k * ROWS * 2, 1);
+            if (v % PARTS == 0) ask_ahead(T, from + k * ROWS * 2, 1);
             UNROLLED (t, T)
                 f[v * T + t] = vf_fma(
                     w[0], vf_set(x[k * (size_t)T + (size_t)t]), f[v * T + t]);
