@@ -98,7 +98,7 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
     for (int split = 0; split < 4; split++) { /* by one, then at random */
         memset(got, 0, tokens * rows * sizeof *got);
         for (size_t t = 0, n; t < tokens; t += n) {
-            n = split ? 1 + rng_next(seed) % 14 : 1;
+            n = split ? 1 + rng_next(seed) % 20 : 1;
             if (n > tokens - t) n = tokens - t;
             struct linear part = {got + t * rows, w, NULL, false};
             op_linear(cpu, x + t * cols, n, &part, 1);
@@ -135,7 +135,7 @@ static void rows_have_the_same_bits_in_any_batch(void **state)
             if (type <= DTYPE_BF16)
                 same_bits(cpu, other, type, 37, 263, 23, &seed);
             else if (type <= DTYPE_Q4_1)
-                same_bits(cpu, other, type, 37, 672, 35, &seed);
+                same_bits(cpu, other, type, 37, 1312, 35, &seed);
         }
         same_bits(cpu, other, DTYPE_Q4_1, 20, 64, 1030, &seed);
         same_bits(cpu, other, DTYPE_BF16, 20, 18, 1030, &seed);

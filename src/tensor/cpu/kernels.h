@@ -200,7 +200,9 @@ struct tile {
     bool add;
 };
 
-/* A few panels, all columns, times a group of tokens of streams. */
+/* A few panels, all columns, times a group of tokens of streams, or of batch
+ * all groups, one behind another. */
+enum { BATCH_LEAST = 9, BATCH_TOKENS = 32 };
 struct stream {
     enum dtype type;
     const char *panels; /* the first; panel i lies i * panel_bytes behind */
@@ -210,6 +212,7 @@ struct stream {
     size_t tokens;
     const void *words;
     const struct mark *marks;
+    size_t words_stride, marks_stride; /* of batch: bytes, marks of a token */
     /* Of the first panel's first row: result t at t * stride; bias or NULL. So
      * many rows are left from there on. Sums of a panel that has fewer than 16
      * of them stay in part, [tokens][16]. */
@@ -295,6 +298,9 @@ struct kernels {
 
     /* Few tokens: straight from the panels. */
     void (*stream)(const struct stream *s);
+    /* The same for BATCH_LEAST to BATCH_TOKENS tokens of types that have
+     * pairs. NULL: group by group. */
+    void (*batch)(const struct stream *s);
 
     /* Many tokens, the same bits: columns [first, first + cols) of a panel
      * (at most SLAB_STEPS steps) become a slab, which is in room where it is

@@ -14,7 +14,6 @@
 enum {
     CHUNK_PANELS = PANELS_MAX,
     STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
-    STREAM_TOKENS_MAX = 8,
     PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps: of whole groups. */
     BLOCK_TOKENS = 516,
@@ -153,9 +152,12 @@ static void chunk_stream(const struct job *job, const struct linear *l,
                          size_t first, size_t panels)
 {
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
-    float part[STREAM_TOKENS_MAX * ROWS];
+    const struct kernels *k = job->cpu->kernels;
+    bool batch =
+        k->batch && job->tokens >= BATCH_LEAST && panel_has_pairs(l->w->type);
+    float part[BATCH_TOKENS * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
-        n = group_tokens(job, job->tokens - t);
+        n = batch ? job->tokens : group_tokens(job, job->tokens - t);
         struct acts_room x = room_at(job, t, n);
         struct stream s = {
             .type = l->w->type,
@@ -166,6 +168,8 @@ static void chunk_stream(const struct job *job, const struct linear *l,
             .tokens = n,
             .words = x.words,
             .marks = x.marks,
+            .words_stride = job->slabs * SLAB_STEPS * 4,
+            .marks_stride = job->slabs * slab_marks(job),
             .out = l->out + t * rows + row,
             .stride = rows,
             .rows = rows - row,
@@ -173,7 +177,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
             .add = l->add,
             .part = part,
         };
-        job->cpu->kernels->stream(&s);
+        (batch ? k->batch : k->stream)(&s);
         if (rows - last * ROWS < ROWS)
             for (size_t i = 0; i < n; i++)
                 result_store(l, last, t + i, part + i * ROWS);
