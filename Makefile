@@ -8,6 +8,8 @@
 #   make wheel       Python packages, x86-64 and aarch64: build/wheel/*.whl
 #   make fuzz T=name fresh fuzzing of tests/fuzz/name.c, S seconds (60)
 #   make golden      write tests/golden/ again (3 GB of Python packages, once)
+#   make chaos       release tests with threads that sleep at bad moments, N
+#                    seeds (3) of R (a regular expression of test names)
 #   make amx         tests of the AMX kernels on an emulated processor: Bochs
 #   make bench       engine benchmark on the quickstart model
 #   make interop     SGLang's routers and transfer classes, vllm-ascend's connector, on ours
@@ -79,6 +81,14 @@ interop: all deps-test
 	@python3 tools/interop/stock_connectors.py
 	@python3 tools/interop/stock_vllm_ascend.py
 
+# Sanitizers want to be loaded first, so the release tree; not in CI.
+N ?= 3
+R ?= ^(base|engine|pd|serve|http|router|xfer|dropin|e2e)/
+chaos: deps-test
+	@$(MAKE) --no-print-directory MODE=release all
+	@ninja -C build/release chaos $(NINJA_QUIET)
+	@tools/chaos build/release -n $(N) -R '$(R)'
+
 # Fetches and builds an emulator and boots a kernel in it; not in CI.
 amx: deps-test
 	@tools/amx/emulated
@@ -86,4 +96,4 @@ amx: deps-test
 clean:
 	rm -rf build
 
-.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop amx clean
+.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop chaos amx clean
