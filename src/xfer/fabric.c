@@ -585,23 +585,28 @@ static void offer_in(struct conn *c, const struct wire_header *h,
         refuse(c, ERR_IO, why.text);
         return;
     }
+    /* Whatever breaks it from now on (fabric_broke, under f->lock) finds whose
+     * it is. */
     lock(f);
     int rc = f->ops->end_connect(f, end->lib, body, h->bytes, &why);
-    if (rc) f->ops->end_close(f, end->lib);
+    if (rc) {
+        f->ops->end_close(f, end->lib);
+    } else {
+        pthread_mutex_lock(&x->lock);
+        end->in = c->in;
+        c->in->end = end;
+        c->in->conns++;
+        TAILQ_INSERT_TAIL(&f->ends, end, next);
+        wake(f);
+        if (c->in->down) fabric_end_later(end);
+        pthread_mutex_unlock(&x->lock);
+    }
     pthread_mutex_unlock(&f->lock);
     if (rc) {
         mem_free(end);
         refuse(c, ERR_IO, why_text(&why, rc));
         return;
     }
-    pthread_mutex_lock(&x->lock);
-    end->in = c->in;
-    c->in->end = end;
-    c->in->conns++;
-    TAILQ_INSERT_TAIL(&f->ends, end, next);
-    wake(f);
-    if (c->in->down) fabric_end_later(end);
-    pthread_mutex_unlock(&x->lock);
     conn_send(c, &(struct wire_header){.type = WIRE_ACCEPT, .bytes = n}, addr,
               n, -1, false);
     fabric_attended(c);
