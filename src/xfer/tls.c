@@ -4,11 +4,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* Of OpenSSL's interface, which is the same in 1.1 and 3: numbers and types
  * behind opaque pointers. */
@@ -33,6 +37,7 @@ enum {
 typedef int password_fn(char *to, int room, int writing, void *arg);
 
 struct openssl {
+    int (*init)(uint64_t options, const void *settings);
     void *(*tls_method)(void);
     void *(*ctx_new)(const void *method);
     void (*ctx_free)(void *ctx);
@@ -88,6 +93,38 @@ static struct openssl ossl;
 static const char *ossl_missing;
 static pthread_once_t ossl_once = PTHREAD_ONCE_INIT;
 
+/* A process may exit while threads of ours run; a handler of the library's own
+ * then frees what they use. Ours runs before it and shuts this door. */
+enum { LEAVE_MS = 1000 }; /* a fork may have copied a count of who is inside */
+static atomic_int inside;
+static atomic_bool door_shut;
+static const char exits[] = "the process exits";
+
+/* Whether the library may be called until leave(). */
+static bool enter(void)
+{
+    atomic_fetch_add(&inside, 1);
+    if (!atomic_load(&door_shut)) return true;
+    atomic_fetch_sub(&inside, 1);
+    return false;
+}
+
+static void leave(void)
+{
+    atomic_fetch_sub(&inside, 1);
+}
+
+/* A child of a fork has no threads of ours until it begins with us itself. */
+static atomic_int door_keeper;
+
+static void at_exit(void)
+{
+    if (getpid() != atomic_load(&door_keeper)) return;
+    atomic_store(&door_shut, true);
+    for (int ms = 0; ms < LEAVE_MS && atomic_load(&inside) > 0; ms++)
+        poll(NULL, 0, 1);
+}
+
 static void ossl_load(void)
 {
     void *lib = dlopen("libssl.so.3", RTLD_NOW | RTLD_LOCAL);
@@ -96,6 +133,7 @@ static void ossl_load(void)
         void *at;
         const char *name;
     } all[] = {
+        {&ossl.init, "OPENSSL_init_ssl"},
         {&ossl.tls_method, "TLS_method"},
         {&ossl.ctx_new, "SSL_CTX_new"},
         {&ossl.ctx_free, "SSL_CTX_free"},
@@ -139,6 +177,9 @@ static void ossl_load(void)
         if (!found) ossl_missing = all[i].name;
         memcpy(all[i].at, &found, sizeof found);
     }
+    /* It registers its handler, then we ours, which runs before. */
+    if (!ossl_missing && ossl.init(0, NULL) == 1 && atexit(at_exit))
+        ossl_missing = "place for an exit handler";
 }
 
 static const char *last_error(void)
@@ -227,14 +268,15 @@ int tls_setup_create(struct tls_setup **out, const struct tls_files *files,
     if (ossl_missing)
         return err_set(why, ERR_UNSUPPORTED, "TLS: no %s on this machine",
                        ossl_missing);
+    if (!enter()) return err_set(why, ERR_CANCELED, "TLS: %s", exits);
+    atomic_store(&door_keeper, getpid());
     ossl.error_clear();
     void *ctx = ossl.ctx_new(ossl.tls_method());
-    if (!ctx) return err_set(why, ERR_NOMEM, "TLS: %s", last_error());
-    int rc = setup_fill(ctx, files, why);
-    if (rc) {
-        ossl.ctx_free(ctx);
-        return rc;
-    }
+    int rc = ctx ? setup_fill(ctx, files, why)
+                 : err_set(why, ERR_NOMEM, "TLS: %s", last_error());
+    if (rc && ctx) ossl.ctx_free(ctx);
+    leave();
+    if (rc) return rc;
     *out = mem_must(1, sizeof **out);
     (*out)->ctx = ctx;
     return 0;
@@ -243,8 +285,18 @@ int tls_setup_create(struct tls_setup **out, const struct tls_files *files,
 void tls_setup_destroy(struct tls_setup *setup)
 {
     if (!setup) return;
-    ossl.ctx_free(setup->ctx);
+    if (enter()) {
+        ossl.ctx_free(setup->ctx);
+        leave();
+    }
     mem_free(setup);
+}
+
+static int failed(struct tls *t, const char *what)
+{
+    if (!t->text[0]) snprintf(t->text, sizeof t->text, "TLS: %s", what);
+    errno = EPROTO;
+    return -1;
 }
 
 struct tls *tls_create(struct tls_setup *setup, int fd, bool inbound)
@@ -252,25 +304,33 @@ struct tls *tls_create(struct tls_setup *setup, int fd, bool inbound)
     struct tls *t = mem_must(1, sizeof *t);
     t->fd = fd;
     t->waits = mem_must(OUT_MAX, 2);
+    if (!enter()) {
+        failed(t, exits);
+        return t;
+    }
     t->ssl = ossl.ssl_new(setup->ctx);
     t->in = ossl.bio_new(ossl.bio_mem());
     t->out = ossl.bio_new(ossl.bio_mem());
     if (!t->ssl || !t->in || !t->out) {
-        snprintf(t->text, sizeof t->text, "TLS: out of memory");
-        return t;
+        failed(t, "out of memory");
+    } else {
+        ossl.ssl_bio(t->ssl, t->in, t->out); /* they are its own now */
+        if (inbound)
+            ossl.ssl_accept(t->ssl);
+        else
+            ossl.ssl_connect(t->ssl);
     }
-    ossl.ssl_bio(t->ssl, t->in, t->out); /* they are its own now */
-    if (inbound)
-        ossl.ssl_accept(t->ssl);
-    else
-        ossl.ssl_connect(t->ssl);
+    leave();
     return t;
 }
 
 void tls_destroy(struct tls *t)
 {
     if (!t) return;
-    if (t->ssl) ossl.ssl_free(t->ssl);
+    if (t->ssl && enter()) {
+        ossl.ssl_free(t->ssl);
+        leave();
+    }
     mem_free(t->waits);
     mem_free(t);
 }
@@ -282,14 +342,10 @@ const char *tls_text(const struct tls *t)
 
 bool tls_wants_out(const struct tls *t, bool want)
 {
-    return t->from < t->to || (want && ossl.ssl_done(t->ssl));
-}
-
-static int failed(struct tls *t, const char *what)
-{
-    if (!t->text[0]) snprintf(t->text, sizeof t->text, "TLS: %s", what);
-    errno = EPROTO;
-    return -1;
+    if (t->from < t->to || !want || !enter()) return t->from < t->to;
+    bool done = ossl.ssl_done(t->ssl);
+    leave();
+    return done;
 }
 
 /* What waits, into the kernel. 0, or -1 with errno. */
@@ -322,10 +378,9 @@ static int not_done(struct tls *t, int rc)
     return failed(t, bad ? ossl.cert_text(bad) : last_error());
 }
 
-ssize_t tls_send(struct tls *t, const struct iovec *iov, int count)
+static ssize_t send_inside(struct tls *t, const struct iovec *iov, int count)
 {
     ssize_t all = 0;
-    if (t->text[0]) return failed(t, "");
     if (flush(t)) return -1; /* first what was taken before */
     for (int i = 0; i < count && all < OUT_MAX; i++) {
         size_t done = 0;
@@ -341,6 +396,14 @@ ssize_t tls_send(struct tls *t, const struct iovec *iov, int count)
     }
     if (flush(t) && errno != EAGAIN) return -1;
     return all;
+}
+
+ssize_t tls_send(struct tls *t, const struct iovec *iov, int count)
+{
+    if (t->text[0] || !enter()) return failed(t, exits);
+    ssize_t n = send_inside(t, iov, count);
+    leave();
+    return n;
 }
 
 /* Encrypted bytes from the socket. 1, or 0 at its end, or -1. */
@@ -370,10 +433,9 @@ static int fill(struct tls *t)
                                                      : failed(t, "no memory");
 }
 
-ssize_t tls_recv(struct tls *t, const struct iovec *iov, int count)
+static ssize_t recv_inside(struct tls *t, const struct iovec *iov, int count)
 {
     size_t room = 0;
-    if (t->text[0]) return failed(t, "");
     /* Into one of them at a time: a record rarely fills more. */
     int i = 0;
     while (i < count && !iov[i].iov_len)
@@ -393,4 +455,12 @@ ssize_t tls_recv(struct tls *t, const struct iovec *iov, int count)
         int rc = fill(t);
         if (rc <= 0) return rc;
     }
+}
+
+ssize_t tls_recv(struct tls *t, const struct iovec *iov, int count)
+{
+    if (t->text[0] || !enter()) return failed(t, exits);
+    ssize_t n = recv_inside(t, iov, count);
+    leave();
+    return n;
 }

@@ -5,6 +5,13 @@
 #include "tests/xfer/pem.h"
 #include "xfer/xfer.h"
 
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 enum { MS = 20000, BYTES = 1 << 20 };
 
 static struct pem ours, other; /* each is its own CA */
@@ -122,6 +129,65 @@ static void bad_files_are_named(void **state)
                      ERR_INVALID);
 }
 
+#ifndef __SANITIZE_THREAD__
+/* Handshake after handshake with the target, until the process is gone. */
+static void *hammer(void *arg)
+{
+    struct side *to = arg;
+    struct xfer_options opt = {.via = XFER_VIA_TCP,
+                               .tls_cert = ours.cert,
+                               .tls_key = ours.key,
+                               .tls_ca = ours.cert};
+    for (;;) {
+        struct xfer *x;
+        struct xfer_peer *peer;
+        struct why why = {0};
+        if (xfer_open(&x, &opt, &why)) continue;
+        if (xfer_peer_open(x, xfer_name(to->x), &peer, &why) == 0)
+            xfer_peer_wait(peer, MS, &why);
+        xfer_close(x);
+    }
+    return NULL;
+}
+
+/* Called last by exit. Without the leak check, which would find what the
+ * library keeps for each thread: that ends with threads, not with exit. */
+static int linger_ms;
+static void linger(void)
+{
+    if (!linger_ms) return;
+    poll(NULL, 0, linger_ms);
+    _exit(0);
+}
+
+/* Its threads use the library while a handler of that one's own, which runs in
+ * exit, frees what they use; some while later the process is gone. */
+static void a_process_may_exit_at_any_moment(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        pid_t child = fork(); /* while this process has no threads */
+        if (child == 0) {
+            struct side to;
+            struct xfer_stats stats = {0};
+            pthread_t thread;
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            linger_ms = 20;
+            side_open(&to, ours.cert, ours.key, ours.cert);
+            for (int n = 0; n < 3; n++)
+                pthread_create(&thread, NULL, hammer, &to);
+            while (stats.accepted < 5)
+                xfer_stats_get(to.x, &stats);
+            exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+
+#endif
+
 static void no_libssl(void **state)
 {
     (void)state;
@@ -142,8 +208,15 @@ int main(void)
         T(strangers_certificate_is_refused),
         T(plain_and_tls_do_not_meet),
         T(bad_files_are_named),
+/* A thread that ends tells the library so, which races with its handler. */
+#ifndef __SANITIZE_THREAD__
+        T(a_process_may_exit_at_any_moment),
+#endif
     };
     const struct CMUnitTest none[] = {T(no_libssl)};
+#ifndef __SANITIZE_THREAD__
+    atexit(linger); /* before any use of the library */
+#endif
     if (!there_is_libssl()) return cmocka_run_group_tests(none, NULL, NULL);
     if (pem_make(&ours) || pem_make(&other)) return 1;
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
