@@ -220,7 +220,7 @@ static int join(struct xfer_binding *b, const char *url, const char *name,
     session_key(name, key, sizeof key);
     int n = snprintf(value, sizeof value, "%s", xfer_name(b->x));
     rc = xfer_store_announce(store, key, value, (size_t)n, why);
-    return rc ? rc : xfer_store_wait(store, wait_ms, why);
+    return rc ? rc : xfer_store_meet(store, wait_ms, why);
 }
 
 int xfer_binding_join(struct xfer_binding *b, const char *url, const char *name,

@@ -44,9 +44,9 @@ int xfer_binding_port(struct xfer_binding *b);
 
 /* Joins the config store at url and announces itself there as name, now and
  * after each restart of the store. The store may come later, or never: waits
- * up to wait_ms for it and returns ERR_PEER when it is not there yet, but
- * keeps trying. ERR_INVALID: url; ERR_EXISTS: it joined one before; ERR_AUTH:
- * other token. */
+ * up to wait_ms for it (as xfer_store_meet) and returns ERR_PEER when it is
+ * not there yet, but keeps trying. ERR_INVALID: url; ERR_EXISTS: it joined one
+ * before; ERR_AUTH: other token or certificate. */
 int xfer_binding_join(struct xfer_binding *b, const char *url, const char *name,
                       int wait_ms, struct why *why);
 

@@ -60,6 +60,10 @@ int xfer_store_open(const char *url, const struct xfer_store_auth *auth,
  * trying. ERR_AUTH: other token or certificate, or no TLS there. */
 int xfer_store_wait(struct xfer_store_client *client, int timeout_ms,
                     struct why *why);
+/* The same, but a first attempt is waited for to its end, 2 s more at most:
+ * only then is it known whether token and certificate are those of there. */
+int xfer_store_meet(struct xfer_store_client *client, int timeout_ms,
+                    struct why *why);
 /* Open, wait, and disconnect when that failed. A client whose server went away
  * connects anew by itself. ERR_PEER: "config store URL: connection refused"; ERR_AUTH: as above. */
 int xfer_store_connect(const char *url, const struct xfer_store_auth *auth,

@@ -610,20 +610,35 @@ int xfer_store_announce(struct xfer_store_client *client, const char *key,
 
 /* ---- connecting and not ---- */
 
-int xfer_store_wait(struct xfer_store_client *c, int timeout_ms,
-                    struct why *why)
+/* A first attempt that is under way may take first_ms more. */
+static int await(struct xfer_store_client *c, int timeout_ms, int first_ms,
+                 struct why *why)
 {
-    uint64_t deadline = deadline_after(timeout_ms);
+    uint64_t deadline = deadline_after(timeout_ms), first = deadline;
     bool on_time = true;
+    if (timeout_ms >= 0) first += (uint64_t)first_ms;
     pthread_mutex_lock(&c->lock);
     while (!c->up && c->why.code != ERR_AUTH && on_time)
-        on_time = cond_until(&c->changed, &c->lock, deadline);
+        on_time =
+            cond_until(&c->changed, &c->lock, c->why.code ? deadline : first);
     bool up = c->up;
     struct why last = c->why;
     pthread_mutex_unlock(&c->lock);
     if (up) return 0;
     int rc = last.code == ERR_AUTH ? ERR_AUTH : ERR_PEER;
     return fail(c, why, rc, last.text[0] ? last.text : "no answer");
+}
+
+int xfer_store_wait(struct xfer_store_client *c, int timeout_ms,
+                    struct why *why)
+{
+    return await(c, timeout_ms, 0, why);
+}
+
+int xfer_store_meet(struct xfer_store_client *c, int timeout_ms,
+                    struct why *why)
+{
+    return await(c, timeout_ms, 2 * GREETING_MS, why);
 }
 
 int xfer_store_open(const char *url, const struct xfer_store_auth *auth,
