@@ -141,7 +141,7 @@ static void nobody_asks_the_prefill(void **state)
     struct ask ask;
     struct leg p, d;
     pair_begin();
-    prefill_options.pd.bootstrap_timeout_ms = 100;
+    prefill_options.pd.bootstrap_timeout_ms = 1000; /* enough for a pair */
     pair_open(&pair);
     ask_init(&ask, 10, 4, 1);
     leg_start(&p, &pair.p, &ask.spec, 0, 1);
@@ -149,9 +149,8 @@ static void nobody_asks_the_prefill(void **state)
     leg_aborted(&p, 500,
                 "Prefill bootstrap failed for request "
                 "bootstrap_room=1 with exception Request 1 timed out "
-                "after 0.1s in KVPoll.Bootstrapping");
+                "after 1.0s in KVPoll.Bootstrapping");
     /* the one who asks afterwards hears so at once */
-    prefill_options.pd.bootstrap_timeout_ms = 0;
     leg_start(&d, &pair.d, &ask.spec, pair.p.port, 1);
     UNTIL(&pair.rig, d.done);
     leg_aborted(&d, 500, "");
@@ -167,14 +166,14 @@ static void the_prefills_request_never_comes(void **state)
     struct ask ask;
     struct leg d;
     pair_begin();
-    decode_options.pd.waiting_timeout_ms = 100;
+    decode_options.pd.waiting_timeout_ms = 1000; /* also for the ABORT_ACK */
     pair_open(&pair);
     ask_init(&ask, 10, 4, 1);
     leg_start(&d, &pair.d, &ask.spec, pair.p.port, 1);
     UNTIL(&pair.rig, d.done);
     leg_aborted(&d, 500,
                 "Decode transfer failed for request bootstrap_room=1 "
-                "with exception Request 1 timed out after 0.1s in "
+                "with exception Request 1 timed out after 1.0s in "
                 "KVPoll.WaitingForInput");
     UNTIL(&pair.rig, side_rooms(&pair.d) == 0); /* ABORT was acked */
     /* its request, late, is refused: the decode is not there any more */
@@ -301,9 +300,10 @@ static void no_pages_for_the_decode(void **state)
     struct ask big, small;
     struct leg p[2], d[2];
     pair_begin();
-    decode_options.pages = 40; /* 160 tokens */
-    decode_options.pd.bootstrap_timeout_ms = 200;
+    decode_options.pages = 40;                     /* 160 tokens */
+    decode_options.pd.bootstrap_timeout_ms = 1000; /* enough with pages */
     pair_open(&pair);
+    still_serves(&pair);
     ask_init(&big, 120, 8, 1);
     ask_init(&small, 80, 4, 3);
     brake_pull();
@@ -316,7 +316,7 @@ static void no_pages_for_the_decode(void **state)
     leg_aborted(&d[1], 500,
                 "Decode handshake failed for request "
                 "bootstrap_room=2 with exception Request 2 timed "
-                "out after 0.2s in KVPoll.Bootstrapping");
+                "out after 1.0s in KVPoll.Bootstrapping");
     leg_aborted(&p[1], 500, "the decode aborted the request");
     brake_release();
     UNTIL(&pair.rig, d[0].done);
@@ -376,6 +376,7 @@ static void the_prefill_shuts_down(void **state)
     struct leg p, d;
     pair_begin();
     pair_open(&pair);
+    still_serves(&pair); /* so its connection to the decode is there */
     both_computing(&pair, &ask, &p, &d);
     pd_node_close(pair.p.node);
     pair.p.node = NULL;

@@ -539,10 +539,14 @@ static void a_decode_that_dies_fails_its_rooms(void **state)
 }
 
 /* The connection to the decode breaks and the decode is there again, with its
- * REQUEST, before the prefill has heard of it. */
-static void decode_blinks(struct peer *p)
+ * REQUEST, before the prefill has heard of it. What came over it shows that it
+ * was there at all: else nothing breaks. */
+static void decode_blinks(struct scene *s)
 {
+    struct peer *p = &s->peer;
     char at[64];
+    says_abort(s, "77");
+    HEARS(p, "ABORT_ACK", "77");
     uint64_t until = clock_ms() + RIG_WAIT_MS;
     snprintf(at, sizeof at, "tcp://127.0.0.1:%u", p->port);
     zmq_close(p->pull);
@@ -566,7 +570,7 @@ static void a_decode_taken_for_lost_is_told(void **state)
             UNTIL(&s.rig, side_stats(&s.side).by_state[PD_ORPHAN] == 1);
         else
             UNTIL(&s.rig, sem_trywait(&brake.reached) == 0);
-        decode_blinks(&s.peer);
+        decode_blinks(&s);
         HEARS(&s.peer, "1", "0", "0");
         brake_release();
         if (!orphan) {
