@@ -74,9 +74,9 @@ static inline void cpu_relax(void)
 }
 
 enum {
-    HANDSHAKE_MS = 1000,
-    HEARTBEATS = 3,    /* missed ones until death */
-    CANCEL_MS = 10000, /* a canceled batch waits so long for a next answer */
+    HANDSHAKE_MS = 1800, /* as the life signs of 600 ms below */
+    HEARTBEATS = 3,      /* missed ones until death */
+    CANCEL_MS = 10000,   /* a canceled batch waits so long for a next answer */
     HALF_OPEN_MAX = 64,
     CONNS_MAX = 4096,
     REGIONS_MAX = 65536,
