@@ -4,9 +4,8 @@
 #ifndef BATON_TESTS_DROPIN_CHILD_H
 #define BATON_TESTS_DROPIN_CHILD_H
 
+#include "tests/port.h"
 #include "tests/test.h"
-
-#include "base/clock.h"
 
 #include <netinet/in.h>
 #include <signal.h>
@@ -70,22 +69,6 @@ static inline void child_end(struct child *c, int sig)
     int status = 0;
     waitpid(c->pid, &status, 0);
     if (!sig && status) fail_msg("the child ended with %d", status);
-}
-
-/* A port that was free a moment ago, below those that the kernel hands out by
- * itself, which any process may get meanwhile. */
-static inline int free_port(void)
-{
-    for (;;) {
-        int port = 16000 + (int)(random_u64() % 16000);
-        struct sockaddr_in in = {.sin_family = AF_INET,
-                                 .sin_port = htons((uint16_t)port),
-                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        int taken = bind(fd, (struct sockaddr *)&in, sizeof in);
-        close(fd);
-        if (!taken) return port;
-    }
 }
 
 static inline long sum_of(const unsigned char *p, size_t n)

@@ -41,6 +41,9 @@ class Up(unittest.TestCase):
         up = subprocess.Popen(self.command(), stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
         lines = []
+        # Reading has no limit of its own.
+        limit = threading.Timer(LIMIT * 2, up.kill)
+        limit.start()
 
         def until(text):
             for raw in up.stdout:
@@ -64,6 +67,7 @@ class Up(unittest.TestCase):
             self.assertNotEqual(
                 victim, self.child_with("--disaggregation-mode", "decode"))
         finally:
+            limit.cancel()
             up.send_signal(signal.SIGINT)
             rest = up.communicate(timeout=LIMIT)[0].decode(errors="replace")
         self.assertEqual(up.returncode, 0, "".join(lines) + rest)

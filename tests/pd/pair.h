@@ -8,12 +8,14 @@
 
 #include "tests/engine/toy.h"
 #include "tests/pd/rig.h"
+#include "tests/port.h"
 
 #include "base/log.h"
 #include "pd/node.h"
 #include "xfer/xfer.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <semaphore.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -49,19 +51,6 @@ static inline struct side_options side_defaults(enum pd_mode mode)
                                  .pages = 2000,
                                  .chunk_tokens = 16,
                                  .context = 400};
-}
-
-/* A port that was free a moment ago. */
-static inline uint16_t free_port(void)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, n), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &n), 0);
-    close(fd);
-    return ntohs(at.sin_port);
 }
 
 static inline void side_open_pool(struct side *s, const struct side_options *o)
@@ -259,8 +248,8 @@ static inline struct engine_stats side_engine(const struct side *side)
     return stats;
 }
 
-/* A step that waits until it is let go: computing stands still, the loop and
- * the wires go on. */
+/* A step that waits until it is let go, or its test has failed long ago:
+ * computing stands still, the loop and the wires go on. */
 struct brake {
     sem_t reached, go;
     bool on;
@@ -271,8 +260,12 @@ static inline bool brake_before(struct toy *toy)
 {
     (void)toy;
     if (!__atomic_load_n(&brake.on, __ATOMIC_ACQUIRE)) return true;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 2 * RIG_WAIT_MS / 1000;
     sem_post(&brake.reached);
-    sem_wait(&brake.go);
+    while (sem_timedwait(&brake.go, &until) && errno == EINTR) {
+    }
     return true;
 }
 

@@ -170,6 +170,14 @@ static void *get_later(void *arg)
     return NULL;
 }
 
+static void wait_for(sem_t *called)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 60;
+    if (sem_timedwait(called, &until)) fail_msg("nobody called");
+}
+
 struct watcher {
     sem_t called;
     char value[32];
@@ -211,7 +219,7 @@ static void waiting_ends_with_the_key(void **state)
     assert_int_equal(g.rc, 0);
     assert_string_equal(g.value, "now");
     xfer_store_free(g.value);
-    sem_wait(&w.called);
+    wait_for(&w.called);
     assert_string_equal(w.value, "now");
     stop(&f);
     assert_int_equal(w.count, 1);
@@ -223,7 +231,7 @@ static void waiting_ends_with_the_key(void **state)
 /* Waits until w was called with value. */
 static void watcher_expect(struct watcher *w, const char *value)
 {
-    sem_wait(&w->called);
+    wait_for(&w->called);
     assert_int_equal(w->rc, 0);
     assert_string_equal(w->value, value);
 }
@@ -386,7 +394,7 @@ static void a_second_server_becomes_a_client(void **state)
     assert_non_null(strstr(why.text, url));
     assert_int_equal(xfer_store_serve(url, NULL, &store, &why), 0);
     assert_int_equal(xfer_store_set(c, "k", "v", 1, MS, &why), 0);
-    sem_wait(&w.called);
+    wait_for(&w.called);
     assert_string_equal(w.value, "v");
     sem_destroy(&w.called);
     expect_later(c, "me", "here"); /* announced anew */
