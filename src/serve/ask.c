@@ -370,15 +370,19 @@ static int check_samples(struct ask *ask, struct why *why)
 static int take_grammar(const struct ask_env *env, struct prompt *prompt,
                         struct why *why)
 {
-    const char *schema = prompt->params.json_schema;
-    const char *text = schema ? schema : prompt->params.regex;
+    const struct params *p = &prompt->params;
+    const char *text = p->json_schema ? p->json_schema
+                       : p->regex     ? p->regex
+                                      : p->ebnf;
     if (!text) return 0;
     if (!env->grammars)
         return err_set(why, ERR_UNSUPPORTED,
-                       "json_schema and regex need a tokenizer.");
+                       "json_schema, regex and ebnf need a tokenizer.");
     return grammars_get(env->grammars,
-                        schema ? GRAMMAR_JSON_SCHEMA : GRAMMAR_REGEX, text,
-                        strlen(text), &prompt->grammar, why);
+                        p->json_schema ? GRAMMAR_JSON_SCHEMA
+                        : p->regex     ? GRAMMAR_REGEX
+                                       : GRAMMAR_EBNF,
+                        text, strlen(text), &prompt->grammar, why);
 }
 
 int ask_finish(struct ask *ask, const struct ask_env *env, struct why *why)

@@ -255,11 +255,12 @@ static int hold_calls(struct ask *ask, const struct ask_env *env,
         return err_set(why, ERR_UNSUPPORTED,
                        "strict functions need a server with "
                        "--tool-call-parser.");
-    if (prompt->params.json_schema || prompt->params.regex) {
+    if (prompt->params.json_schema || prompt->params.regex ||
+        prompt->params.ebnf) {
         if (!choice->must) return 0;
         return err_set(why, ERR_INVALID,
                        "A tool_choice that needs a call and response_format, "
-                       "json_schema or regex exclude each other.");
+                       "json_schema, regex or ebnf exclude each other.");
     }
     const struct calls_spec spec = {.format = reply->toolcall,
                                     .reasoning = reply->reasoning,

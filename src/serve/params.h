@@ -29,8 +29,8 @@ struct params {
     int32_t *stop_ids, *bias_ids;
     float *bias_values;
     const char **stops;
-    const char *json_schema,
-        *regex; /* borrowed; NULL: not given; one at most */
+    /* Borrowed; NULL: not given; one at most. */
+    const char *json_schema, *regex, *ebnf;
 };
 
 /* object: a JSON object, borrowed as long as out lives, or NULL for all

@@ -384,33 +384,79 @@ static void make_rule(struct maker *m, uint32_t rule, uint32_t start)
     }
 }
 
-/* ---- */
+/* ---- calls ---- */
 
-/* 1: being looked at, 2: done. */
-static bool calls_itself(const struct automaton *a, uint32_t rule,
-                         uint8_t *seen)
+/* Which rules may be empty, and what they call before they read a byte. */
+struct calls_check {
+    const struct automaton *a;
+    uint8_t *empty, *seen;     /* [rule_count] seen: 1 at it, 2 done */
+    uint32_t *mark, epoch;     /* [state_count] */
+    uint32_t *list, list_used; /* of states */
+};
+
+/* Appends to the list the states that a rule can be in before it reads; true:
+ * it may end in one of them. */
+static bool list_first_states(struct calls_check *c, uint32_t rule)
 {
-    if (seen[rule]) return seen[rule] == 1;
-    const struct automaton_state *s = &a->states[a->rule_start[rule]];
-    seen[rule] = 1;
-    for (uint32_t i = 0; i < s->call_count; i++)
-        if (calls_itself(a, a->calls[s->call + i].rule, seen)) return true;
-    seen[rule] = 2;
+    bool ends = false;
+    uint32_t from = c->list_used;
+    c->mark[c->a->rule_start[rule]] = ++c->epoch;
+    c->list[c->list_used++] = c->a->rule_start[rule];
+    for (uint32_t at = from; at < c->list_used; at++) {
+        const struct automaton_state *s = &c->a->states[c->list[at]];
+        ends = ends || s->accepts;
+        for (uint32_t i = 0; i < s->call_count; i++) {
+            const struct automaton_call *call = &c->a->calls[s->call + i];
+            if (!c->empty[call->rule] || c->mark[call->then] == c->epoch)
+                continue;
+            c->mark[call->then] = c->epoch;
+            c->list[c->list_used++] = call->then;
+        }
+    }
+    return ends;
+}
+
+static bool calls_itself(struct calls_check *c, uint32_t rule)
+{
+    if (c->seen[rule]) return c->seen[rule] == 1;
+    c->seen[rule] = 1;
+    uint32_t from = c->list_used;
+    list_first_states(c, rule);
+    uint32_t to = c->list_used;
+    for (uint32_t at = from; at < to; at++) {
+        const struct automaton_state *s = &c->a->states[c->list[at]];
+        for (uint32_t i = 0; i < s->call_count; i++)
+            if (calls_itself(c, c->a->calls[s->call + i].rule)) return true;
+    }
+    c->seen[rule] = 2;
     return false;
 }
 
 static int check_calls(const struct automaton *a, struct why *why)
 {
-    uint8_t *seen = mem_must(a->rule_count, 1);
+    struct calls_check c = {.a = a};
     int rc = 0;
-    for (uint32_t r = 0; r < a->rule_count && !rc; r++) {
-        if (calls_itself(a, r, seen))
+    c.empty = mem_must(a->rule_count, 1);
+    c.seen = mem_must(a->rule_count, 1);
+    c.mark = mem_must(a->state_count, sizeof *c.mark);
+    c.list = mem_must(a->state_count, sizeof *c.list);
+    for (bool more = true; more;) {
+        more = false;
+        for (uint32_t r = 0; r < a->rule_count; r++) {
+            c.list_used = 0;
+            if (c.empty[r] || !list_first_states(&c, r)) continue;
+            c.empty[r] = more = true;
+        }
+    }
+    c.list_used = 0;
+    for (uint32_t r = 0; r < a->rule_count && !rc; r++)
+        if (calls_itself(&c, r))
             rc = err_set(why, ERR_INVALID,
                          "it is defined by itself, without an end");
-        if (!rc && r && a->states[a->rule_start[r]].accepts)
-            rc = err_set(why, ERR_INVALID, "a part of it may be empty");
-    }
-    mem_free(seen);
+    mem_free(c.empty);
+    mem_free(c.seen);
+    mem_free(c.mark);
+    mem_free(c.list);
     return rc;
 }
 

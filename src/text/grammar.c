@@ -4,6 +4,7 @@
 #include "json/json.h"
 #include "text/grammar_walk.h"
 #include "text/pattern_calls.h"
+#include "text/pattern_ebnf.h"
 #include "text/pattern_regex.h"
 #include "text/pattern_schema.h"
 #include "text/token_tree.h"
@@ -65,6 +66,7 @@ static int pattern_of(struct pattern *p, const struct tokenizer *tokenizer,
                       enum grammar_kind kind, const char *text, size_t n,
                       struct why *why)
 {
+    if (kind == GRAMMAR_EBNF) return pattern_ebnf(p, text, n, why);
     if (kind == GRAMMAR_REGEX) {
         pattern_node tree;
         uint32_t whole = pattern_rule(p);
@@ -85,7 +87,8 @@ static int compile(struct grammar **out, const struct token_tree *tree,
                    enum grammar_kind kind, const char *text, size_t n,
                    struct why *why)
 {
-    static const char *const names[] = {"json_schema", "regex", "tools"};
+    static const char *const names[] = {"json_schema", "regex", "ebnf",
+                                        "tools"};
     struct automaton automaton;
     struct why inner = {0};
     struct pattern *p = pattern_create();

@@ -51,6 +51,13 @@ static bool add(struct walk *w, uint32_t state, uint32_t stack)
     return true;
 }
 
+/* Nothing is left to do in a state but to return: a call that goes on there
+ * needs no place on the stack. */
+static bool only_returns(const struct automaton_state *s)
+{
+    return s->accepts && !s->reads && !s->call_count;
+}
+
 /* The position, and those that it leads to without a byte: into rules that it
  * calls, out of its own where that may end. */
 static void enter(const struct automaton *a, struct walk_stacks *s,
@@ -59,12 +66,13 @@ static void enter(const struct automaton *a, struct walk_stacks *s,
     const struct automaton_state *at = &a->states[state];
     if (--*visits < 0) return;
     if (at->reads && !add(w, state, stack)) return;
-    if (s->list[stack].depth < WALK_DEPTH)
-        for (uint32_t i = 0; i < at->call_count; i++) {
-            const struct automaton_call *call = &a->calls[at->call + i];
-            enter(a, s, w, a->rule_start[call->rule],
-                  push(s, stack, call->then), visits);
-        }
+    for (uint32_t i = 0; i < at->call_count; i++) {
+        const struct automaton_call *call = &a->calls[at->call + i];
+        bool last = only_returns(&a->states[call->then]);
+        if (!last && s->list[stack].depth == WALK_DEPTH) continue;
+        enter(a, s, w, a->rule_start[call->rule],
+              last ? stack : push(s, stack, call->then), visits);
+    }
     if (!at->accepts) return;
     if (stack)
         enter(a, s, w, s->list[stack].then, s->list[stack].parent, visits);

@@ -142,6 +142,10 @@ class Equality(unittest.TestCase):
             _, b = self.same(prompt(60, 25), **kind,
                              regex="(red|green){2}, [0-9]{3}")
             self.assertRegex(b["text"], "^(red|green){2}, [0-9]{3}$")
+            _, b = self.same(prompt(60, 23), **kind, ebnf=(
+                'root ::= "<" (one ("," one){0,3}) ">"\none ::= [a-c]{1,3} ws\n'
+                'ws ::= " "?'))
+            self.assertRegex(b["text"], "^<[a-c]{1,3} ?(,[a-c]{1,3} ?){0,3}>$")
         chat = {"model": "m", "temperature": 0, "max_tokens": 250,
                 "response_format": {"type": "json_schema", "json_schema": {
                     "name": "person", "schema": self.SCHEMA}},

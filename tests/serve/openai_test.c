@@ -342,6 +342,12 @@ static void formats_become_grammars(void **state)
          "\"text\":\"x\",\"sampling_params\":{\"json_schema\":\"{\\\"type\\\":"
          "\\\"boolean\\\"}\"}",
          "ft"},
+        {"/generate",
+         "\"text\":\"x\",\"sampling_params\":{\"ebnf\":\"root ::= ws "
+         "[x-z]\\nws ::= [!]*\"}",
+         "!xyz"},
+        {"/v1/completions", "\"prompt\":\"x\",\"ebnf\":\"root ::= \\\"b\\\"\"",
+         "b"},
     };
     struct server s;
     server_run(&s, &(struct server_setup){0});
@@ -394,8 +400,8 @@ static const struct {
     {"/v1/completions", "{\"prompt\":\"x\",\"regex\":5}",
      "regex must be a string", "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"regex\":\"a\",\"json_schema\":\"{}\"}",
-     "Only one of json_schema and regex", "BadRequestError"},
-    {"/v1/chat/completions", "{" HI ",\"ebnf\":\"r\"}", "parameter ebnf is not",
+     "Only one of json_schema, regex and ebnf", "BadRequestError"},
+    {"/v1/chat/completions", "{" HI ",\"ebnf\":\"r\"}", "a rule must begin",
      "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"lora_path\":\"x\"}",
      "lora_path is not supported", "BadRequestError"},

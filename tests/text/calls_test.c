@@ -32,10 +32,10 @@ enum { FORMATS = sizeof formats / sizeof *formats };
     "{\"type\":\"function\",\"function\":{\"name\":\"" name "\"" more "}}"
 static const char tools_text[] = "[" TOOL(
     "get_weather",
-    ",\"strict\":true,\"parameters\":" WEATHER) "," TOOL("note", ",\"parameters"
-                                                                 "\":" NOTE
-                                                                 ",\"strict\":"
-                                                                 "true") "]";
+    ",\"strict\":true,"
+    "\"parameters\":" WEATHER) "," TOOL("note", ",\"parameters"
+                                                "\":" NOTE ",\"strict\":"
+                                                "true") "," TOOL("now", "") "]";
 
 /* All bytes, some words, perhaps the tags, an end. */
 struct world {
@@ -159,6 +159,11 @@ static void check_call(const struct heard *h)
     }
     const char *key;
     json_t *of;
+    if (strcmp(h->name.data, "now") == 0) { /* says nothing of them */
+        assert_true(json_is_object(v));
+        json_decref(v);
+        return;
+    }
     assert_non_null(json_object_get(v, weather ? "city" : "k"));
     assert_true(weather || json_object_get(v, "on"));
     json_object_foreach (v, key, of) {
@@ -374,52 +379,58 @@ static void texts_are_taken_or_not(void **state)
     }
 }
 
+static void world_open(struct world *w, const char *dir, const char *folder,
+                       const char *end)
+{
+    char path[512];
+    struct why why = {0};
+    snprintf(path, sizeof path, "%s/%s/tokenizer.json", dir, folder);
+    if (tokenizer_open(&w->tokenizer, path, NULL, &why))
+        fail_msg("%s", why.text);
+    w->grammars = grammars_create(w->tokenizer);
+    w->end = tokenizer_find(w->tokenizer, end);
+    assert_true(w->end >= 0);
+    assert_int_equal(
+        json_parse(&w->tools, tools_text, sizeof tools_text - 1, NULL), 0);
+}
+
 /* The models' own tokens of their own formats. */
 static void real_vocabularies_have_their_tags(void **state)
 {
     (void)state;
 #define ARGS "{\"city\": \"Zürich\", \"days\": 3}"
     static const struct {
-        const char *folder, *format, *text;
+        const char *folder, *end, *format, *text;
         uint32_t tags; /* added tokens in it */
     } rows[] = {
-        {"qwen3", "qwen25", CALL("get_weather", ARGS), 2},
-        {"qwen3", "qwen3_coder",
+        {"qwen3", "<|im_end|>", "qwen25", CALL("get_weather", ARGS), 2},
+        {"qwen3", "<|im_end|>", "qwen3_coder",
          "<tool_call>\n<function=get_weather>\n<parameter=city>\nUlm\n"
          "</parameter>\n</function>\n</tool_call>",
          2},
-        {"llama3_1", "llama3",
+        {"llama3_1", "<|eot_id|>", "llama3",
          "{\"name\": \"get_weather\", \"parameters\": " ARGS "}", 0},
-        {"deepseek_v3", "deepseekv3",
+        {"deepseek_v3", "<｜end▁of▁sentence｜>", "deepseekv3",
          DS("calls▁begin") DS("call▁begin") "function" DS(
              "sep") "get_weather\n```json\n" ARGS "\n```" DS("call▁end")
              DS("calls▁end"),
          5},
-        {"deepseek_v3", "deepseekv31",
+        {"deepseek_v3", "<｜end▁of▁sentence｜>", "deepseekv31",
          DS("calls▁begin") DS("call▁begin") "get_weather" DS("sep")
              ARGS DS("call▁end") DS("calls▁end"),
          5},
     };
     const char *dir = golden_data();
+    struct world w = {0};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct world w;
-        char path[512];
-        struct why why = {0};
-        snprintf(path, sizeof path, "%s/%s/tokenizer.json", dir,
-                 rows[i].folder);
-        if (tokenizer_open(&w.tokenizer, path, NULL, &why))
-            fail_msg("%s", why.text);
-        w.grammars = grammars_create(w.tokenizer);
-        w.end = tokenizer_find(w.tokenizer, i < 2   ? "<|im_end|>"
-                                            : i < 3 ? "<|eot_id|>"
-                                                    : "<｜end▁of▁sentence｜>");
-        assert_true(w.end >= 0);
-        assert_int_equal(
-            json_parse(&w.tools, tools_text, sizeof tools_text - 1, NULL), 0);
+        if (!i || strcmp(rows[i].folder, rows[i - 1].folder) != 0) {
+            if (i) world_fini(&w);
+            world_open(&w, dir, rows[i].folder, rows[i].end);
+        }
         struct token_list ids = {0};
-        assert_int_equal(tokenizer_encode(w.tokenizer, rows[i].text,
-                                          strlen(rows[i].text), 0, &ids),
-                         0);
+        size_t n = strlen(rows[i].text);
+        assert_int_equal(
+            tokenizer_encode(w.tokenizer, rows[i].text, n, 0, &ids), 0);
         uint32_t found = 0;
         for (size_t k = 0; k < ids.count; k++)
             found += tokenizer_is_added(w.tokenizer, ids.ids[k]);
@@ -427,6 +438,7 @@ static void real_vocabularies_have_their_tags(void **state)
         token_list_fini(&ids);
         for (int must = 0; must < 2; must++) {
             struct grammar *g;
+            struct why why = {0};
             const struct calls_spec s = {.format =
                                              toolcall_find(rows[i].format),
                                          .tools = w.tools,
@@ -435,8 +447,8 @@ static void real_vocabularies_have_their_tags(void **state)
             assert_int_equal(takes(&w, g, rows[i].text), 1);
             grammar_drop(g);
         }
-        world_fini(&w);
     }
+    world_fini(&w);
 }
 
 static void what_cannot_be_held_is_refused_by_name(void **state)
