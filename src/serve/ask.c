@@ -371,18 +371,22 @@ static int take_grammar(const struct ask_env *env, struct prompt *prompt,
                         struct why *why)
 {
     const struct params *p = &prompt->params;
-    const char *text = p->json_schema ? p->json_schema
-                       : p->regex     ? p->regex
-                                      : p->ebnf;
-    if (!text) return 0;
-    if (!env->grammars)
-        return err_set(why, ERR_UNSUPPORTED,
-                       "json_schema, regex and ebnf need a tokenizer.");
-    return grammars_get(env->grammars,
-                        p->json_schema ? GRAMMAR_JSON_SCHEMA
-                        : p->regex     ? GRAMMAR_REGEX
-                                       : GRAMMAR_EBNF,
-                        text, strlen(text), &prompt->grammar, why);
+    const struct {
+        const char *text;
+        enum grammar_kind kind;
+    } forms[] = {{p->json_schema, GRAMMAR_JSON_SCHEMA},
+                 {p->regex, GRAMMAR_REGEX},
+                 {p->ebnf, GRAMMAR_EBNF},
+                 {p->structural_tag, GRAMMAR_STRUCTURE}};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        if (!forms[i].text) continue;
+        if (!env->grammars)
+            return err_set(why, ERR_UNSUPPORTED,
+                           "A form of the output needs a tokenizer.");
+        return grammars_get(env->grammars, forms[i].kind, forms[i].text,
+                            strlen(forms[i].text), &prompt->grammar, why);
+    }
+    return 0;
 }
 
 int ask_finish(struct ask *ask, const struct ask_env *env, struct why *why)

@@ -35,6 +35,7 @@ static const struct rename {
     {"seed", "sampling_seed"},
     {"regex", "regex"},
     {"ebnf", "ebnf"},
+    {"structural_tag", "structural_tag"},
     {"json_schema", "json_schema"},
     {"custom_params", "custom_params"},
 };
@@ -51,7 +52,6 @@ static const char *const refused[] = {
     "function_call",
     "audio",
     "prediction",
-    "structural_tag",
     "return_routed_experts",
     "return_token_ids",
     "return_prompt_token_ids",
@@ -61,8 +61,18 @@ static const char *const refused[] = {
 
 /* --- what both routes share --- */
 
-/* {"type": "json_schema", "json_schema": {"schema": {...}}} as the sampling
- * parameter json_schema, which is a text. */
+/* As a sampling parameter, which is a text. */
+static int set_form(struct ask *ask, const char *param, const json_t *form,
+                    struct why *why)
+{
+    char *text = json_dumps(form, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (!text) return err_set(why, ERR_NOMEM, "response_format");
+    json_object_set_new(ask->params, param, json_string(text));
+    free(text);
+    return 0;
+}
+
+/* {"type": "json_schema", "json_schema": {"schema": {...}}} */
 static int take_schema(struct ask *ask, const json_t *format, struct why *why)
 {
     const json_t *named = ask_member(format, "json_schema");
@@ -71,11 +81,7 @@ static int take_schema(struct ask *ask, const json_t *format, struct why *why)
         return err_set(why, ERR_INVALID,
                        "response_format of type json_schema needs "
                        "json_schema.schema.");
-    char *text = json_dumps(schema, JSON_COMPACT | JSON_ENCODE_ANY);
-    if (!text) return err_set(why, ERR_NOMEM, "response_format");
-    json_object_set_new(ask->params, "json_schema", json_string(text));
-    free(text);
-    return 0;
+    return set_form(ask, "json_schema", schema, why);
 }
 
 static int take_response_format(struct ask *ask, struct why *why)
@@ -90,6 +96,8 @@ static int take_response_format(struct ask *ask, struct why *why)
     if (type && strcmp(type, "text") == 0) return 0;
     if (type && strcmp(type, "json_schema") == 0)
         return take_schema(ask, format, why);
+    if (type && strcmp(type, "structural_tag") == 0)
+        return set_form(ask, "structural_tag", format, why);
     if (type && strcmp(type, "json_object") == 0) {
         json_object_set_new(ask->params, "json_schema",
                             json_string("{\"type\":\"object\"}"));

@@ -255,12 +255,13 @@ static int hold_calls(struct ask *ask, const struct ask_env *env,
         return err_set(why, ERR_UNSUPPORTED,
                        "strict functions need a server with "
                        "--tool-call-parser.");
-    if (prompt->params.json_schema || prompt->params.regex ||
-        prompt->params.ebnf) {
+    const struct params *p = &prompt->params;
+    if (p->json_schema || p->regex || p->ebnf || p->structural_tag) {
         if (!choice->must) return 0;
         return err_set(why, ERR_INVALID,
-                       "A tool_choice that needs a call and response_format, "
-                       "json_schema, regex or ebnf exclude each other.");
+                       "A tool_choice that needs a call and another form of "
+                       "the output (response_format, json_schema, regex, ebnf, "
+                       "structural_tag) exclude each other.");
     }
     const struct calls_spec spec = {.format = reply->toolcall,
                                     .reasoning = reply->reasoning,

@@ -50,7 +50,7 @@ static const struct key {
     {"json_schema", TEXT, AT(json_schema)},
     {"regex", TEXT, AT(regex)},
     {"ebnf", TEXT, AT(ebnf)},
-    {"structural_tag", REFUSED, 0},
+    {"structural_tag", TEXT, AT(structural_tag)},
     {"custom_params", REFUSED, 0},
 #undef AT
 };
@@ -264,9 +264,12 @@ int params_parse(struct params *out, const json_t *object,
     if (out->n < 1 || out->n > PARAMS_MAX_N)
         return err_set(why, ERR_INVALID, "n must be in [1, %d], got %u.",
                        PARAMS_MAX_N, out->n);
-    if (!!out->json_schema + !!out->regex + !!out->ebnf > 1)
+    if (!!out->json_schema + !!out->regex + !!out->ebnf +
+            !!out->structural_tag >
+        1)
         return err_set(why, ERR_INVALID,
-                       "Only one of json_schema, regex and ebnf can be set.");
+                       "Only one of json_schema, regex, ebnf and "
+                       "structural_tag can be set.");
     return sampling_check(&out->sampling, vocab, why);
 }
 

@@ -30,7 +30,7 @@ struct params {
     float *bias_values;
     const char **stops;
     /* Borrowed; NULL: not given; one at most. */
-    const char *json_schema, *regex, *ebnf;
+    const char *json_schema, *regex, *ebnf, *structural_tag;
 };
 
 /* object: a JSON object, borrowed as long as out lives, or NULL for all

@@ -165,7 +165,7 @@ static uint32_t position_behind(const struct texts *t, size_t at, uint8_t c)
 {
     char seen[TEXTS_MAX + 1];
     size_t from = at, n;
-    if (at == t->bytes) {
+    if (at == t->bytes && t->first_not) {
         if (c == t->first_not) return NOWHERE;
         if (c && strchr(" \n\t\r", c)) return (uint32_t)at;
         from = at = 0;

@@ -7,6 +7,7 @@
 #include "text/pattern_ebnf.h"
 #include "text/pattern_regex.h"
 #include "text/pattern_schema.h"
+#include "text/pattern_structure.h"
 #include "text/token_tree.h"
 #include "text/tokenizer.h"
 
@@ -77,8 +78,12 @@ static int pattern_of(struct pattern *p, const struct tokenizer *tokenizer,
     json_t *schema;
     int rc = json_parse(&schema, text, n, why);
     if (rc) return rc;
-    rc = kind == GRAMMAR_CALLS ? pattern_calls(p, tokenizer, schema, why)
-                               : pattern_schema(p, schema, why);
+    if (kind == GRAMMAR_CALLS)
+        rc = pattern_calls(p, tokenizer, schema, why);
+    else if (kind == GRAMMAR_STRUCTURE)
+        rc = pattern_structure(p, tokenizer, schema, why);
+    else
+        rc = pattern_schema(p, schema, why);
     json_decref(schema);
     return rc;
 }
@@ -88,7 +93,7 @@ static int compile(struct grammar **out, const struct token_tree *tree,
                    struct why *why)
 {
     static const char *const names[] = {"json_schema", "regex", "ebnf",
-                                        "tools"};
+                                        "structural_tag", "tools"};
     struct automaton automaton;
     struct why inner = {0};
     struct pattern *p = pattern_create();

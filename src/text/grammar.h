@@ -1,6 +1,6 @@
 /* text/grammar.h - output that cannot but have a given form.
  *
- *     JSON Schema, regex, EBNF, calls --> pattern --> automaton over bytes (text/pattern.h)
+ *     JSON Schema, regex, EBNF, ... --> pattern --> automaton over bytes (text/pattern.h)
  *     token so far + automaton --> the tokens that may come next
  *
  * A grammar is compiled once for a vocabulary and shared; a matcher follows one
@@ -31,7 +31,8 @@ enum grammar_kind {
     GRAMMAR_JSON_SCHEMA,
     GRAMMAR_REGEX,
     GRAMMAR_EBNF,
-    GRAMMAR_CALLS /* text/pattern_calls.h */
+    GRAMMAR_STRUCTURE, /* structural tags */
+    GRAMMAR_CALLS      /* text/pattern_calls.h */
 };
 
 /* The grammars of a tokenizer, those used lately kept. One thread. tokenizer
@@ -43,7 +44,7 @@ void grammars_destroy(struct grammars *all); /* NULL is fine */
 /* *out is a reference of the caller's. The first call sorts the vocabulary
  * (0.1 s for 150 000 tokens). ERR_FORMAT, ERR_INVALID, ERR_UNSUPPORTED (named),
  * ERR_RANGE (too large): text/pattern_schema.h, _regex.h, _ebnf.h,
- * _calls.h. */
+ * _structure.h, * _calls.h. */
 struct grammar;
 int grammars_get(struct grammars *all, enum grammar_kind kind, const char *text,
                  size_t n, struct grammar **out, struct why *why);

@@ -2,12 +2,13 @@
 
 #include "base/mem.h"
 #include "text/pattern_schema.h"
+#include "text/pattern_tags.h"
 #include "text/reply_impl.h"
 #include "text/tokenizer.h"
 
 #include <string.h>
 
-enum { BLANKS = 4, TAG_MAX = 64 };
+enum { BLANKS = 4 };
 
 struct calls {
     struct pattern *p;
@@ -91,77 +92,11 @@ static int read_spec(struct calls *c, const json_t *text, struct why *why)
     return 0;
 }
 
-/* ---- texts with tags ---- */
+/* ---- parts ---- */
 
-/* The added token that text begins with, the longest; -1: none. */
-static int32_t token_at(const struct calls *c, const char *text, size_t *len)
-{
-    char some[TAG_MAX + 1];
-    size_t n = strnlen(text, TAG_MAX);
-    for (*len = n; *len > 1; --*len) {
-        memcpy(some, text, *len);
-        some[*len] = 0;
-        int32_t id = tokenizer_find(c->tokenizer, some);
-        if (id >= 0 && tokenizer_is_added(c->tokenizer, id)) return id;
-    }
-    *len = 1;
-    return -1;
-}
-
-/* A text as a model writes it. */
 static pattern_node written(struct calls *c, const char *text)
 {
-    pattern_node all = pattern_sequence(c->p);
-    while (text && *text) {
-        size_t n = 0, len = 0;
-        int32_t id = -1;
-        while (text[n] && (id = token_at(c, text + n, &len)) < 0)
-            n += len;
-        if (n) pattern_add(c->p, all, pattern_text(c->p, text, n));
-        if (id >= 0) {
-            pattern_add(c->p, all, pattern_token(c->p, id));
-            n += len;
-        }
-        text += n;
-    }
-    return all;
-}
-
-/* Whether a tag stands in the token. */
-static bool has_tag(const struct calls *c, int32_t id, const char *const *tags,
-                    size_t count)
-{
-    size_t n;
-    const char *text = tokenizer_token_bytes(c->tokenizer, id, &n);
-    for (size_t i = 0; i < count; i++)
-        if (memmem(text, n, tags[i], strlen(tags[i]))) return true;
-    return false;
-}
-
-/* Any added token but those with tags; in runs of ids that differ in their
- * last byte. */
-static pattern_node other_tokens(struct calls *c, const char *const *tags,
-                                 size_t count)
-{
-    pattern_node all = pattern_choice(c->p);
-    int32_t vocab = (int32_t)tokenizer_vocab(c->tokenizer), lo, hi;
-    bool any = false;
-    for (lo = 0; lo < vocab; lo = hi + 1) {
-        for (hi = lo; hi < vocab && hi >> 8 == lo >> 8 &&
-                      tokenizer_is_added(c->tokenizer, hi) &&
-                      !has_tag(c, hi, tags, count);)
-            hi++;
-        if (hi == lo) continue;
-        uint8_t id[4];
-        pattern_token_bytes(lo, id);
-        pattern_node run = pattern_sequence(c->p);
-        pattern_add(c->p, run, pattern_text(c->p, (const char *)id, 3));
-        pattern_add(c->p, run, pattern_bytes(c->p, id[3], (uint8_t)(hi - 1)));
-        pattern_add(c->p, all, run);
-        any = true;
-        hi--;
-    }
-    return any ? all : 0;
+    return pattern_tags_written(c->p, c->tokenizer, text);
 }
 
 /* Any text, but none of the tags (NULL: no such tag). */
@@ -172,9 +107,8 @@ static pattern_node free_text(struct calls *c, const char *tag,
     size_t count = 0;
     if (tag) tags[count++] = tag;
     if (other) tags[count++] = other;
-    return pattern_without(c->p, tags, count,
-                           tokens ? other_tokens(c, tags, count) : 0,
-                           first_not);
+    return pattern_tags_none(c->p, tokens ? c->tokenizer : NULL, tags, count,
+                             first_not);
 }
 
 static pattern_node list(struct calls *c, pattern_node a, pattern_node b,
@@ -229,12 +163,12 @@ static int choose_text(struct calls *c, const char *param, const json_t *of,
 static int xml_string(struct calls *c, const char *param, const json_t *schema,
                       pattern_node *out)
 {
-    static const char *const not [] = {"pattern", "minLength", "maxLength",
-                                       "$ref",    "anyOf",     "oneOf",
-                                       "allOf",   "not"};
-    for (size_t i = 0; i < sizeof not / sizeof *not ; i++)
-        if (json_object_get(schema, not [i]))
-            return refuse_string(c, param, not [i]);
+    static const char *const unkept[] = {"pattern", "minLength", "maxLength",
+                                         "$ref",    "anyOf",     "oneOf",
+                                         "allOf",   "not"};
+    for (size_t i = 0; i < sizeof unkept / sizeof *unkept; i++)
+        if (json_object_get(schema, unkept[i]))
+            return refuse_string(c, param, unkept[i]);
     const json_t *v = json_object_get(schema, "const"),
                  *list = json_object_get(schema, "enum");
     if (v) {

@@ -146,6 +146,12 @@ class Equality(unittest.TestCase):
                 'root ::= "<" (one ("," one){0,3}) ">"\none ::= [a-c]{1,3} ws\n'
                 'ws ::= " "?'))
             self.assertRegex(b["text"], "^<[a-c]{1,3} ?(,[a-c]{1,3} ?){0,3}>$")
+            tag = {"type": "tag", "begin": "<f>", "end": "</f>", "content": {
+                "type": "json_schema", "json_schema": self.SCHEMA}}
+            _, b = self.same(prompt(60, 27), **kind,
+                             structural_tag=json.dumps({"format": tag}))
+            self.assertEqual((b["text"][:3], b["text"][-4:]), ("<f>", "</f>"))
+            self.assertIn(json.loads(b["text"][3:-4])["age"], range(151))
         chat = {"model": "m", "temperature": 0, "max_tokens": 250,
                 "response_format": {"type": "json_schema", "json_schema": {
                     "name": "person", "schema": self.SCHEMA}},

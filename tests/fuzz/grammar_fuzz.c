@@ -1,4 +1,5 @@
-/* The first byte: a regular expression, a JSON Schema, EBNF or a description of calls
+/* The first byte: a regular expression, a JSON Schema, EBNF, structural
+ * tags or a description of calls
  * (also its tools alone), and how to go on; the rest is its text. What compiles is followed: only allowed tokens, which must
  * be taken, until it ends or is long. */
 #include "base/buf.h"
@@ -83,10 +84,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct why why = {0};
     if (!size) return 0;
     unsigned how = data[0];
-    enum grammar_kind kind = how & 64    ? GRAMMAR_CALLS
-                             : how & 128 ? GRAMMAR_EBNF
-                             : how & 1   ? GRAMMAR_REGEX
-                                         : GRAMMAR_JSON_SCHEMA;
+    enum grammar_kind kind = how & 64             ? GRAMMAR_CALLS
+                             : (how & 144) == 144 ? GRAMMAR_STRUCTURE
+                             : how & 128          ? GRAMMAR_EBNF
+                             : how & 1            ? GRAMMAR_REGEX
+                                                  : GRAMMAR_JSON_SCHEMA;
     bool tools = (how & 96) == 96;
     struct buf text;
     buf_init(&text, 1 << 20);

@@ -346,6 +346,10 @@ static void formats_become_grammars(void **state)
          "\"text\":\"x\",\"sampling_params\":{\"ebnf\":\"root ::= ws "
          "[x-z]\\nws ::= [!]*\"}",
          "!xyz"},
+        {"/v1/completions",
+         "\"prompt\":\"x\",\"response_format\":{\"type\":\"structural_tag\","
+         "\"format\":{\"type\":\"const_string\",\"value\":\"so\"}}",
+         "s"},
         {"/v1/completions", "\"prompt\":\"x\",\"ebnf\":\"root ::= \\\"b\\\"\"",
          "b"},
     };
@@ -387,7 +391,7 @@ static const struct {
      "content of type \"image_url\" is not supported", "BadRequestError"},
     {"/v1/chat/completions",
      "{" HI ",\"response_format\":{\"type\":\"structural_tag\"}}",
-     "response_format of type \"structural_tag\"", "BadRequestError"},
+     "a format must be an object", "BadRequestError"},
     {"/v1/chat/completions",
      "{" HI ",\"response_format\":{\"type\":\"json_schema\"}}",
      "needs json_schema.schema", "BadRequestError"},
@@ -400,7 +404,7 @@ static const struct {
     {"/v1/completions", "{\"prompt\":\"x\",\"regex\":5}",
      "regex must be a string", "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"regex\":\"a\",\"json_schema\":\"{}\"}",
-     "Only one of json_schema, regex and ebnf", "BadRequestError"},
+     "Only one of json_schema, regex, ebnf", "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"ebnf\":\"r\"}", "a rule must begin",
      "BadRequestError"},
     {"/v1/chat/completions", "{" HI ",\"lora_path\":\"x\"}",

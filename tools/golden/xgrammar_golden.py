@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/ebnf.json: grammars, texts, and which of them xgrammar,
-SGLang's grammar engine, takes.
+"""Writes tests/golden/xgrammar.json: grammars and structural tags, texts, and
+which of them xgrammar, SGLang's grammar engine, takes.
 
-    tools/golden/ebnf_golden.py
+    tools/golden/xgrammar_golden.py
 
 needs pip package xgrammar (and torch, which that imports). The grammars were
 written for this; texts are drawn from a grammar's own letters beside those that
@@ -45,6 +45,41 @@ GRAMMARS = [
 ]
 
 
+_A = {"type": "json_schema", "json_schema": {
+    "type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}}
+_F = {"type": "tag", "begin": "<f>", "content": _A, "end": "</f>"}
+_G = {"type": "tag", "begin": "<g=x>", "content": {"type": "any_text"}, "end": ["</g>", "<over>"]}
+_ONE, _TWO = '<f>{"a": 1}</f>', '<f>{"a": 1}</f><g=x>hm </f> x</g>'
+_TEXTS = ["", "hi", _ONE, _TWO, "so " + _ONE, _ONE + " more", "a" + _TWO + "b", "<f x", "<",
+          '<f>{}</f>', 'x<f>{"a":1}', _ONE + "," + _ONE, _ONE + ",", "<g=x>y<over>", "<g=x>y<ov"]
+
+
+def _triggered(**more):
+    return dict(type="triggered_tags", triggers=["<f", "<g="], tags=[_F, _G], **more)
+
+
+def _separated(**more):
+    return dict(type="tags_with_separator", tags=[_F, _G], separator=",", **more)
+
+
+FORMATS = [(f, _TEXTS) for f in (
+    _F, _G, _triggered(), _triggered(at_least_one=True), _triggered(stop_after_first=True),
+    _triggered(at_least_one=True, stop_after_first=True), _triggered(excludes=["hm"]),
+    _separated(), _separated(at_least_one=True), _separated(stop_after_first=True),
+    {"type": "or", "elements": [_F, {"type": "const_string", "value": "hi"}]},
+    {"type": "sequence", "elements": [_G, {"type": "any_text"}]},
+    {"type": "tag", "begin": "<t>", "content": _triggered(), "end": "</t>"},
+)] + [
+    ({"type": "sequence", "elements": [
+        {"type": "regex", "pattern": "a+|b"}, {"type": "const_string", "value": "-"}, _A]},
+     ['aa-{"a":1}', 'b-{"a": 2}', 'b-', '-{"a":1}']),
+    ({"type": "tag", "begin": "<t>", "content": _triggered(), "end": "</t>"},
+     ["<t></t>", "<t>x</t>", "<t>x" + _ONE + "y</t>", "<t>x</t>y", "<t><f</t>"]),
+    ({"type": "triggered_tags", "triggers": ["<h"], "tags": [_F]}, None),
+    ({"type": "nothing"}, None),
+]
+
+
 def drawn(grammar, texts, rng):
     """Texts like those: letters of them changed, doubled, left out."""
     out = list(texts)
@@ -61,16 +96,24 @@ def drawn(grammar, texts, rng):
 
 def main():
     rng, cases = random.Random(1), []
-    for source, texts in GRAMMARS:
+    for source, texts in GRAMMARS + FORMATS:
+        ebnf = isinstance(source, str)
         try:
-            grammar = xgrammar.Grammar.from_ebnf(source)
+            if ebnf:
+                grammar = xgrammar.Grammar.from_ebnf(source)
+            else:
+                source = {"type": "structural_tag", "format": source}
+                grammar = xgrammar.Grammar.from_structural_tag(source)
+                source = json.dumps(source)
             takes = [[t, bool(_is_grammar_accept_string(grammar, t))]
                      for t in drawn(source, texts or [""], rng)]
-            cases.append({"grammar": source, "texts": takes})
-        except RuntimeError:
-            cases.append({"grammar": source, "error": True})
-    body = {"version": "xgrammar " + importlib.metadata.version("xgrammar"), "cases": cases}
-    (OUT / "ebnf.json").write_text(json.dumps(body, ensure_ascii=False, indent=1) + "\n")
+            cases.append({"ebnf": ebnf, "grammar": source, "texts": takes})
+        except (RuntimeError, ValueError):
+            source = source if ebnf else json.dumps(source)
+            cases.append({"ebnf": ebnf, "grammar": source, "error": True})
+    rows = ",\n".join(json.dumps(c, ensure_ascii=False) for c in cases)
+    (OUT / "xgrammar.json").write_text('{"version": "xgrammar %s",\n"cases": [\n%s]}\n' % (
+        importlib.metadata.version("xgrammar"), rows))
     print(sum(len(c.get("texts", [])) for c in cases), "texts")
 
 

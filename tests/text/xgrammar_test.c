@@ -1,5 +1,5 @@
-/* EBNF takes the texts that xgrammar takes (tests/golden/ebnf.json), and what
- * it cannot have is refused with its line. */
+/* EBNF and structural tags take the texts that xgrammar takes (tests/golden/
+ * xgrammar.json), and what cannot be had is refused with its line or name. */
 #include "tests/test.h"
 #include "tests/text/golden.h"
 #include "tests/text/vocab.h"
@@ -50,12 +50,14 @@ static void grammars_take_what_xgrammar_takes(void **state)
 {
     (void)state;
     size_t i, k, yes = 0, no = 0;
-    json_t *golden = golden_json("tests/golden/ebnf.json"), *of, *text;
+    json_t *golden = golden_json("tests/golden/xgrammar.json"), *of, *text;
     json_array_foreach (json_object_get(golden, "cases"), i, of) {
         const char *source = json_string_value(json_object_get(of, "grammar"));
         struct grammar *g;
         struct why why = {0};
-        int rc = compile(source, &g, &why);
+        bool ebnf = json_is_true(json_object_get(of, "ebnf"));
+        int rc = grammars_get(all, ebnf ? GRAMMAR_EBNF : GRAMMAR_STRUCTURE,
+                              source, strlen(source), &g, &why);
         if (!!rc != json_is_true(json_object_get(of, "error")))
             fail_msg("%s: %s", source, why.text);
         if (rc) continue;
@@ -104,6 +106,67 @@ static void what_is_not_done_is_named_with_its_line(void **state)
         if (!strstr(why.text, rows[i][1]))
             fail_msg("%s: %s", rows[i][0], why.text);
     }
+}
+
+static void what_no_tag_can_have_is_named(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"[]", "an object is needed"},
+        {"{}", "a format must be an object with a type"},
+        {"{\"format\":{\"type\":\"qwen_xml_parameter\"}}",
+         "a format of type qwen_xml_parameter"},
+        {"{\"format\":{\"type\":\"any_text\",\"most\":1}}",
+         "unknown member most"},
+        {"{\"format\":{\"type\":\"any_text\"},\"x\":1}", "unknown member x"},
+        {"{\"structures\":[{\"begin\":\"<a>\",\"schema\":{\"not\":{}},"
+         "\"end\":\"\"}],\"triggers\":[\"<a\"]}",
+         "not"},
+        {"{\"structures\":[{\"begin\":\"<a>\",\"schema\":{},\"end\":\"\"}],"
+         "\"triggers\":[\"<b\"]}",
+         "no trigger begins the tag <a>"},
+        {"{\"structures\":[],\"triggers\":[\"<b\"]}", "needed: structures"},
+        {"{\"structures\":[{}],\"triggers\":[\"\"]}", "a text is empty"},
+        {"{\"structures\":[{\"begin\":\"a\",\"end\":3}],\"triggers\":[\"a\"]}",
+         "needed: end"},
+        {"{\"format\":{\"type\":\"const_string\"}}", "needed: value"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct grammar *g;
+        struct why why = {0};
+        int rc = grammars_get(all, GRAMMAR_STRUCTURE, rows[i][0],
+                              strlen(rows[i][0]), &g, &why);
+        assert_int_not_equal(rc, 0);
+        assert_int_equal(why.code, rc);
+        if (!strstr(why.text, rows[i][1]))
+            fail_msg("%s: %s", rows[i][0], why.text);
+    }
+}
+
+/* The older form, as SGLang's function-calling examples have it. */
+static void structures_are_triggered(void **state)
+{
+    (void)state;
+    static const char form[] =
+        "{\"type\":\"structural_tag\",\"structures\":[{\"begin\":"
+        "\"<function=f>\",\"schema\":{\"properties\":{\"a\":{\"type\":"
+        "\"boolean\"}},\"required\":[\"a\"]},\"end\":\"</function>\"}],"
+        "\"triggers\":[\"<function=\"]}";
+    static const char *const yes[] = {
+        "", "words < <func", "<function=f>{\"a\": true}</function>",
+        "I call <function=f>{\"a\":false}</function> and that is all"};
+    static const char *const no[] = {"<function=g>{\"a\":true}</function>",
+                                     "<function=f>{}</function>",
+                                     "<function=f>{\"a\":true}", "<function="};
+    struct grammar *g;
+    struct why why = {0};
+    if (grammars_get(all, GRAMMAR_STRUCTURE, form, sizeof form - 1, &g, &why))
+        fail_msg("%s", why.text);
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(takes(g, yes[i], strlen(yes[i])));
+        assert_false(takes(g, no[i], strlen(no[i])));
+    }
+    grammar_drop(g);
 }
 
 /* A rule that goes on in itself as its last part needs no stack; one in its
@@ -158,6 +221,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(grammars_take_what_xgrammar_takes),
         T(what_is_not_done_is_named_with_its_line),
+        T(what_no_tag_can_have_is_named),
+        T(structures_are_triggered),
         T(rules_may_go_on_in_themselves),
         T(hostile_grammars_end_soon),
     };
