@@ -119,7 +119,7 @@ static int tag(struct structure *s, const json_t *of, pattern_node *out)
                                         "schema", "end",   NULL};
     struct texts inside = {.count = 0};
     const char *begin;
-    pattern_node content, end;
+    pattern_node content, end = 0;
     const json_t *schema = json_object_get(of, "schema");
     int rc = json_is_object(of)
                  ? only(s, of, names)
