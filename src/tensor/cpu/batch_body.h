@@ -12,7 +12,7 @@
 
 #if VEC_AVX512
 
-enum { BATCH_PANELS = 2, BATCH_FOUR = 4, BATCH_COLUMNS = 1024 };
+enum { BATCH_PANELS = 2, BATCH_FOUR = 4, BATCH_COLUMNS = 512 };
 
 /* Some tokens of a group of them, over groups of columns [from, to). */
 struct pass {
