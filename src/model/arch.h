@@ -84,8 +84,20 @@ struct model {
     float *last;      /* [logit rows, n]                             */
     float *logits;    /* [logit rows, V] on the device               */
     float *host;      /* logits in host memory; NULL: they lie there */
+    struct asked {    /* see forward_asked; arrays of [logit rows]   */
+        struct batch batch;
+        struct op_seq *seqs;
+        uint32_t *positions, *rows;
+    } asked;
     uint64_t fingerprint;
 };
+
+/* Of a batch's last layer all rows' k and v are wanted (of later tokens'
+ * attention), and for the rest only the rows whose logits are asked. Whether
+ * some are not, so that layer i has to tell them apart; makes x, and y =
+ * norm(x), those of the asked rows, and returns the batch of them. */
+bool forward_parts(const struct model *m, const struct batch *b, uint32_t i);
+const struct batch *forward_asked(struct model *m, const struct batch *b);
 
 /* The steps that the forward passes share:
  * x = the embedding of the batch's ids;
@@ -106,9 +118,10 @@ void expect_ffn(struct model *m, const struct layer *l, size_t t);
 /* Passes that several rows of the table share. */
 void llama_forward(struct model *m, const struct batch *b,
                    struct kv_pool *pool);
-/* x += o(attention(y)) with y = norm(x), of layer i, heads normed. */
-void qwen3_attention(struct model *m, const struct batch *b,
-                     struct kv_pool *pool, uint32_t i);
+/* x += o(attention(y)) with y = norm(x), of layer i, heads normed. Returns the
+ * rows that go on: b, or after the last layer's those that are asked. */
+const struct batch *qwen3_attention(struct model *m, const struct batch *b,
+                                    struct kv_pool *pool, uint32_t i);
 
 /* The window of layer i, 0: none. */
 static inline uint32_t layer_window(const struct model_config *c, uint32_t i)

@@ -84,6 +84,11 @@ static int alloc_activations(struct model *m, struct why *why)
         if (list[i].rows && list[i].cols)
             rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
     if (rc) return rc;
+    m->asked.seqs = mem_try(rows, sizeof *m->asked.seqs, 64);
+    m->asked.positions = mem_try(rows, sizeof *m->asked.positions, 64);
+    m->asked.rows = mem_try(rows, sizeof *m->asked.rows, 64);
+    if (!m->asked.seqs || !m->asked.positions || !m->asked.rows)
+        return err_set(why, ERR_NOMEM, "batches of %zu logit rows", rows);
     if (!device_is_host(m->dev))
         m->host = mem_try(rows * c->vocab, sizeof *m->host, 64);
     if (!device_is_host(m->dev) && !m->host)
@@ -126,6 +131,9 @@ void model_close(struct model *m)
     for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
         if (activations[i]) device_free(m->dev, activations[i]);
     load_close(m->load);
+    mem_free(m->asked.seqs);
+    mem_free(m->asked.positions);
+    mem_free(m->asked.rows);
     mem_free(m->host);
     mem_free(m->rope_freqs);
     for (uint32_t i = 0; m->layers && i < m->config.layers; i++)
@@ -202,6 +210,57 @@ int model_survey(struct model_survey *out, const struct model_options *options,
 void forward_embed(struct model *m, const struct batch *b)
 {
     op_embed(m->dev, m->x, m->embed, b->ids, b->tokens);
+}
+
+bool forward_parts(const struct model *m, const struct batch *b, uint32_t i)
+{
+    return i + 1 == m->config.layers && b->logit_count < b->tokens;
+}
+
+/* The asked rows as a batch of their own: neighbours of a sequence as one. */
+static void asked_fill(struct asked *a, const struct batch *b)
+{
+    const struct op_seq *s = b->seqs;
+    struct op_seq *last = NULL;
+    a->batch = *b;
+    a->batch.seq_count = 0;
+    for (uint32_t i = 0; i < b->logit_count; i++) {
+        uint32_t row = b->logit_rows[i];
+        if (row < s->first_row) s = b->seqs;
+        while (row - s->first_row >= s->rows)
+            last = NULL, s++;
+        a->positions[i] = b->positions[row];
+        a->rows[i] = i;
+        if (i == 0 || row != b->logit_rows[i - 1] + 1) last = NULL;
+        if (!last) {
+            last = &a->seqs[a->batch.seq_count++];
+            *last = *s;
+            last->first_row = i;
+            last->rows = 0;
+            last->kv_len = s->kv_len - s->rows + (row - s->first_row);
+        }
+        last->rows++;
+        last->kv_len++;
+    }
+    a->batch.tokens = b->logit_count;
+    a->batch.ids = NULL; /* behind the embedding */
+    a->batch.positions = a->positions;
+    a->batch.seqs = a->seqs;
+    a->batch.logit_rows = a->rows;
+}
+
+const struct batch *forward_asked(struct model *m, const struct batch *b)
+{
+    const struct model_config *c = &m->config;
+    const struct layer *l = &m->layers[c->layers - 1];
+    float *x = m->x;
+    op_gather(m->dev, m->y, x, b->logit_rows, b->logit_count, c->hidden);
+    m->x = m->y; /* both have room for all rows */
+    m->y = x;
+    op_rmsnorm(m->dev, m->y, m->x, l->attn_norm, b->logit_count, c->hidden,
+               c->norm_eps);
+    asked_fill(&m->asked, b);
+    return &m->asked.batch;
 }
 
 void expect_attention(struct model *m, const struct layer *l, size_t t)

@@ -5,37 +5,45 @@
 
 #include <math.h>
 
-void qwen3_attention(struct model *m, const struct batch *b,
-                     struct kv_pool *pool, uint32_t i)
+const struct batch *qwen3_attention(struct model *m, const struct batch *b,
+                                    struct kv_pool *pool, uint32_t i)
 {
     const struct model_config *c = &m->config;
     const struct layer *l = &m->layers[i];
     const struct op_kv kv = kv_pool_layer(pool, i);
     struct device *dev = m->dev;
-    const size_t t = b->tokens, h = c->heads, g = c->kv_heads, d = c->head_dim;
+    const size_t h = c->heads, g = c->kv_heads, d = c->head_dim;
     const float scale = 1 / sqrtf((float)d);
+    const bool parts = forward_parts(m, b, i);
+    size_t t = b->tokens;
 
     /* q [t, h, d], k and v [t, g, d] of the normed x */
     op_rmsnorm(dev, m->y, m->x, l->attn_norm, t, c->hidden, c->norm_eps);
     const struct linear qkv[] = {{m->q, l->q, l->q_bias, false},
                                  {m->k, l->k, l->k_bias, false},
                                  {m->v, l->v, l->v_bias, false}};
-    op_linear(dev, m->y, t, qkv, 3);
+    op_linear(dev, m->y, t, qkv + parts, parts ? 2 : 3);
 
-    /* each head of q and k on its own: t * h rows of d */
-    op_rmsnorm(dev, m->q, m->q, l->q_norm, t * h, d, c->norm_eps);
+    /* each head of k and q on its own: t * g and t * h rows of d */
     op_rmsnorm(dev, m->k, m->k, l->k_norm, t * g, d, c->norm_eps);
-    op_rope(dev, m->q, &m->rope, b->positions, t, h, d);
     op_rope(dev, m->k, &m->rope, b->positions, t, g, d);
+    op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
+    if (parts) {
+        b = forward_asked(m, b);
+        t = b->tokens;
+        op_linear(dev, m->y, t, qkv, 1);
+    }
+    op_rmsnorm(dev, m->q, m->q, l->q_norm, t * h, d, c->norm_eps);
+    op_rope(dev, m->q, &m->rope, b->positions, t, h, d);
 
     /* a [t, h, d] over the cached k and v of each token's sequence */
-    op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
     const struct linear o = {m->x, l->o, l->o_bias, true};
     op_expect(dev, t, &o, 1);
     op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale,
                  layer_window(c, i));
     expect_ffn(m, l, t);
     op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
+    return b;
 }
 
 static void forward(struct model *m, const struct batch *b,
@@ -43,7 +51,7 @@ static void forward(struct model *m, const struct batch *b,
 {
     forward_embed(m, b); /* x [t, n] */
     for (uint32_t i = 0; i < m->config.layers; i++) {
-        qwen3_attention(m, b, pool, i); /* x += o(a)                */
+        b = qwen3_attention(m, b, pool, i); /* x += o(a)                */
         forward_swiglu(m, &m->layers[i],
                        b->tokens); /* x += down(silu(gate) * up) */
     }

@@ -9,7 +9,7 @@ static void forward(struct model *m, const struct batch *b,
     forward_embed(m, b); /* x [t, n] */
     for (uint32_t i = 0; i < m->config.layers; i++) {
         const struct layer *l = &m->layers[i];
-        qwen3_attention(m, b, pool, i); /* x += o(a) */
+        b = qwen3_attention(m, b, pool, i); /* x += o(a) */
         if (l->router)
             forward_experts(m, l, b->tokens); /* x += sum of the chosen */
         else

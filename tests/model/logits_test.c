@@ -201,6 +201,56 @@ static void check_batch(struct rig *r, const int32_t *ids)
     }
 }
 
+/* A second chunk of two sequences: which of its rows are asked, in whatever
+ * order, changes no logit, and none of the tokens behind it. */
+static void check_asked(struct rig *r, const int32_t *ids)
+{
+    static const uint32_t begin[] = {12, 7}, rows[] = {20, 9}, one[] = {1, 1};
+    static const struct {
+        uint32_t rows[5], count;
+    } asked[] = {{{28}, 1},
+                 {{19, 28}, 2},
+                 {{3, 4, 5, 28}, 4},
+                 {{28, 0, 0, 1, 19}, 5},
+                 {{0}, 0}};
+    enum { A = 33, B = 17 }; /* tokens in all */
+    struct rig_seq a, b, *list[] = {&a, &b};
+    rig_seq_open(r, &a, ids, A);
+    rig_seq_open(r, &b, ids + 3, B);
+    rig_step(r, list, begin, 2);
+    const float *all = rig_forward(r, list, rows, 2, NULL, 0);
+    size_t row = r->vocab * sizeof *all;
+    float *want = mem_must(29 * r->vocab, sizeof *want);
+    memcpy(want, all, 29 * row);
+    for (size_t i = 0; i < COUNT(asked); i++) {
+        const float *got =
+            rig_forward(r, list, rows, 2, asked[i].rows, asked[i].count);
+        for (uint32_t k = 0; k < asked[i].count; k++)
+            assert_memory_equal(got + k * r->vocab,
+                                want + asked[i].rows[k] * r->vocab, row);
+    }
+    a.done += rows[0], b.done += rows[1];
+    rig_step(r, list, one, 2);
+    float *alone = rig_logits(r, ids, A, whole, 1);
+    assert_memory_equal(alone + (A - 1) * r->vocab,
+                        a.logits + (A - 1) * r->vocab, row);
+    mem_free(alone);
+    mem_free(a.logits);
+    mem_free(b.logits);
+    mem_free(want);
+}
+
+static void asked_rows_change_no_bit(void **state)
+{
+    (void)state;
+    if (device_count() > 1)
+        with_model("qwen3-odd", "ref", 16, DTYPE_F32, check_asked);
+    with_model("llama-odd", "cpu", 1, DTYPE_F16, check_asked);
+    with_model("qwen3-odd", "cpu", 16, DTYPE_BF16, check_asked);
+    with_model("qwen3moe-mixed", "cpu", 16, DTYPE_F16, check_asked);
+    with_model("qwen2-window", "cpu", 4, DTYPE_KV8, check_asked);
+}
+
 static void batches_change_no_bit(void **state)
 {
     (void)state;
@@ -304,5 +354,5 @@ static void block_formats_stay_close(void **state)
 }
 
 TESTS(T(folders_match_transformers), T(chunks_change_no_bit),
-      T(batches_change_no_bit), T(gguf_matches_transformers),
-      T(block_formats_stay_close))
+      T(batches_change_no_bit), T(asked_rows_change_no_bit),
+      T(gguf_matches_transformers), T(block_formats_stay_close))

@@ -78,9 +78,11 @@ static inline void rig_seq_open(struct rig *r, struct rig_seq *s,
     s->logits = mem_must((size_t)tokens * r->vocab, sizeof *s->logits);
 }
 
-/* One forward pass: rows[i] more tokens of each sequence, all logits kept. */
-static inline void rig_step(struct rig *r, struct rig_seq **seqs,
-                            const uint32_t *rows, uint32_t count)
+/* One forward pass: rows[i] more tokens of each sequence. Returns the logits of
+ * asked rows of it (NULL: of all). Changes no sequence. */
+static inline const float *rig_forward(struct rig *r, struct rig_seq **seqs,
+                                       const uint32_t *rows, uint32_t count,
+                                       const uint32_t *asked, uint32_t n)
 {
     int32_t ids[RIG_TOKENS];
     uint32_t positions[RIG_TOKENS], all[RIG_TOKENS], t = 0;
@@ -95,16 +97,26 @@ static inline void rig_step(struct rig *r, struct rig_seq **seqs,
             all[t] = t;
         }
     }
-    const struct batch b = {t, ids, positions, count, list, t, all};
+    const struct batch b = {t,    ids,           positions,          count,
+                            list, asked ? n : t, asked ? asked : all};
     const float *logits;
     struct why why = {0};
     if (model_forward(r->model, &b, r->pool, &logits, &why))
         fail_msg("%s", why.text);
+    return logits;
+}
+
+/* One forward pass, all logits kept. */
+static inline void rig_step(struct rig *r, struct rig_seq **seqs,
+                            const uint32_t *rows, uint32_t count)
+{
+    const float *logits = rig_forward(r, seqs, rows, count, NULL, 0);
     for (uint32_t i = 0; i < count; i++) {
-        memcpy(seqs[i]->logits + (size_t)seqs[i]->done * r->vocab,
-               logits + (size_t)list[i].first_row * r->vocab,
-               (size_t)rows[i] * r->vocab * sizeof *logits);
+        size_t n = (size_t)rows[i] * r->vocab;
+        memcpy(seqs[i]->logits + (size_t)seqs[i]->done * r->vocab, logits,
+               n * sizeof *logits);
         seqs[i]->done += rows[i];
+        logits += n;
     }
 }
 
