@@ -52,7 +52,8 @@ static const struct opt options[] = {
     {"batch", OPT_INT, AT(batch), "1", 1, 256,
      .help = "sequences decoded together"},
     {"repeat", OPT_INT, AT(repeat), "3", 1, 100, .help = "runs, median kept"},
-    {"trace", OPT_FLAG, AT(trace), .help = "where the decode steps' time goes"},
+    {"trace", OPT_FLAG, AT(trace),
+     .help = "where the time of prompts and steps goes"},
     {"json", OPT_FLAG, AT(json), .help = "one JSON object on stdout"},
 };
 
@@ -72,8 +73,10 @@ struct rig {
     const float *logits; /* [batch, vocab] of the last step */
     uint64_t hash;       /* of the last logits */
     double load_s;       /* until the model was ready */
-    struct trace trace;  /* of all runs' decode steps */
-    uint64_t traced_ns, traced_steps;
+    struct traced {
+        struct trace trace;
+        uint64_t ns, times;
+    } prompts, steps; /* of all runs */
 };
 
 static void rig_close(struct rig *r)
@@ -227,18 +230,21 @@ static int run_one(struct rig *r, const struct bench *b, int32_t *next,
                    double *prefill_rate, double *decode_rate, struct why *why)
 {
     int rc = 0;
+    if (b->trace) device_trace(r->device, &r->prompts.trace);
     uint64_t start = clock_ns();
     for (uint32_t s = 0; s < r->batch && !rc; s++)
         rc = prefill(r, b, s, &next[s], why);
-    if (b->trace) device_trace(r->device, &r->trace);
+    if (b->trace) device_trace(r->device, &r->steps.trace);
     uint64_t middle = clock_ns();
     for (int64_t i = 0; i < b->gen && !rc; i++)
         rc = decode(r, (uint32_t)(b->prompt + i), next, why);
     uint64_t end = clock_ns();
     device_trace(r->device, NULL);
     if (rc) return rc;
-    r->traced_ns += end - middle;
-    r->traced_steps += (uint64_t)b->gen;
+    r->prompts.ns += middle - start;
+    r->prompts.times += r->batch;
+    r->steps.ns += end - middle;
+    r->steps.times += (uint64_t)b->gen;
     *prefill_rate =
         (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
     *decode_rate = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
@@ -300,14 +306,14 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
     return rc;
 }
 
-/* Multiply-adds of one prompt token, the head left out. */
+/* Operations of one prompt token's products, without the head and what the
+ * last layer leaves out of a long prompt: all but k and v. */
 static double token_ops(const struct model_config *c)
 {
     double q = (double)c->heads * c->head_dim,
            kv = (double)c->kv_heads * c->head_dim;
-    return 2.0 * c->layers *
-           (c->hidden * (q + 2 * kv) + q * c->hidden +
-            3.0 * c->hidden * c->ffn);
+    double layer = c->hidden * (2 * q + 2 * kv) + 3.0 * c->hidden * c->ffn;
+    return 2.0 * ((c->layers - 1) * layer + 2 * kv * c->hidden);
 }
 
 static void print_result(const struct bench *b, struct rig *r,
@@ -372,16 +378,16 @@ static void print_result(const struct bench *b, struct rig *r,
     printf("ready after %.3f s; logits %016" PRIx64 "\n", r->load_s, r->hash);
 }
 
-/* By operation and shape: a step's calls, its time, and the workers' time that
- * was not computing in it. What is missing to the step is host work. */
-static void print_trace(const struct rig *r)
+/* By operation and shape: the calls of a prompt or step, its time, and the
+ * workers' time that was not computing in it. What is missing to the whole is
+ * host work. */
+static void print_trace(const struct traced *t, const char *what, int threads)
 {
-    double steps = (double)r->traced_steps, all = (double)r->traced_ns;
-    double workers = device_threads(r->device), rest = all;
-    printf("%-36s %6s %10s %7s %7s %7s\n", "a decode step", "calls", "us",
-           "share", "idle", "GB/s");
-    for (size_t i = 0; i < r->trace.count; i++) {
-        const struct trace_row *row = &r->trace.rows[i];
+    double times = (double)t->times, all = (double)t->ns, rest = all;
+    printf("%-36s %6s %10s %7s %7s %7s %7s\n", what, "calls", "us", "share",
+           "idle", "GB/s", "GOP/s");
+    for (size_t i = 0; i < t->trace.count; i++) {
+        const struct trace_row *row = &t->trace.rows[i];
         double ns = (double)row->ns;
         char name[64];
         int n = snprintf(name, sizeof name, "%s", row->op);
@@ -389,14 +395,16 @@ static void print_trace(const struct rig *r)
             snprintf(name + n, sizeof name - (size_t)n, " %zu x %zu %s",
                      row->rows, row->cols, dtype_name(row->type));
         printf("%-36s %6.0f %10.1f %6.1f%% %6.1f%%", name,
-               (double)row->calls / steps, ns / steps * 1e-3, 100 * ns / all,
-               100 * (1 - (double)row->busy_ns / (workers * ns)));
-        if (row->bytes) printf(" %7.1f", (double)row->bytes / ns);
+               (double)row->calls / times, ns / times * 1e-3, 100 * ns / all,
+               100 * (1 - (double)row->busy_ns / (threads * ns)));
+        if (row->ops)
+            printf(" %7.1f %7.0f", (double)row->bytes / ns,
+                   (double)row->ops / ns);
         printf("\n");
         rest -= ns;
     }
     printf("%-36s %6s %10.1f %6.1f%%\n", "between them", "",
-           rest / steps * 1e-3, 100 * rest / all);
+           rest / times * 1e-3, 100 * rest / all);
 }
 
 static int engine_main(int argc, char **argv)
@@ -423,7 +431,11 @@ static int engine_main(int argc, char **argv)
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
     else
         print_result(&b, &rig, &res);
-    if (!rc && b.trace) print_trace(&rig);
+    if (!rc && b.trace) {
+        int threads = device_threads(rig.device);
+        print_trace(&rig.prompts, "a prompt", threads);
+        print_trace(&rig.steps, "a decode step", threads);
+    }
     rig_close(&rig);
     return rc ? 1 : 0;
 }

@@ -190,7 +190,8 @@ static struct trace_row *row_find(struct trace *trace,
 }
 
 static void span_count(struct device *dev, struct span begin,
-                       const struct trace_row *what, uint64_t bytes)
+                       const struct trace_row *what, uint64_t bytes,
+                       uint64_t ops)
 {
     uint64_t now = clock_ns();
     struct trace_row *row = row_find(dev->trace, what);
@@ -199,15 +200,16 @@ static void span_count(struct device *dev, struct span begin,
     row->ns += now - begin.ns;
     row->busy_ns += busy_ns(dev) - begin.busy;
     row->bytes += bytes;
+    row->ops += ops;
 }
 
 static void span_end(struct device *dev, struct span begin, const char *op)
 {
-    if (dev->trace) span_count(dev, begin, &(struct trace_row){.op = op}, 0);
+    if (dev->trace) span_count(dev, begin, &(struct trace_row){.op = op}, 0, 0);
 }
 
 static void linear_end(struct device *dev, struct span begin,
-                       const struct linear *list, size_t count)
+                       const struct linear *list, size_t count, size_t tokens)
 {
     if (!dev->trace) return;
     const struct weight *w = list->w;
@@ -218,7 +220,20 @@ static void linear_end(struct device *dev, struct span begin,
         row.rows += w->rows;
         bytes += w->rows * dtype_row_bytes(w->type, w->cols);
     }
-    span_count(dev, begin, &row, bytes);
+    span_count(dev, begin, &row, bytes, 2 * row.rows * row.cols * tokens);
+}
+
+/* Two products of d for each head and token that a row sees. */
+static uint64_t attention_ops(const struct op_kv *kv, const struct op_seq *seqs,
+                              size_t seq_count, size_t heads, uint32_t window)
+{
+    uint64_t seen = 0;
+    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++)
+        for (uint32_t i = 1; i <= s->rows; i++) {
+            uint32_t n = s->kv_len - s->rows + i;
+            seen += window && n > window ? window : n;
+        }
+    return 4 * seen * heads * kv->head_dim;
 }
 
 /* --- operations --------------------------------------------------------- */
@@ -251,7 +266,7 @@ void op_linear(struct device *dev, const float *x, size_t tokens,
     if (tokens == 0 || count == 0) return;
     struct span begin = span_begin(dev);
     dev->ops->linear(dev, x, tokens, list, count);
-    linear_end(dev, begin, list, count);
+    linear_end(dev, begin, list, count, tokens);
 }
 
 void op_expect(struct device *dev, size_t tokens, const struct linear *list,
@@ -302,7 +317,9 @@ void op_attention(struct device *dev, float *out, const float *q,
     if (seq_count == 0) return;
     struct span begin = span_begin(dev);
     dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale, window);
-    span_end(dev, begin, "attention");
+    if (dev->trace)
+        span_count(dev, begin, &(struct trace_row){.op = "attention"}, 0,
+                   attention_ops(kv, seqs, seq_count, heads, window));
 }
 
 void op_silu_mul(struct device *dev, float *out, const float *gate,

@@ -17,6 +17,7 @@ struct trace_row {
     uint64_t calls, ns;
     uint64_t busy_ns; /* of all workers together; 0: the device cannot say */
     uint64_t bytes;   /* weights that products read */
+    uint64_t ops;     /* multiplications and additions of products, attention */
 };
 
 enum { TRACE_ROWS = 32 }; /* what comes later is not counted */
