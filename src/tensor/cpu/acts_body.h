@@ -133,6 +133,16 @@ ALWAYS __m128i four_sum(vi v)
     return _mm512_castsi512_si128(a);
 }
 
+/* Asks for the columns at c + apart of all rows, or what comes behind them, of
+ * the four tokens that follow. */
+ALWAYS void four_ask(const struct four *f, size_t c, size_t apart)
+{
+    size_t at = c + apart < f->cols ? c + apart : c + apart + 3 * f->cols;
+    UNROLLED (t, FOUR)
+        UNROLLED (i, 2)
+            __builtin_prefetch(f->x[t] + at + i * L);
+}
+
 /* Token t's lane in all steps. */
 ALWAYS vf four_spread(vf v, int t)
 {
@@ -146,7 +156,7 @@ ALWAYS vf four_spread(vf v, int t)
 
 /* What group_round does, for groups [first, first + n), in three steps of
  * which each is many short chains; the same bits. */
-enum { ROUND_GROUPS = 16 };
+enum { ROUND_GROUPS = 16, ROUND_AHEAD = 256 /* columns */ };
 struct round {
     size_t group, first, n;
     /* A group's magnitudes (bits), scales and their inverses. */
@@ -159,13 +169,15 @@ ALWAYS void round_most(const struct four *f, struct round *r)
     for (size_t g = 0; g < r->n; g++) {
         size_t c = (r->first + g) * r->group, end = c + r->group;
         vu most[FOUR] = {{0}};
-        for (; c < end; c += 2 * L)
+        for (; c < end; c += 2 * L) {
+            four_ask(f, c, ROUND_AHEAD);
             UNROLLED (t, FOUR)
                 UNROLLED (i, 2)
                     most[t] = (vu)_mm512_max_epu32(
                         (__m512i)most[t],
                         (__m512i)((vu)vf_load(f->x[t] + c + i * L) &
                                   0x7fffffff));
+        }
         _mm_storeu_si128((__m128i *)r->most[g], four_max(most));
     }
 }

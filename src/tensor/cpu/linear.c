@@ -14,7 +14,6 @@
 enum {
     CHUNK_PANELS = PANELS_MAX,
     STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
-    PREFETCH_TOKENS = 64,
     /* Tokens whose sums a worker keeps: of whole groups. */
     BLOCK_TOKENS = 516,
     LEAST_TOKENS = 48,
@@ -186,6 +185,14 @@ static void chunk_stream(const struct job *job, const struct linear *l,
 
 /* --- many tokens ------------------------------------------------------- */
 
+/* The slab behind a slab, which is asked for while that one is multiplied: of
+ * each panel so many lines, lines_each of all of them for a group of tokens. */
+struct ahead {
+    const char *panel;
+    size_t panel_bytes, lines, lines_each;
+    size_t line, panels; /* the next line of the panel; panels left */
+};
+
 /* A chunk's panels first .. of l and tokens [t0, t1). */
 struct chunk {
     const struct job *job;
@@ -196,6 +203,7 @@ struct chunk {
     size_t tile_panels;
     struct slab slabs[CHUNK_PANELS]; /* columns [from, to) */
     size_t from, to;
+    struct ahead ahead;
 };
 
 /* Whether panel p has all its rows: then its results are stored at once. */
@@ -239,41 +247,53 @@ static void tile_start(struct tile *tile, const struct chunk *c, size_t p)
     if (c->form != FORM_ROW) tile->marks += slab * x.marks_stride;
 }
 
-/* With few tokens the next slab's way from memory takes longer than this
- * slab's arithmetic, so it is asked for meanwhile: with shares [from, to) of
- * all of the work go as many of the next columns' bytes of each panel. */
-static void slab_prefetch(const struct chunk *c, size_t from, size_t to,
-                          size_t all)
+/* Behind the last slab of a chunk is the first one of the next, which is
+ * mostly this worker's too. */
+static struct ahead ahead_of(const struct chunk *c)
 {
-    size_t bytes = ((const struct cpu_weight *)c->l->w)->panel_bytes;
-    size_t left = c->job->cols - c->to;
-    if (left > c->to - c->from) left = c->to - c->from;
-    size_t begin = bytes * c->to / c->job->cols;
-    size_t size = bytes * left / c->job->cols;
-    size_t first = size * from / all / STEP * STEP, end = size * to / all;
-    for (size_t p = 0; p < c->panels; p++) {
-        const char *next = panel_at(c->l, c->first + p) + begin;
-        for (size_t at = first; at < end; at += STEP)
-            __builtin_prefetch(next + at, 0, 2);
+    const struct job *job = c->job;
+    const struct cpu_weight *w = (const struct cpu_weight *)c->l->w;
+    size_t from = c->to < job->cols ? c->to : 0, columns = c->to - c->from;
+    size_t first = from ? c->first : c->first + job->chunk_panels;
+    if (first >= w->panel_count) return (struct ahead){0};
+    if (columns > job->cols - from) columns = job->cols - from;
+    size_t begin = w->panel_bytes * from / job->cols / STEP * STEP;
+    struct ahead a = {
+        .panel = panel_at(c->l, first) + begin,
+        .panel_bytes = w->panel_bytes,
+        .lines = parts_of(w->panel_bytes * columns / job->cols, STEP),
+        .panels = w->panel_count - first,
+    };
+    if (a.panels > c->panels) a.panels = c->panels;
+    size_t groups = parts_of(c->t1 - c->t0, job_groups(job)->sizes[0]);
+    a.lines_each = parts_of(a.lines * a.panels,
+                            groups * parts_of(c->panels, c->tile_panels));
+    return a;
+}
+
+static void ahead_ask(struct ahead *a)
+{
+    for (size_t i = 0; i < a->lines_each && a->panels; i++) {
+        __builtin_prefetch(a->panel + a->line * STEP, 0, 2);
+        if (++a->line < a->lines) continue;
+        a->line = 0;
+        a->panel += a->panel_bytes;
+        a->panels--;
     }
 }
 
 /* One slab of the panels of a tile, all groups of tokens. */
-static void slab_tiles(const struct chunk *c, size_t p)
+static void slab_tiles(struct chunk *c, size_t p)
 {
     const struct job *job = c->job;
     size_t tokens = c->t1 - c->t0, marks = slab_marks(job);
-    size_t all = tokens * c->tile_panels *
-                 ((c->panels + c->tile_panels - 1) / c->tile_panels);
     struct tile tile;
     tile_start(&tile, c, p);
     for (size_t t = 0, n; t < tokens; t += n) {
         n = group_tokens(job, tokens - t);
         tile.tokens = n;
         tile.sums = sums_at(c, p, c->t0 + t, n);
-        if (tokens <= PREFETCH_TOKENS)
-            slab_prefetch(c, p * tokens + c->tile_panels * t,
-                          p * tokens + c->tile_panels * (t + n), all);
+        ahead_ask(&c->ahead);
         job->cpu->kernels->tile(c->form, &tile);
         tile.words = (const char *)tile.words + n * SLAB_STEPS * 4;
         tile.marks += n * marks;
@@ -292,6 +312,7 @@ static void chunk_tiles(struct chunk *c)
         for (size_t p = 0; p < c->panels; p++)
             k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p),
                       c->from, c->to - c->from, &c->s->room[p], &c->slabs[p]);
+        c->ahead = ahead_of(c);
         for (size_t p = 0; p < c->panels; p += c->tile_panels)
             slab_tiles(c, p);
     }
