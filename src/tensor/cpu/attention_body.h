@@ -48,28 +48,28 @@ static struct rows segment_run(const struct attend *a, size_t g)
     }
 }
 
-/* Takes one more segment (max, total, sum) of a row into what is merged. */
-ALWAYS void row_merge(float *all, float *all_max, float *all_total,
-                      const float *sum, float max, float total, size_t wide)
-{
-    float m = max > *all_max ? max : *all_max;
-    if (max != max) m = max;
-    float less = m == -INFINITY ? 0 : m;
-    vf e = vf_exp(vf_set(*all_max - less)), f = vf_exp(vf_set(max - less));
-    for (size_t c = 0; c < wide; c += L)
-        vf_store(all + c, vf_fma(vf_load(all + c), e, vf_load(sum + c) * f));
-    *all_total = *all_total * e[0] + total * f[0];
-    *all_max = m;
-}
-
-static void rows_begin(const struct attend *a)
+/* Takes row r's part of segment g into what is merged of it so far. */
+ALWAYS void row_merge(const struct attend *a, size_t r, size_t g,
+                      const float *sum, float max, float total)
 {
     struct attend_scratch *s = a->scratch;
-    for (size_t r = 0; r < a->count; r++) {
-        memset(s->all[r], 0, sizeof s->all[r]);
-        s->all_max[r] = -INFINITY;
-        s->all_total[r] = 0;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    float *all = s->all[r];
+    if (g == row_begin(a, r) / SEGMENT) { /* the first that it sees */
+        for (size_t c = 0; c < wide; c += L)
+            vf_store(all + c, vf_load(sum + c));
+        s->all_max[r] = max;
+        s->all_total[r] = total;
+        return;
     }
+    float m = max > s->all_max[r] ? max : s->all_max[r];
+    if (max != max) m = max;
+    float less = m == -INFINITY ? 0 : m;
+    vf e = vf_exp(vf_set(s->all_max[r] - less)), f = vf_exp(vf_set(max - less));
+    for (size_t c = 0; c < wide; c += L)
+        vf_store(all + c, vf_fma(vf_load(all + c), e, vf_load(sum + c) * f));
+    s->all_total[r] = s->all_total[r] * e[0] + total * f[0];
+    s->all_max[r] = m;
 }
 
 static void rows_end(const struct attend *a)
@@ -78,11 +78,17 @@ static void rows_end(const struct attend *a)
     size_t d = a->kv->head_dim;
     for (size_t r = 0; r < a->count; r++) {
         float *all = s->all[r], *out = a->out + row_at(a, r);
+        if (r + ROWS_AHEAD < a->count)
+            row_ask((const char *)(a->out + row_at(a, r + ROWS_AHEAD)),
+                    d * sizeof *out);
 #if VEC_BF16
         if (V_PAIRS(a->kv->type)) bf16_in_order(all, d);
 #endif
         float inverse = 1 / s->all_total[r];
-        for (size_t c = 0; c < d; c++)
+        size_t c = 0;
+        for (; c + L <= d; c += L)
+            vf_store(out + c, vf_load(all + c) * inverse);
+        for (; c < d; c++)
             out[c] = all[c] * inverse;
     }
 }
@@ -98,10 +104,7 @@ static void attend(const struct attend *a)
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
-    if (a->direct)
-        q_ready_direct(a);
-    else
-        q_ready(a);
+    q_ready(a);
     if (a->parts) {
         struct rows rows = segment_run(a, a->segment);
         for (size_t r = rows.begin; r < rows.end; r++) {
@@ -112,30 +115,24 @@ static void attend(const struct attend *a)
         }
         return;
     }
-    rows_begin(a);
     struct span segments = segments_of(a);
     for (size_t g = segments.from; g < segments.to; g++) {
         struct rows rows = segment_run(a, g);
         for (size_t r = rows.begin; r < rows.end; r++)
-            row_merge(s->all[r], &s->all_max[r], &s->all_total[r], s->sum[r],
-                      s->max[r], s->total[r], wide);
+            row_merge(a, r, g, s->sum[r], s->max[r], s->total[r]);
     }
     rows_end(a);
 }
 
 static void attend_merge(const struct attend *a)
 {
-    struct attend_scratch *s = a->scratch;
     size_t part = ATTEND_PART(a->kv->head_dim);
-    rows_begin(a);
     struct span segments = segments_of(a);
     for (size_t g = segments.from; g < segments.to; g++) {
         const float *p = a->parts + (g - segments.from) * a->count * part;
         for (size_t r = 0; r < a->count; r++, p += part) {
             struct span span = row_span(a, r, g * SEGMENT);
-            if (span.from < span.to)
-                row_merge(s->all[r], &s->all_max[r], &s->all_total[r], p + 2,
-                          p[0], p[1], v_words(a->kv->type, a->kv->head_dim));
+            if (span.from < span.to) row_merge(a, r, g, p + 2, p[0], p[1]);
         }
     }
     rows_end(a);

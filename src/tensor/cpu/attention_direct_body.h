@@ -51,14 +51,6 @@ ALWAYS void ahead_ask(struct ahead *a)
 
 /* --- scores ------------------------------------------------------------ */
 
-/* All rows one after another, [rows][words]. */
-static void q_ready_direct(const struct attend *a)
-{
-    size_t words = k_words(a->kv->type, a->kv->head_dim);
-    for (size_t r = 0; r < a->count; r++)
-        q_words(a, r, a->scratch->q + r * words);
-}
-
 /* Scores of K_ROWS rows from r on (the last of all instead of those behind it)
  * at TOKENS tokens from t on, where k has their rows and head the bytes from
  * there to each row's head. */
@@ -235,7 +227,7 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         }
         for (size_t end = r + a->ratio; r < end; r++) {
             row_softmax(a, r, span);
-            memset(s->sum[r], 0, d * sizeof(float));
+            zeros_set(s->sum[r], d);
         }
     }
     sums_direct(type, a, span, bytes, v_at);

@@ -15,20 +15,14 @@ enum {
 
 /* --- K and V made ready ------------------------------------------------ */
 
-/* Word w of a row, where tiles keep it: in the order in which they sum, QK_CHAINS
- * chains at a time. */
-ALWAYS size_t chain_at(size_t w, size_t words)
+/* Word w of K, where tiles keep it: in the order in which they sum, QK_CHAINS
+ * chains at a time. (The sums of bytes are exact.) */
+ALWAYS size_t chain_at(enum dtype type, size_t w, size_t words)
 {
+    if (type == DTYPE_KV8) return w;
     size_t chain = w % L, step = w / L;
     return chain / QK_CHAINS * QK_CHAINS * (words / L) + step * QK_CHAINS +
            chain % QK_CHAINS;
-}
-
-/* Asks for a row that is wanted soon. */
-ALWAYS void row_ask(const char *row, size_t bytes)
-{
-    for (size_t b = 0; row && b < bytes; b += 64)
-        __builtin_prefetch(row + b);
 }
 
 /* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */
@@ -56,7 +50,8 @@ ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
                     m[i] = k_load(type, at[i], c, d - c);
             vf_transpose(m);
             UNROLLED (i, L)
-                vf_store(to + chain_at(w + (size_t)i, words) * BLOCK, m[i]);
+                vf_store(to + chain_at(type, w + (size_t)i, words) * BLOCK,
+                         m[i]);
         }
     }
     if (type == DTYPE_KV8)
@@ -94,36 +89,21 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
 static const uint8_t qk_groups[] = {6, 4, 3, 2, 1};
 static const uint8_t pv_groups[] = {6, 4, 3, 2, 1};
 
-/* All rows, in the groups that qk takes: [group][words][rows of it]. */
-static void q_ready(const struct attend *a)
+/* Onto f [QK_CHAINS][2 R]: QK_CHAINS chains of R rows of q, words apart, times a
+ * block of k. */
+ALWAYS void qk_chains(enum dtype type, int R, const float *q, size_t words,
+                      const float *k, vf *f)
 {
-    size_t words = k_words(a->kv->type, a->kv->head_dim), n;
-    float row[OP_HEAD_DIM_MAX + 4 * L];
-    for (size_t r = 0; r < a->count; r += n) {
-        n = rows_group(qk_groups, a->count - r);
-        for (size_t i = 0; i < n; i++) {
-            q_words(a, r + i, row);
-            float *to = a->scratch->q + r * words + i;
-            for (size_t w = 0; w < words; w++)
-                memcpy(to + chain_at(w, words) * n, row + w, sizeof *to);
-        }
-    }
-}
-
-/* Onto f [QK_CHAINS][2 R]: count words of R rows of q times so many of a block of
- * k, for each chain. */
-ALWAYS void qk_chains(enum dtype type, int R, const float *q, const float *k,
-                      size_t count, vf *f)
-{
-    for (; count; count--)
-        UNROLLED (n, QK_CHAINS) {
+    for (size_t n = words / L; n; n--, q += L)
+        UNROLLED (c, QK_CHAINS) {
             vf a = vf_load(k), b = vf_load(k + L);
             UNROLLED (r, R) {
-                vf x = (vf)vi_spread(q + r), *sum = f + 2 * (n * R + r);
+                vf x = (vf)vi_spread(q + (size_t)r * words + c);
+                vf *sum = f + 2 * (c * R + r);
                 sum[0] = k_mul_add(type, x, a, sum[0]);
                 sum[1] = k_mul_add(type, x, b, sum[1]);
             }
-            k += BLOCK, q += R;
+            k += BLOCK;
         }
 }
 
@@ -134,14 +114,14 @@ ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
                     size_t b)
 {
     struct attend_scratch *s = a->scratch;
-    size_t words = k_words(type, a->kv->head_dim), chain = words / L;
+    size_t words = k_words(type, a->kv->head_dim);
     const float *q = s->q + r * words, *k = s->k + b * words;
     vf f[QK_CHAINS * 2 * 6], kept[4][2 * 6];
     for (size_t c = 0; c < L; c += QK_CHAINS) {
         UNROLLED (i, QK_CHAINS * 2 * R)
             f[i] = (vf){0};
-        qk_chains(type, R, q, k, chain, f);
-        q += QK_CHAINS * chain * (size_t)R, k += QK_CHAINS * chain * BLOCK;
+        qk_chains(type, R, q + c, words, k, f);
+        k += QK_CHAINS * (words / L) * BLOCK;
         if (QK_CHAINS == 2)
             UNROLLED (i, 2 * R)
                 f[i] += f[2 * R + i];
@@ -166,10 +146,10 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
     vf f[2 * 6];
     UNROLLED (i, 2 * R)
         f[i] = (vf)vi_set(s->q_start[(r + (size_t)i / 2) * 4]);
-    for (; words; words--, k += BLOCK, q += R) {
+    for (size_t n = 0; n < words; n++, k += BLOCK, q++) {
         vf x = vf_load(k), y = vf_load(k + L);
         UNROLLED (i, R) {
-            vf w = (vf)vi_spread(q + i);
+            vf w = (vf)vi_spread(q + (size_t)i * words);
             f[2 * i] = k_mul_add(DTYPE_KV8, w, x, f[2 * i]);
             f[2 * i + 1] = k_mul_add(DTYPE_KV8, w, y, f[2 * i + 1]);
         }
@@ -374,7 +354,7 @@ ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
     v_ready(type, a, t0, all);
     for (size_t r = rows.begin; r < rows.end; r++) {
         row_softmax(a, r, s->span[r]);
-        memset(s->sum[r], 0, v_words(type, d) * sizeof(float));
+        zeros_set(s->sum[r], v_words(type, d));
     }
     for (size_t t = all.from / V_TOKENS * V_TOKENS; t < all.to; t += V_TOKENS)
         pv_block(a, rows.begin, rows.end, t);

@@ -23,6 +23,7 @@
 
 enum {
     ROWS_STEP = 32, /* tokens that rows_of fills up to */
+    ROWS_AHEAD = 6, /* of q and out, which lie far apart, are asked for */
 };
 
 /* Channels of a word of K. */
@@ -134,6 +135,13 @@ ALWAYS size_t head_at(const struct attend *a, size_t head)
     return (a->head + head) * a->kv->head_dim * element_bytes(a->kv->type);
 }
 
+/* Asks for a row that is wanted soon. */
+ALWAYS void row_ask(const char *row, size_t bytes)
+{
+    for (size_t b = 0; row && b < bytes; b += 64)
+        __builtin_prefetch(row + b);
+}
+
 /* Where the tokens of a segment lie, filled up to ROWS_STEP of them; NULL:
  * nobody sees it. */
 ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
@@ -216,37 +224,56 @@ ALWAYS void v_turn(enum dtype type, const char *x, const char *y, size_t c,
 
 /* --- q ----------------------------------------------------------------- */
 
-/* Row r of the call, scaled, as words [k_words]; of bytes also their scale,
- * and what each sum begins with to take off the 128 of K's. */
-static void q_words(const struct attend *a, size_t r, float *out)
+/* Channels c .. c + L - 1 of row r of the call, scaled; zeros behind d. */
+ALWAYS vf q_scaled(const struct attend *a, const float *q, size_t c)
+{
+    size_t d = a->kv->head_dim;
+    if (c + L <= d) return vf_load(q + c) * a->scale;
+    return c < d ? vf_load_some(q + c, d - c) * a->scale : (vf){0};
+}
+
+/* Row r in bytes, their scale, and what each sum begins with to take off the
+ * 128 of K's. */
+static void q_bytes(const struct attend *a, size_t r, const float *q,
+                    int8_t *to)
 {
     struct attend_scratch *s = a->scratch;
-    enum dtype type = a->kv->type;
-    const float *q = a->q + row_at(a, r);
     size_t d = a->kv->head_dim;
-    float x[OP_HEAD_DIM_MAX + 4 * L] = {0};
-    for (size_t c = 0; c < d; c += L) {
-        size_t n = d - c < L ? d - c : L;
-        vf v = (n < L ? vf_load_some(q + c, n) : vf_load(q + c)) * a->scale;
-        if (type == DTYPE_BF16) v = vf_round_bf16(v);
-        vf_store(x + c, v);
+    float x[OP_HEAD_DIM_MAX + L] = {0};
+    int32_t sum = 0;
+    for (size_t c = 0; c < d; c += L)
+        vf_store(x + c, q_scaled(a, q, c));
+    memset(to, 0, k_words(DTYPE_KV8, d) * 4);
+    float scale = encode_bytes(x, to, d);
+    for (size_t c = 0; c < d; c++)
+        sum += to[c];
+    for (size_t i = r * 4; i < r * 4 + 4; i++) {
+        s->q_scale[i] = scale;
+        s->q_start[i] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
     }
-    if (type == DTYPE_KV8) {
-        int8_t *bytes = (int8_t *)out;
-        int32_t sum = 0;
-        memset(bytes, 0, k_words(type, d) * 4);
-        float scale = encode_bytes(x, bytes, d);
-        for (size_t c = 0; c < d; c++)
-            sum += bytes[c];
-        for (size_t i = r * 4; i < r * 4 + 4; i++) {
-            s->q_scale[i] = scale;
-            s->q_start[i] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
-        }
-    } else if (K_CHANNELS(type) == 2) {
-        for (size_t c = 0; c < round_up(d, 2 * L); c += L)
-            bf16_of_vf((char *)out + 2 * c, vf_load(x + c));
-    } else {
-        memcpy(out, x, k_words(type, d) * sizeof *out);
+}
+
+/* All rows of the call, scaled, as words [rows][k_words]. */
+static void q_ready(const struct attend *a)
+{
+    enum dtype type = a->kv->type;
+    size_t words = k_words(type, a->kv->head_dim);
+    float *to = a->scratch->q;
+    for (size_t r = 0; r < a->count; r++, to += words) {
+        const float *q = a->q + row_at(a, r);
+        if (r + ROWS_AHEAD < a->count)
+            row_ask((const char *)(a->q + row_at(a, r + ROWS_AHEAD)),
+                    a->kv->head_dim * sizeof *q);
+        if (type == DTYPE_KV8)
+            q_bytes(a, r, q, (int8_t *)to);
+        else if (K_CHANNELS(type) == 2)
+            for (size_t c = 0; c < 2 * words; c += L)
+                bf16_of_vf(to + c / 2, q_scaled(a, q, c));
+        else
+            for (size_t c = 0; c < words; c += L) {
+                vf v = q_scaled(a, q, c);
+                vf_store(to + c, type == DTYPE_BF16 ? vf_round_bf16(v) : v);
+            }
     }
 }
 
@@ -255,6 +282,13 @@ ALWAYS size_t rows_group(const uint8_t *sizes, size_t left)
     while (*sizes > left)
         sizes++;
     return *sizes;
+}
+
+/* n floats, a multiple of L. */
+ALWAYS void zeros_set(float *to, size_t n)
+{
+    for (size_t c = 0; c < n; c += L)
+        vf_store(to + c, (vf){0});
 }
 
 /* --- softmax of a segment ---------------------------------------------- */
