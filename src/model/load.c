@@ -1,9 +1,8 @@
 /* Every weight is asked for by its names in both kinds of file, its shape and
  * whether it must exist; what does not match is refused by name. A device reads
- * a matrix from where it is mapped and keeps its own. Copied for that moment
- * are rows of q and k that a GGUF file keeps in another order, matrices that a
- * file did not align, and those that must be converted (matrix.h) or are
- * quantized on the way; vectors become float32.
+ * a matrix from where it is mapped, row by row where a file keeps them in
+ * another order or in a form that must be converted (matrix.h), and keeps its
+ * own, rounded where so asked; vectors become float32.
  *
  * All of it is one walk over what the architecture wants, to bind it or only
  * to count it (survey). */
@@ -199,14 +198,15 @@ static int make_weight(struct load *l, struct weight **out,
                        const struct want *w, const struct matrix *m,
                        enum dtype type)
 {
-    void *copy;
-    struct row_order order = order_of(l, w);
-    int rc = rows_make(&copy, m, type, &order, device_threads(l->dev), l->why);
-    if (!rc)
-        rc = weight_create(out, l->dev, type, w->rows, w->cols,
-                           copy ? copy : m->bytes, l->why);
-    mem_free(copy); /* the device has its own */
-    return rc;
+    struct rows rows = {m, order_of(l, w)};
+    const struct weight_rows from = {
+        .type = m->type,
+        .bytes =
+            m->form == MATRIX_AS_IS && !rows.order.head_rows ? m->bytes : NULL,
+        .row = rows_row,
+        .arg = &rows};
+    return weight_create_from(out, l->dev, type, w->rows, w->cols, &from,
+                              l->why);
 }
 
 static int bind_weight(struct load *l, struct weight **out,

@@ -1,5 +1,5 @@
-/* model/rows.h - the rows of a matrix as a device is given them: in the
- * model's order and in the type asked for. Internal to model/. */
+/* model/rows.h - the rows of a matrix as a device is given them, and the type
+ * that they become there. Internal to model/. */
 #ifndef BATON_MODEL_ROWS_H
 #define BATON_MODEL_ROWS_H
 
@@ -20,9 +20,11 @@ size_t rows_place(const struct row_order *order, size_t r);
 enum dtype rows_quantized(enum model_quantize quantize, enum dtype type,
                           size_t cols);
 
-/* All rows of m, in order, as rows of type; the caller's: mem_free. *out is
- * NULL where they lie so in the file, at m->bytes. */
-int rows_make(void **out, const struct matrix *m, enum dtype type,
-              const struct row_order *order, int threads, struct why *why);
+/* A matrix's rows in the model's order: weight_rows' row, arg a struct rows. */
+struct rows {
+    const struct matrix *matrix;
+    struct row_order order;
+};
+const void *rows_row(void *arg, size_t r, void *room);
 
 #endif

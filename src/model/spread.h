@@ -1,5 +1,5 @@
 /* model/spread.h - the rows of a matrix over several threads, while a model is
- * loaded or quantized. Internal to model/. */
+ * quantized. Internal to model/. */
 #ifndef BATON_MODEL_SPREAD_H
 #define BATON_MODEL_SPREAD_H
 

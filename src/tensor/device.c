@@ -104,13 +104,34 @@ int device_reserve(struct device *dev, size_t rows, size_t cols,
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
                   size_t rows, size_t cols, const void *bytes, struct why *why)
 {
-    *out = NULL;
+    const struct weight_rows from = {.type = type, .bytes = bytes};
+    return weight_create_from(out, dev, type, rows, cols, &from, why);
+}
+
+static bool is_matrix(enum dtype type, size_t rows, size_t cols)
+{
     size_t row = dtype_row_bytes(type, cols), all;
-    if (rows == 0 || row == 0 || __builtin_mul_overflow(rows, row, &all))
+    return rows && row && !__builtin_mul_overflow(rows, row, &all);
+}
+
+int weight_create_from(struct weight **out, struct device *dev, enum dtype type,
+                       size_t rows, size_t cols, const struct weight_rows *from,
+                       struct why *why)
+{
+    *out = NULL;
+    assert(from->type == type || dtype_rounds(from->type, type));
+    if (!is_matrix(type, rows, cols) || !is_matrix(from->type, rows, cols))
         return err_set(why, ERR_INVALID, "a matrix of %zu x %zu in %s", rows,
                        cols, dtype_name(type));
-    struct weight plain = {dev, type, rows, cols, bytes};
-    return dev->ops->weight_create(out, &plain, why);
+    struct weight plain = {dev, type, rows, cols, NULL};
+    return dev->ops->weight_create(out, &plain, from, why);
+}
+
+const void *rows_at(const struct weight_rows *from, size_t r, size_t cols,
+                    void *room)
+{
+    if (!from->bytes) return from->row(from->arg, r, room);
+    return (const char *)from->bytes + r * dtype_row_bytes(from->type, cols);
 }
 
 const char *device_layout(const struct device *dev)

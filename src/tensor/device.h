@@ -61,6 +61,19 @@ int device_reserve(struct device *dev, size_t rows, size_t cols,
 struct weight;
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
                   size_t rows, size_t cols, const void *bytes, struct why *why);
+/* The same of rows that are made on the way: row r is where row says, which may
+ * be room (a row's bytes) that it fills; it is called on any of the device's
+ * threads, several at a time. Rows are of the weight's type or, where
+ * dtype_rounds, become it as dtype_decode and dtype_encode say. */
+struct weight_rows {
+    enum dtype type;
+    const void *bytes; /* all rows, one after another; NULL: */
+    const void *(*row)(void *arg, size_t r, void *room);
+    void *arg;
+};
+int weight_create_from(struct weight **out, struct device *dev, enum dtype type,
+                       size_t rows, size_t cols, const struct weight_rows *from,
+                       struct why *why);
 void weight_destroy(struct weight *w);
 /* Weights may outlive the process, in a file: the name of the form in which
  * this device keeps them (under equal names equal weights are equal bytes);

@@ -23,8 +23,7 @@ struct weight {
     struct device *dev;
     enum dtype type;
     size_t rows, cols;
-    const void *bytes; /* [rows] of dtype_row_bytes(type, cols); the caller's,
-                          who may take them away after weight_create */
+    const void *bytes; /* [rows] of dtype_row_bytes(type, cols), or NULL */
 };
 
 struct device_ops {
@@ -43,13 +42,12 @@ struct device_ops {
     int (*reserve)(struct device *dev, size_t rows, size_t cols,
                    struct why *why);
 
-    /* plain: dev, type, rows, cols and bytes, to be copied into *out. */
+    /* plain: dev, type, rows and cols, to be copied into *out. */
     int (*weight_create)(struct weight **out, const struct weight *plain,
-                         struct why *why);
+                         const struct weight_rows *from, struct why *why);
     void (*weight_destroy)(struct weight *w);
     size_t (*packed_bytes)(enum dtype type, size_t rows, size_t cols);
     const void *(*packed)(const struct weight *w);
-    /* plain: as above, without bytes. */
     int (*weight_map)(struct weight **out, const struct weight *plain,
                       const void *packed, struct why *why);
 
@@ -101,6 +99,10 @@ void host_device_write(struct device *dev, void *to, const void *host,
 void host_device_read(struct device *dev, void *host, const void *from,
                       size_t n);
 int host_device_sync(struct device *dev, struct why *why);
+
+/* Where row r is; room as weight_rows has it. */
+const void *rows_at(const struct weight_rows *from, size_t r, size_t cols,
+                    void *room);
 
 /* The experts of each token, ascending, and their weights: [tokens, used]. */
 void experts_choose(const struct experts *e, const float *scores, size_t tokens,

@@ -139,9 +139,14 @@ void dtype_decode(enum dtype type, const void *bytes, float *out, size_t n)
 
 /* --- encoding ------------------------------------------------------------ */
 
-/* Whole models pass through this at start, so its loops are such as compilers
- * turn into vectors: no calls, and comparisons of integers where those of
- * floats could not change their order. */
+bool dtype_rounds(enum dtype from, enum dtype to)
+{
+    return from <= DTYPE_BF16 && (to == DTYPE_Q8_0 || dtype_is_own(to));
+}
+
+/* Whole models pass through this when they are quantized into files, so its
+ * loops are such as compilers turn into vectors: no calls, and comparisons of
+ * integers where those of floats could not change their order. */
 
 static void f16_at(uint8_t *p, float f)
 {
@@ -195,7 +200,8 @@ static uint8_t nibble(float f)
 /* n floats to int8 at q, halves away from 0; returns the scale. */
 static float bytes_encode(const float *x, size_t n, uint8_t *q)
 {
-    const float d = largest_of(x, n) / 127, inverse = d != 0 ? 1 / d : 0;
+    float inverse;
+    const float d = quant_bytes_scale(largest_of(x, n), &inverse);
     if (!isfinite(d) || !isfinite(inverse)) {
         for (size_t i = 0; i < n; i++)
             q[i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
@@ -250,15 +256,28 @@ static void q4_1_encode(const float *x, uint8_t *p)
     nibbles_encode(x, least, d != 0 ? 1 / d : 0, 0.5f, p + 4);
 }
 
-/* The scale is rounded to f16 first, so that z and q are what fits it. */
-static void int4_encode(const float *x, size_t n, uint8_t *p)
+float quant_bytes_scale(float most, float *inverse)
 {
-    float least, most;
-    ends_of(x, n, &least, &most);
+    const float d = most / 127;
+    *inverse = d != 0 ? 1 / d : 0;
+    return d;
+}
+
+/* The scale is rounded to f16 first, so that z and q are what fits it. */
+float quant_int4_head(uint8_t *p, float least, float most)
+{
     f16_at(p, (most - least) / 15);
     float d = f16_to_f32((uint16_t)(p[0] | p[1] << 8));
     float inverse = d > 0 ? 1 / d : 0;
     p[2] = nibble(roundf(-least * inverse));
+    return inverse;
+}
+
+static void int4_encode(const float *x, size_t n, uint8_t *p)
+{
+    float least, most;
+    ends_of(x, n, &least, &most);
+    const float inverse = quant_int4_head(p, least, most);
     for (size_t i = 0; i < n; i += 32)
         nibbles_encode(x + i, 0, inverse, p[2] + 0.5f, p + 3 + i / 2);
 }

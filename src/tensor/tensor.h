@@ -18,6 +18,7 @@
 #ifndef BATON_TENSOR_TENSOR_H
 #define BATON_TENSOR_TENSOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,6 +66,9 @@ void dtype_decode(enum dtype type, const void *bytes, float *out, size_t n);
  * with d = max|w| / 127; int4 with d and z so that 0 and the group's extremes
  * are within reach. Other types assert. */
 void dtype_encode(enum dtype type, const float *in, void *bytes, size_t n);
+/* Whether devices round weights of one type to another while they take them:
+ * f32, f16 and bf16 to int8, int8_g128, q8_0 and int4. */
+bool dtype_rounds(enum dtype from, enum dtype to);
 
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f); /* nearest even, overflow to infinity */

@@ -163,6 +163,25 @@ static void *host_array(size_t rows, size_t cols, size_t size)
     return host_alloc(n);
 }
 
+int cpu_scratch_reserve(struct cpu *cpu, size_t bytes, struct why *why)
+{
+    if (bytes <= cpu->scratch_bytes) return 0;
+    const size_t threads = (size_t)cpu->device.threads;
+    size_t all, each = (bytes + SCRATCH_ALIGN - 1) & -(size_t)SCRATCH_ALIGN;
+    char *scratch = NULL;
+    if (each && !__builtin_mul_overflow(threads, each, &all))
+        scratch = host_alloc(all);
+    if (!scratch)
+        return err_set(why, ERR_NOMEM,
+                       "%zu bytes of scratch memory for each "
+                       "of %zu threads",
+                       bytes, threads);
+    host_free(cpu->scratch);
+    cpu->scratch = scratch;
+    cpu->scratch_bytes = each;
+    return 0;
+}
+
 static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
                        struct why *why)
 {
@@ -444,14 +463,12 @@ int device_cpu_open(struct device **out, const struct device_options *options,
     int rc = pool_create(&cpu->pool, &pool, why);
     if (rc) goto fail;
     cpu->device.threads = pool.threads;
-    size_t scratch = max_of(linear_scratch_bytes(), attention_scratch_bytes());
-    cpu->scratch_bytes =
-        (scratch + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
-    cpu->scratch = host_array((size_t)pool.threads, cpu->scratch_bytes, 1);
+    rc = cpu_scratch_reserve(
+        cpu, max_of(linear_scratch_bytes(), attention_scratch_bytes()), why);
+    if (rc) goto fail;
     cpu->partials = host_alloc(PARTIALS_BYTES);
-    if (!cpu->scratch || !cpu->partials) {
-        rc = err_set(why, ERR_NOMEM, "scratch memory of %d threads",
-                     pool.threads);
+    if (!cpu->partials) {
+        rc = err_set(why, ERR_NOMEM, "memory for partial sums");
         goto fail;
     }
     const char *refusal = isa_refusal();

@@ -59,6 +59,9 @@ struct cpu {
     _Atomic uint32_t counters[ATTEND_COUNTERS];
 };
 
+/* At least so many bytes for each worker, between operations; what is in it is
+ * lost. ERR_NOMEM: there is what there was. */
+int cpu_scratch_reserve(struct cpu *cpu, size_t bytes, struct why *why);
 static inline void *cpu_scratch(const struct cpu *cpu, int worker)
 {
     return cpu->scratch + (size_t)worker * cpu->scratch_bytes;
@@ -76,7 +79,7 @@ size_t attention_scratch_bytes(void);
 enum { PARTIALS_BYTES = 8 << 20 };
 
 int cpu_weight_create(struct weight **out, const struct weight *plain,
-                      struct why *why);
+                      const struct weight_rows *from, struct why *why);
 void cpu_weight_destroy(struct weight *w);
 size_t cpu_packed_bytes(enum dtype type, size_t rows, size_t cols);
 const void *cpu_packed(const struct weight *w);

@@ -318,6 +318,10 @@ struct kernels {
 
     /* The first words / PACK_WORDS * PACK_WORDS words. */
     void (*pack)(const struct pack *p);
+    /* A row of n floats of a type to one that dtype_rounds names: the bytes of
+     * dtype_decode, then dtype_encode. */
+    void (*round)(enum dtype from, enum dtype to, const void *in, void *out,
+                  size_t n);
 
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);

@@ -9,6 +9,7 @@
 #include "tensor/cpu/batch_body.h"
 #include "tensor/cpu/pack_body.h"
 #include "tensor/cpu/peak_body.h"
+#include "tensor/cpu/round_body.h"
 #include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/stream_body.h"
 
@@ -43,10 +44,11 @@
         .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                        \
         .acts_floats = acts_floats, .acts_bf16 = acts_pairs,               \
         .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words, \
-        .unpack = unpack, .rmsnorm = rmsnorm, .silu_mul = silu_mul,        \
-        .rope = rope, .encode = encode, .attend = attend,                  \
-        .attend_merge = attend_merge, .peak_read = peak_read,              \
-        .peak_floats = peak_floats, .floats_round = FLOATS_ROUND,          \
+        .round = round_row, .unpack = unpack, .rmsnorm = rmsnorm,          \
+        .silu_mul = silu_mul, .rope = rope, .encode = encode,              \
+        .attend = attend, .attend_merge = attend_merge,                    \
+        .peak_read = peak_read, .peak_floats = peak_floats,                \
+        .floats_round = FLOATS_ROUND,                                      \
     }
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum {
     HUGE_BYTES = 2 << 20,
@@ -82,38 +83,83 @@ static struct cpu_weight *weight_plain(const struct weight *plain)
 struct pack_job {
     const struct cpu *cpu;
     const struct cpu_weight *w;
+    const struct weight_rows *from;
     char *panels;
 };
 
+/* Where a worker has the rows of one panel, and behind them one as it comes:
+ * small enough for its second level cache. */
+static bool gather_bytes(const struct weight *w, const struct weight_rows *from,
+                         size_t *out)
+{
+    size_t rows = w->rows < ROWS ? w->rows : ROWS;
+    return !__builtin_add_overflow(rows * dtype_row_bytes(w->type, w->cols),
+                                   dtype_row_bytes(from->type, w->cols), out);
+}
+
+/* Rows first .. of a panel, in the weight's type. */
+static void rows_gather(const struct pack_job *job, size_t first, size_t rows,
+                        char *room)
+{
+    const struct weight *w = &job->w->plain;
+    const size_t bytes = dtype_row_bytes(w->type, w->cols);
+    const bool same = job->from->type == w->type;
+    char *one = room + rows * bytes;
+    for (size_t r = 0; r < rows; r++, room += bytes) {
+        const void *row =
+            rows_at(job->from, first + r, w->cols, same ? room : one);
+        if (!same)
+            job->cpu->kernels->round(job->from->type, w->type, row, room,
+                                     w->cols);
+        else if (row != room)
+            memcpy(room, row, bytes);
+    }
+}
+
 static void weight_pack(void *arg, size_t chunk, int worker)
 {
-    (void)worker;
     const struct pack_job *job = arg;
     const struct cpu_weight *w = job->w;
+    char *room = cpu_scratch(job->cpu, worker);
     size_t p = chunk * PACK_PANELS, end = p + PACK_PANELS;
-    for (; p < end && p < w->panel_count; p++)
-        panel_pack(job->cpu->kernels, &w->plain, p * ROWS,
-                   job->panels + p * w->panel_bytes);
+    for (; p < end && p < w->panel_count; p++) {
+        struct weight rows = w->plain;
+        size_t first = p * ROWS;
+        char *panel = job->panels + p * w->panel_bytes;
+        if (job->from->bytes && job->from->type == rows.type) {
+            rows.bytes = job->from->bytes;
+            panel_pack(job->cpu->kernels, &rows, first, panel);
+            continue;
+        }
+        rows.rows = rows.rows - first < ROWS ? rows.rows - first : ROWS;
+        rows.bytes = room;
+        rows_gather(job, first, rows.rows, room);
+        panel_pack(job->cpu->kernels, &rows, 0, panel);
+    }
 }
 
 int cpu_weight_create(struct weight **out, const struct weight *plain,
-                      struct why *why)
+                      const struct weight_rows *from, struct why *why)
 {
     struct cpu *cpu = (struct cpu *)plain->dev;
     struct cpu_weight *w = weight_plain(plain);
     char *panels = NULL;
-    size_t bytes;
-    if (!__builtin_mul_overflow(w->panel_count, w->panel_bytes, &bytes))
-        panels = panels_alloc(cpu, w, bytes);
+    size_t bytes, room;
+    int rc = 0;
+    if (gather_bytes(plain, from, &room) &&
+        !__builtin_mul_overflow(w->panel_count, w->panel_bytes, &bytes)) {
+        rc = cpu_scratch_reserve(cpu, room, why);
+        if (!rc) panels = panels_alloc(cpu, w, bytes);
+    }
     if (!panels) {
         mem_free(w);
-        return err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
-                       plain->rows, plain->cols, dtype_name(plain->type));
+        return rc ? rc
+                  : err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
+                            plain->rows, plain->cols, dtype_name(plain->type));
     }
-    struct pack_job job = {cpu, w, panels};
+    struct pack_job job = {cpu, w, from, panels};
     pool_run(cpu->pool, weight_pack, &job,
              (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
-    w->plain.bytes = NULL;
     w->panels = panels;
     *out = &w->plain;
     return 0;

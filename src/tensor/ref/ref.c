@@ -21,13 +21,34 @@ static int ref_reserve(struct device *dev, size_t rows, size_t cols,
     return 0;
 }
 
-static int ref_weight_create(struct weight **out, const struct weight *plain,
-                             struct why *why)
+/* Row r of w, in its type, to to. */
+static void row_create(const struct weight *w, const struct weight_rows *from,
+                       size_t r, uint8_t *to, void *room, float *values)
 {
-    size_t bytes = plain->rows * dtype_row_bytes(plain->type, plain->cols);
-    void *copy = host_alloc(bytes);
-    if (!copy) return err_set(why, ERR_NOMEM, "a matrix of %zu bytes", bytes);
-    memcpy(copy, plain->bytes, bytes);
+    const void *row = rows_at(from, r, w->cols, room);
+    if (from->type == w->type) {
+        memcpy(to, row, dtype_row_bytes(w->type, w->cols));
+        return;
+    }
+    dtype_decode(from->type, row, values, w->cols);
+    dtype_encode(w->type, values, to, w->cols);
+}
+
+static int ref_weight_create(struct weight **out, const struct weight *plain,
+                             const struct weight_rows *from, struct why *why)
+{
+    size_t row = dtype_row_bytes(plain->type, plain->cols);
+    uint8_t *copy = host_alloc(plain->rows * row);
+    void *room = mem_try(dtype_row_bytes(from->type, plain->cols), 1, 0);
+    float *values = mem_try(plain->cols, sizeof *values, 0);
+    if (!copy || !room || !values) {
+        host_free(copy), mem_free(room), mem_free(values);
+        return err_set(why, ERR_NOMEM, "a matrix of %zu bytes",
+                       plain->rows * row);
+    }
+    for (size_t r = 0; r < plain->rows; r++)
+        row_create(plain, from, r, copy + r * row, room, values);
+    mem_free(room), mem_free(values);
     *out = mem_must(1, sizeof **out);
     **out = *plain;
     (*out)->bytes = copy;
