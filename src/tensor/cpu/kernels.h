@@ -318,6 +318,9 @@ struct kernels {
 
     /* The first words / PACK_WORDS * PACK_WORDS words. */
     void (*pack)(const struct pack *p);
+    /* ROWS rows of a K format, so many blocks of 256 columns. */
+    void (*pack_k)(enum dtype type, const uint8_t *rows, size_t row_bytes,
+                   size_t blocks, uint8_t *panel);
     /* A row of n floats of a type to one that dtype_rounds names: the bytes of
      * dtype_decode, then dtype_encode. */
     void (*round)(enum dtype from, enum dtype to, const void *in, void *out,

@@ -44,9 +44,9 @@
         .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                        \
         .acts_floats = acts_floats, .acts_bf16 = acts_pairs,               \
         .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words, \
-        .round = round_row, .unpack = unpack, .rmsnorm = rmsnorm,          \
-        .silu_mul = silu_mul, .rope = rope, .encode = encode,              \
-        .attend = attend, .attend_merge = attend_merge,                    \
+        .pack_k = pack_k, .round = round_row, .unpack = unpack,            \
+        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,            \
+        .encode = encode, .attend = attend, .attend_merge = attend_merge,  \
         .peak_read = peak_read, .peak_floats = peak_floats,                \
         .floats_round = FLOATS_ROUND,                                      \
     }

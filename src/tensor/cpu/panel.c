@@ -114,7 +114,8 @@ static void run_pack(enum dtype type, const struct quant32 *b, bool first,
  * there as in a panel, bytes but for the sign. */
 static struct pack pack_of(enum dtype type, size_t cols)
 {
-    size_t payload = is_nibbles(type) ? cols / 2 : cols;
+    const bool nibbles = is_nibbles(type) || type == DTYPE_Q4_1;
+    size_t payload = nibbles ? cols / 2 : cols;
     switch (type) {
     case DTYPE_F32: payload = cols * 4; break;
     case DTYPE_F16:
@@ -133,10 +134,16 @@ static struct pack pack_of(enum dtype type, size_t cols)
         p.head = 4;
         return p;
     }
-    struct pairs pairs = panel_pairs(type);
-    p.part_words = 2 * pairs.steps / STEP;
-    p.part_gap = pairs.bytes - 2 * pairs.steps;
-    size_t block = dtype_block_elems(type) / (is_nibbles(type) ? 2 : 1);
+    if (type == DTYPE_Q4_1) {
+        struct panel_format f = panel_format(type);
+        p.part_words = (size_t)f.run / STEP;
+        p.part_gap = (size_t)f.head;
+    } else {
+        struct pairs pairs = panel_pairs(type);
+        p.part_words = 2 * pairs.steps / STEP;
+        p.part_gap = pairs.bytes - 2 * pairs.steps;
+    }
+    size_t block = dtype_block_elems(type) / (nibbles ? 2 : 1);
     p.block_units = block / PACK_UNIT;
     p.block_bytes = dtype_block_bytes(type);
     p.head = p.block_bytes - block; /* of a block: scale, zero point */
@@ -171,6 +178,22 @@ static void last_pack(const struct pack *p, size_t rows)
                p->rows + r * p->row_bytes + p->words * 4, 2);
 }
 
+/* Of Q4_1, before each run. */
+static void heads_pack(const struct weight *w, const struct pack *p,
+                       size_t rows, uint8_t *panel)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const uint8_t *block = p->rows + r * p->row_bytes;
+        uint8_t *head = panel + 2 * r;
+        for (size_t i = 0; i < w->cols / RUN; i++) {
+            memcpy(head, block, 2);
+            memcpy(head + 32, block + 2, 2);
+            block += p->block_bytes;
+            head += p->part_words * STEP + p->part_gap;
+        }
+    }
+}
+
 static void scales_pack(const struct weight *w, const struct pack *p,
                         size_t rows, uint8_t *panel)
 {
@@ -197,45 +220,38 @@ static void steps_pack(const struct kernels *k, const struct weight *w,
 {
     struct pack p = pack_of(w->type, w->cols);
     p.rows = (const uint8_t *)w->bytes + first * p.row_bytes;
-    p.to = panel;
+    p.to = panel + (w->type == DTYPE_Q4_1 ? p.part_gap : 0);
     size_t done = 0;
     if (k && rows == ROWS) {
         k->pack(&p);
         done = p.words / PACK_WORDS * PACK_WORDS;
     }
     words_pack(&p, rows, done);
-    if (dtype_is_block(w->type))
+    if (w->type == DTYPE_Q4_1)
+        heads_pack(w, &p, rows, panel);
+    else if (dtype_is_block(w->type))
         scales_pack(w, &p, rows, panel);
     else if (p.words * 4 < p.row_bytes)
         last_pack(&p, rows);
 }
 
-/* Q4_1 as run_pack does the K formats. */
-static void q4_1_pack(const uint8_t *block, uint8_t *head, uint8_t *run,
-                      size_t row)
-{
-    memcpy(head + 2 * row, block, 2);
-    memcpy(head + 32 + 2 * row, block + 2, 2);
-    for (size_t j = 0; j < 4; j++)
-        memcpy(run + STEP * j + 4 * row, block + 4 + 4 * j, 4);
-}
-
-static void runs_pack(const struct weight *w, size_t first, size_t rows,
-                      uint8_t *panel)
+static void runs_pack(const struct kernels *k, const struct weight *w,
+                      size_t first, size_t rows, uint8_t *panel)
 {
     struct panel_format f = panel_format(w->type);
     size_t runs = (size_t)f.runs, block = (size_t)(f.head + f.runs * f.run);
     size_t row_bytes = dtype_row_bytes(w->type, w->cols);
+    if (k && rows == ROWS) {
+        k->pack_k(w->type, (const uint8_t *)w->bytes + first * row_bytes,
+                  row_bytes, w->cols / dtype_block_elems(w->type), panel);
+        return;
+    }
     for (size_t i = 0; i < w->cols / RUN; i++) {
         uint8_t *head = panel + i / runs * block;
         uint8_t *run = head + f.head + (int)(i % runs) * f.run;
         for (size_t r = 0; r < rows; r++) {
             const uint8_t *row =
                 (const uint8_t *)w->bytes + (first + r) * row_bytes;
-            if (w->type == DTYPE_Q4_1) {
-                q4_1_pack(row + i * dtype_block_bytes(w->type), head, run, r);
-                continue;
-            }
             struct quant32 b;
             quant_unpack(&b, w->type, row, i);
             run_pack(w->type, &b, i % runs == 0, head, run, (int)r);
@@ -247,10 +263,10 @@ void panel_pack(const struct kernels *k, const struct weight *w, size_t first,
                 void *panel)
 {
     size_t rows = w->rows - first < ROWS ? w->rows - first : ROWS;
-    if (!dtype_is_block(w->type) || is_bytes(w->type) || is_nibbles(w->type))
-        steps_pack(k, w, first, rows, panel);
+    if (w->type >= DTYPE_Q4_K && w->type <= DTYPE_Q6_K)
+        runs_pack(k, w, first, rows, panel);
     else
-        runs_pack(w, first, rows, panel);
+        steps_pack(k, w, first, rows, panel);
 }
 
 uint64_t panel_layout(void)
@@ -352,7 +368,7 @@ static void steps_row(enum dtype type, size_t cols, const uint8_t *panel,
     }
 }
 
-/* What run_pack and q4_1_pack did, undone. */
+/* What run_pack and, of Q4_1, steps_pack did, undone. */
 static void run_unpack(struct quant32 *b, enum dtype type, const uint8_t *head,
                        const uint8_t *run, int row)
 {
