@@ -72,14 +72,15 @@ def fill_cache(a, program, model, options):
             time.sleep(0.1)
 
 
-def start(a, program, model, options):
+def start(a, program, model, options, last):
     began = time.perf_counter()
     with serving(a, program, model, options) as (server, url, up):
         ask(url, [1])
         r = {"up": up, "token": time.perf_counter() - began}
         r |= {"peak": field(server.pid, "status", "VmHWM"), "rss": field(server.pid, "status", "VmRSS")}
-        ask(url, [i % 1000 for i in range(a.kv_tokens - 64)])
-        r |= {"full": field(server.pid, "smaps_rollup", "Rss"), "pss": field(server.pid, "smaps_rollup", "Pss")}
+        if last:
+            ask(url, [i % 1000 for i in range(a.kv_tokens - 64)])
+            r |= {"full": field(server.pid, "smaps_rollup", "Rss"), "pss": field(server.pid, "smaps_rollup", "Pss")}
         return r
 
 
@@ -106,9 +107,9 @@ def main():
         for program in programs.values():
             if "--weight-cache" in options:
                 fill_cache(a, program, model, options)
-        for _ in range(a.rounds):
+        for n in range(a.rounds):
             for name, program in programs.items():
-                got[name].append(start(a, program, model, options))
+                got[name].append(start(a, program, model, options, n == a.rounds - 1))
         print(text)
         for name, program in programs.items():
             report(name, got[name], *sizes(a, program, model, options))
