@@ -127,8 +127,8 @@ int weight_create_from(struct weight **out, struct device *dev, enum dtype type,
     return dev->ops->weight_create(out, &plain, from, why);
 }
 
-const void *rows_at(const struct weight_rows *from, size_t r, size_t cols,
-                    void *room)
+const void *weight_row_at(const struct weight_rows *from, size_t r, size_t cols,
+                          void *room)
 {
     if (!from->bytes) return from->row(from->arg, r, room);
     return (const char *)from->bytes + r * dtype_row_bytes(from->type, cols);

@@ -101,8 +101,8 @@ void host_device_read(struct device *dev, void *host, const void *from,
 int host_device_sync(struct device *dev, struct why *why);
 
 /* Where row r is; room as weight_rows has it. */
-const void *rows_at(const struct weight_rows *from, size_t r, size_t cols,
-                    void *room);
+const void *weight_row_at(const struct weight_rows *from, size_t r, size_t cols,
+                          void *room);
 
 /* The experts of each token, ascending, and their weights: [tokens, used]. */
 void experts_choose(const struct experts *e, const float *scores, size_t tokens,

@@ -50,12 +50,6 @@ void quant_floats(const struct quant32 *b, float out[QUANT_COLS]);
 float quant_ints(int8_t q[QUANT_COLS], enum dtype type, const void *row,
                  size_t index);
 
-/* What dtype_encode makes of a group's values: to bytes, from its largest
- * magnitude, d; to int4, from its least and largest values and 0, a block's d
- * and z at p. Both give 1 / d, or 0 where there is none. */
-float quant_bytes_scale(float most, float *inverse);
-float quant_int4_head(uint8_t *p, float least, float most);
-
 /* The rounding of activations that op_linear states (n floats to integers):
  * returns the scale s with x ~ s * q. */
 float quant_round(int8_t *q, const float *x, size_t n);

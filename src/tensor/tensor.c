@@ -200,8 +200,7 @@ static uint8_t nibble(float f)
 /* n floats to int8 at q, halves away from 0; returns the scale. */
 static float bytes_encode(const float *x, size_t n, uint8_t *q)
 {
-    float inverse;
-    const float d = quant_bytes_scale(largest_of(x, n), &inverse);
+    const float d = largest_of(x, n) / 127, inverse = d != 0 ? 1 / d : 0;
     if (!isfinite(d) || !isfinite(inverse)) {
         for (size_t i = 0; i < n; i++)
             q[i] = (uint8_t)signed_byte(roundf(x[i] * inverse));
@@ -256,28 +255,15 @@ static void q4_1_encode(const float *x, uint8_t *p)
     nibbles_encode(x, least, d != 0 ? 1 / d : 0, 0.5f, p + 4);
 }
 
-float quant_bytes_scale(float most, float *inverse)
-{
-    const float d = most / 127;
-    *inverse = d != 0 ? 1 / d : 0;
-    return d;
-}
-
 /* The scale is rounded to f16 first, so that z and q are what fits it. */
-float quant_int4_head(uint8_t *p, float least, float most)
-{
-    f16_at(p, (most - least) / 15);
-    float d = f16_to_f32((uint16_t)(p[0] | p[1] << 8));
-    float inverse = d > 0 ? 1 / d : 0;
-    p[2] = nibble(roundf(-least * inverse));
-    return inverse;
-}
-
 static void int4_encode(const float *x, size_t n, uint8_t *p)
 {
     float least, most;
     ends_of(x, n, &least, &most);
-    const float inverse = quant_int4_head(p, least, most);
+    f16_at(p, (most - least) / 15);
+    float d = f16_to_f32((uint16_t)(p[0] | p[1] << 8));
+    float inverse = d > 0 ? 1 / d : 0;
+    p[2] = nibble(roundf(-least * inverse));
     for (size_t i = 0; i < n; i += 32)
         nibbles_encode(x + i, 0, inverse, p[2] + 0.5f, p + 3 + i / 2);
 }

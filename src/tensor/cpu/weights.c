@@ -107,7 +107,7 @@ static void rows_gather(const struct pack_job *job, size_t first, size_t rows,
     char *one = room + rows * bytes;
     for (size_t r = 0; r < rows; r++, room += bytes) {
         const void *row =
-            rows_at(job->from, first + r, w->cols, same ? room : one);
+            weight_row_at(job->from, first + r, w->cols, same ? room : one);
         if (!same)
             job->cpu->kernels->round(job->from->type, w->type, row, room,
                                      w->cols);

@@ -25,7 +25,7 @@ static int ref_reserve(struct device *dev, size_t rows, size_t cols,
 static void row_create(const struct weight *w, const struct weight_rows *from,
                        size_t r, uint8_t *to, void *room, float *values)
 {
-    const void *row = rows_at(from, r, w->cols, room);
+    const void *row = weight_row_at(from, r, w->cols, room);
     if (from->type == w->type) {
         memcpy(to, row, dtype_row_bytes(w->type, w->cols));
         return;
