@@ -218,7 +218,7 @@ static void round_matrix(const struct job *job, const struct piece *p,
 {
     const uint64_t *shape = p->from->shape;
     struct rounding r = {job, p, parts};
-    spread_rows(shape[0], 0, round_rows, &r);
+    spread_rows(shape[0], round_rows, &r);
     if (job->type != DTYPE_INT8) {
         const int64_t both[2] = {(int64_t)shape[0], (int64_t)shape[1]};
         memcpy(parts[2], both, sizeof both);

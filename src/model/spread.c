@@ -27,11 +27,11 @@ static int usable_cores(void)
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-void spread_rows(size_t rows, int threads,
-                 void (*fn)(void *arg, size_t first, size_t end), void *arg)
+void spread_rows(size_t rows, void (*fn)(void *arg, size_t first, size_t end),
+                 void *arg)
 {
     struct share shares[MAX_THREADS];
-    size_t n = (size_t)(threads > 0 ? threads : usable_cores());
+    size_t n = (size_t)usable_cores();
     if (n > MAX_THREADS) n = MAX_THREADS;
     size_t each = (rows / n + 7) / 8 * 8 + 8;
     for (size_t i = 0; i < n; i++) {
