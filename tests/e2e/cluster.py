@@ -73,6 +73,8 @@ class Process:
     """One baton command, behind a prefix that starts it elsewhere; its stderr
     is kept for the failure message."""
 
+    all = []  # main ends those that a failed test left
+
     def __init__(self, name, args, env=None, prefix=()):
         self.name = name
         self.lines = []
@@ -81,6 +83,7 @@ class Process:
         self.p = subprocess.Popen([*prefix, BATON, *map(str, args)], env=full,
                                   stderr=subprocess.PIPE,
                                   stdout=subprocess.DEVNULL)
+        Process.all.append(self)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -234,6 +237,9 @@ class Pair:
 def main():
     """unittest with the closing line that tools/run-tests sums."""
     program = unittest.main(module="__main__", exit=False, verbosity=2)
+    for p in Process.all:
+        if p.p.poll() is None:
+            p.p.kill()
     r = program.result
     bad = len(r.failures) + len(r.errors)
     good = r.testsRun - bad - len(r.skipped)
