@@ -251,6 +251,7 @@ static int take_rid(struct ask *ask, uint32_t i, struct why *why)
     struct prompt *prompt = &ask->prompts[i];
     if (!v || json_string_length(v) == 0) {
         prompt->rid = random_rid();
+        prompt->made_rid = true;
         return 0;
     }
     const char *given = json_string_value(v);

@@ -51,6 +51,7 @@ struct prompt {
     int32_t *logprob_ids; /* owned */
     uint32_t logprob_id_count;
     char *rid;                 /* owned */
+    bool made_rid;             /* here: the client gave none */
     struct pd_meeting meeting; /* of sample 0 */
     uint64_t cache_key;
     struct grammar *grammar; /* owned reference; NULL: any output */

@@ -168,9 +168,10 @@ static void name_tokens(const struct output *out, struct buf *to)
 
 static void begin(struct call *call)
 {
-    static const struct http_header resumable[] = {{RESUME_HEADER, "1"},
-                                                   {NULL, NULL}};
     if (call->begun) return;
+    const struct prompt *prompt = &call->ask->prompts[0];
+    const struct http_header resumable[] = {
+        {RESUME_HEADER, prompt->made_rid ? prompt->rid : "1"}, {NULL, NULL}};
     http_stream_begin(call->request, 200, NULL,
                       call->resumable ? resumable : NULL);
     call->begun = true;

@@ -7,7 +7,7 @@ LONG = 600 if SLOW else 3000
 
 def request(path, **more):
     """A stream that is long enough to be killed in; the same each time."""
-    body = {"stream": True, "rid": "r", **more}
+    body = {"stream": True, **more}
     if path == "/generate":
         body.update(text="a b c", sampling_params={
             "max_new_tokens": LONG // 3, "ignore_eos": True, "temperature": 0})
@@ -54,12 +54,22 @@ def plain(events):
             out.append(text)
             continue
         e = json.loads(text)
-        e.pop("created", None)
-        for key in ("e2e_latency", "response_sent_to_client_ts",
+        for key in ("created", "id"):
+            e.pop(key, None)
+        for key in ("id", "e2e_latency", "response_sent_to_client_ts",
                     "cached_tokens"):
             e.get("meta_info", {}).pop(key, None)
         out.append(e)
     return out
+
+
+def names(events):
+    """The ids and times of creation that a stream names: one each."""
+    found = set()
+    for text in events[:-1]:
+        e = json.loads(text)
+        found.add((e.get("id") or e["meta_info"]["id"], e.get("created")))
+    return found
 
 
 def joined(events):
@@ -154,6 +164,8 @@ class Resume(unittest.TestCase):
             try:
                 self.assertEqual(joined(s.read().events), joined(want))
                 self.assertEqual(joined(want)[-1], "done")
+                self.assertEqual(len(names(s.events)), 1)
+                self.assertNotEqual(names(s.events), names(want))
             finally:
                 self.start_again(i, how)
             # One that is shut down may end its stream first.

@@ -179,10 +179,37 @@ static void only_streams_of_one_output_are_marked(void **state)
         fake_play(s.node, id, events + 1, 1);
         const char *text = raw_read(fd, NULL);
         close(fd);
-        assert_int_equal(strstr(text, RESUME_HEADER ": 1\r\n") != NULL,
-                         cases[i].marked);
+        const char *mark = strstr(text, RESUME_HEADER ": ");
+        assert_int_equal(mark != NULL, cases[i].marked);
+        if (mark) { /* the id that its events name */
+            char rid[33], named[64];
+            assert_int_equal(
+                sscanf(mark, RESUME_HEADER ": %32[0-9a-f]\r\n", rid), 1);
+            assert_int_equal(strlen(rid), 32);
+            snprintf(named, sizeof named, "\"id\":\"%s\"", rid);
+            assert_non_null(strstr(text, named));
+        }
         assert_int_equal(strstr(text, RESUME_COMMENT) != NULL, cases[i].marked);
     }
+    server_stop(&s);
+}
+
+/* A client's own id is in the body already, and no header's business. */
+static void a_given_id_is_not_a_headers_value(void **state)
+{
+    (void)state;
+    struct server s;
+    run(&s);
+    int fd = server_send_with(
+        &s, "POST", "/generate", WATCHED,
+        "{\"text\":\"Hi\",\"stream\":true,\"rid\":\"a\\r\\nB: c\"}");
+    struct engine_event events[] = {fake_token('a', "a", 1),
+                                    fake_done(FINISH_LENGTH, 1)};
+    fake_play(s.node, fake_next(s.node).id, events, 2);
+    const char *text = raw_read(fd, NULL);
+    close(fd);
+    assert_non_null(strstr(text, RESUME_HEADER ": 1\r\n"));
+    assert_null(strstr(text, "\nB: c"));
     server_stop(&s);
 }
 
@@ -217,4 +244,5 @@ static void what_cannot_be_resumed_is_refused(void **state)
 
 TESTS(T(a_stream_goes_on_behind_any_comment),
       T(only_streams_of_one_output_are_marked),
+      T(a_given_id_is_not_a_headers_value),
       T(what_cannot_be_resumed_is_refused))
