@@ -1,7 +1,7 @@
 """Compares `baton bench engine` with llama.cpp and ik_llama.cpp on the same files, in turn.
 
 usage: python tools/compare_peers.py --baton build/release/baton --peer NAME=FOLDER ... [--rounds 5] [--threads 2]
-                                     [--figures prefill:512,decode,depth:2048,batch:4,batch:16] [--gen 48] MODEL ...
+                                     [--figures prefill:512@4,decode,depth:2048,batch:4,batch:16] [--gen 48] MODEL ...
 
 FOLDER has llama-bench and llama-batched-bench; flags for the first, then behind a | for the second, may follow it:
 "ik=FOLDER -rtr 1 | -rtr -fa off". MODEL is one file for all, or
@@ -11,6 +11,7 @@ BATON=PEERS[=QUANTIZATION] where Baton reads another one or rounds its weights (
   decode     one sequence from the start
   depth:N    one sequence behind a prompt of N tokens
   batch:N    N sequences behind prompts of 64 tokens, their tokens together
+  FIGURE@X   besides, what X times the best peer's rate would be of what this machine can do
 
 Each round runs every program once, one after the other; printed are medians over the rounds, the spread (max - min) /
 median, which is the noise, and the median of the rounds' ratios to each peer. A peer that fails says so and is left
@@ -43,8 +44,9 @@ def baton(a, model, quantization, kind, n):
         command += ["--quantization", quantization]
     r = json.loads(run(command))
     if kind == "prefill":
-        return r["prefill_tokens_per_s"], r["prefill_fraction_of_int8"]
-    return r["decode_tokens_per_s"], r["decode_fraction_of_read"]
+        limit = "bf16" if r["weights"] == "bf16" and r["bf16_gflops"] else "int8"
+        return r["prefill_tokens_per_s"], r["prefill_fraction_of_" + limit], limit
+    return r["decode_tokens_per_s"], r["decode_fraction_of_read"], "read"
 
 
 def peer(a, spec, model, kind, n):
@@ -72,11 +74,12 @@ def spread(values):
 
 
 def compare(a, model, peers, figure):
+    figure, _, asked = figure.partition("@")
     kind, n = figure.split(":") if ":" in figure else (figure, "0")
     ours_path, theirs_path, quantization = (model.split("=") + [None, None])[:3]
     ours, fractions, theirs = [], [], {name: [] for name in peers}
     for _ in range(a.rounds):
-        rate, fraction = baton(a, ours_path, quantization, kind, int(n))
+        rate, fraction, limit = baton(a, ours_path, quantization, kind, int(n))
         ours.append(rate)
         fractions.append(fraction)
         for name, spec in peers.items():
@@ -87,13 +90,17 @@ def compare(a, model, peers, figure):
             except subprocess.CalledProcessError as e:
                 print(f"  {figure}: {name} ended with {e.returncode}", flush=True)
                 theirs[name] = None
-    limit = "int8" if kind == "prefill" else "read"
     line = (f"  {figure:13} {statistics.median(ours):8.1f} tok/s, {100 * statistics.median(fractions):.0f} % of {limit}"
             f" (spread {spread(ours):.0f} %)")
     for name, rates in theirs.items():
         if rates:
             ratio = statistics.median(x / y for x, y in zip(ours, rates))
             line += f"; {name} {statistics.median(rates):.1f} ({spread(rates):.0f} %): {ratio:.2f}x"
+    best = max((statistics.median(rates) for rates in theirs.values() if rates), default=None)
+    if asked and best:
+        rate = float(asked) * best
+        share = statistics.median(f / r for f, r in zip(fractions, ours)) * rate
+        line += f"; {asked}x is {rate:.1f}: {100 * share:.0f} % of {limit}"
     print(line, flush=True)
 
 

@@ -221,7 +221,7 @@ struct result {
     double prefill_spread, decode_spread; /* (max - min) / median of runs   */
     /* Medians, of rates by what the machine could do at the time: a rate of
      * prefill by a GOP/s, of decode by a GB/s. */
-    double prefill_by_int8, prefill_by_f32, decode_by_read;
+    double prefill_by_int8, prefill_by_bf16, prefill_by_f32, decode_by_read;
     struct roofline limit; /* medians */
 };
 
@@ -255,7 +255,7 @@ static int run_one(struct rig *r, const struct bench *b, int32_t *next,
 
 /* What the machine can do is measured before and after each run, and a run is
  * set against the mean of both: other guests of the host come and go. */
-enum { COLUMNS = 8 };
+enum { COLUMNS = 10 };
 static int run_all(struct rig *r, const struct bench *b, struct result *out,
                    struct why *why)
 {
@@ -277,8 +277,11 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
         double read = (before.read_gb_s + after.read_gb_s) / 2;
         double f32 = (before.f32_gflop_s + after.f32_gflop_s) / 2;
         double int8 = (before.int8_gop_s + after.int8_gop_s) / 2;
+        double bf16 = (before.bf16_gflop_s + after.bf16_gflop_s) / 2;
         const double values[COLUMNS] = {
-            pre, dec, read, f32, int8, pre / int8, pre / f32, dec / read};
+            pre,       dec,       read,       f32,
+            int8,      bf16,      pre / int8, bf16 > 0 ? pre / bf16 : 0,
+            pre / f32, dec / read};
         for (size_t i = 0; i < COLUMNS; i++)
             column[i][run] = values[i];
         if (!b->json)
@@ -293,9 +296,11 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
         out->limit.read_gb_s = median(column[2], n);
         out->limit.f32_gflop_s = median(column[3], n);
         out->limit.int8_gop_s = median(column[4], n);
-        out->prefill_by_int8 = median(column[5], n);
-        out->prefill_by_f32 = median(column[6], n);
-        out->decode_by_read = median(column[7], n);
+        out->limit.bf16_gflop_s = median(column[5], n);
+        out->prefill_by_int8 = median(column[6], n);
+        out->prefill_by_bf16 = median(column[7], n);
+        out->prefill_by_f32 = median(column[8], n);
+        out->decode_by_read = median(column[9], n);
         out->prefill_spread =
             (column[0][n - 1] - column[0][0]) / out->prefill_rate;
         out->decode_spread =
@@ -330,6 +335,7 @@ static void print_result(const struct bench *b, struct rig *r,
     double gops = token_gop * res->prefill_rate;
     double gbs = token_gb * res->decode_rate;
     double of_int8 = token_gop * res->prefill_by_int8;
+    double of_bf16 = token_gop * res->prefill_by_bf16;
     double of_f32 = token_gop * res->prefill_by_f32;
     double of_read = token_gb * res->decode_by_read;
     const struct roofline *lim = &res->limit;
@@ -353,24 +359,28 @@ static void print_result(const struct bench *b, struct rig *r,
                res->prefill_rate, res->prefill_spread, gops, res->decode_rate,
                res->decode_spread, gbs);
         printf(" \"read_gb_per_s\":%.2f,\"f32_gflops\":%.1f,"
-               "\"int8_gops\":%.1f,\"prefill_fraction_of_int8\":%.3f,"
+               "\"bf16_gflops\":%.1f,\"int8_gops\":%.1f,"
+               "\"prefill_fraction_of_int8\":%.3f,"
+               "\"prefill_fraction_of_bf16\":%.3f,"
                "\"prefill_fraction_of_f32\":%.3f,"
                "\"decode_fraction_of_read\":%.3f,\"load_s\":%.3f,"
                "\"logits_hash\":\"%016" PRIx64 "\"}\n",
-               lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s, of_int8,
-               of_f32, of_read, r->load_s, r->hash);
+               lim->read_gb_s, lim->f32_gflop_s, lim->bf16_gflop_s,
+               lim->int8_gop_s, of_int8, of_bf16, of_f32, of_read, r->load_s,
+               r->hash);
         return;
     }
     printf("%s: %s, %s weights, KV %s, %s\n", b->model_path, c->arch,
            dtype_name(c->dtype), dtype_name(shape->type),
            device_describe(r->device));
-    printf("machine, same run: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f "
-           "GOP/s\n",
-           lim->read_gb_s, lim->f32_gflop_s, lim->int8_gop_s);
+    printf("machine, same run: read %.1f GB/s, f32 %.0f GFLOP/s, bf16 %.0f "
+           "GFLOP/s, int8 %.0f GOP/s\n",
+           lim->read_gb_s, lim->f32_gflop_s, lim->bf16_gflop_s,
+           lim->int8_gop_s);
     printf("prefill %" PRId64 " tokens: %8.1f tok/s  %7.1f GOP/s  %4.1f %% of "
-           "int8, %4.1f %% of f32  (spread %.0f %%)\n",
-           b->prompt, res->prefill_rate, gops, 100 * of_int8, 100 * of_f32,
-           100 * res->prefill_spread);
+           "int8, %4.1f %% of bf16, %4.1f %% of f32  (spread %.0f %%)\n",
+           b->prompt, res->prefill_rate, gops, 100 * of_int8, 100 * of_bf16,
+           100 * of_f32, 100 * res->prefill_spread);
     printf("decode batch %-3" PRId64 "   : %8.1f tok/s  %7.2f GB/s   %4.1f %% "
            "of the read bandwidth  (spread %.0f %%)\n",
            b->batch, res->decode_rate, gbs, 100 * of_read,
