@@ -11,6 +11,7 @@
 #   make chaos       release tests with threads that sleep at bad moments, N
 #                    seeds (3) of R (a regular expression of test names)
 #   make amx         tests of the AMX kernels on an emulated processor: Bochs
+#   make numa        tests of nodes of memory on an emulated machine: QEMU
 #   make bench       engine benchmark on the quickstart model
 #   make interop     SGLang's routers and transfer classes, vllm-ascend's connector, on ours
 #   make format      clang-format in place
@@ -89,11 +90,11 @@ chaos: deps-test
 	@ninja -C build/release chaos $(NINJA_QUIET)
 	@tools/chaos build/release -n $(N) -R '$(R)'
 
-# Fetches and builds an emulator and boots a kernel in it; not in CI.
-amx: deps-test
-	@tools/amx/emulated
+# Boot a kernel in an emulator (amx fetches and builds it); not in CI.
+amx numa: deps-test
+	@tools/emulated/$@
 
 clean:
 	rm -rf build
 
-.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop chaos amx clean
+.PHONY: all aarch64 wheel deps deps-test check format test quick quickstart fuzz golden bench interop chaos amx numa clean

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "base/nodes.h"
 #include "base/opt.h"
 #include "bin/commands.h"
 #include "bin/kv_type.h"
@@ -103,11 +104,13 @@ static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
     po.page_count = r->per_seq * r->batch + 1;
     r->slab_bytes = kv_shape_slab_bytes(&po.shape, po.page_count);
     r->slab = mmap(NULL, r->slab_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (r->slab == MAP_FAILED) {
         r->slab = NULL;
         return err_set(why, ERR_NOMEM, "KV cache of %zu bytes", r->slab_bytes);
     }
+    nodes_interleave(r->slab, r->slab_bytes);
+    memset(r->slab, 0, r->slab_bytes); /* touched before any run */
     po.slab = r->slab;
     int rc = kv_pool_create(&r->pool, &po, why);
     if (rc) return rc;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/nodes.h"
 #include "bin/address.h"
 #include "bin/commands.h"
 #include "bin/kv_type.h"
@@ -253,6 +254,7 @@ static int open_pool(struct server *s, struct why *why)
         }
         po.slab = s->slab;
     }
+    nodes_interleave(po.slab, s->slab_bytes);
     rc = kv_pool_create(&s->pool, &po, why);
     if (rc) return rc;
     log_info("kv",

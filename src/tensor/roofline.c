@@ -104,7 +104,7 @@ int roofline_measure(int threads, struct roofline *out, struct why *why)
     out->threads = options.threads;
     out->read_bytes = slices * job.slice;
     snprintf(out->isa, sizeof out->isa, "%s", job.kernels->name);
-    pool_run(pool, slice_touch, &job, slices);
+    pool_run_near(pool, slice_touch, &job, slices);
     out->read_gb_s =
         best_rate(pool, slice_read, &job, slices, (double)job.slice);
     out->f32_gflop_s = best_rate(pool, floats, &job, n,

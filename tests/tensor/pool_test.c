@@ -29,7 +29,7 @@ static void every_chunk_runs_once(void **state)
     static const int threads[] = {1, 2, 3, 8};
     for (int i = 0; i < 4; i++) {
         struct pool *pool;
-        struct pool_options options = {.threads = threads[i], .pin = i == 2};
+        struct pool_options options = {.threads = threads[i]};
         assert_int_equal(pool_create(&pool, &options, NULL), 0);
         assert_int_equal(pool_threads(pool), threads[i]);
         for (size_t n = 0; n < 400; n += 1 + n / 3) {

@@ -472,9 +472,12 @@ int device_cpu_open(struct device **out, const struct device_options *options,
         goto fail;
     }
     const char *refusal = isa_refusal();
+    char nodes[40] = "";
+    if (pool_nodes(cpu->pool) > 1)
+        snprintf(nodes, sizeof nodes, " on %d nodes", pool_nodes(cpu->pool));
     snprintf(cpu->device.text, sizeof cpu->device.text,
-             "cpu %s, %d thread%s%s%s", kernels->name, pool.threads,
-             pool.threads == 1 ? "" : "s",
+             "cpu %s, %d thread%s%s%s%s", kernels->name, pool.threads,
+             pool.threads == 1 ? "" : "s", nodes,
              *refusal ? "; AMX is there, but not used: " : "", refusal);
     cpu_layout(cpu, cpu->device.layout, sizeof cpu->device.layout);
     *out = &cpu->device;

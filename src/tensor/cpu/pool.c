@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/nodes.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -46,14 +47,17 @@ struct pool {
 
     int threads, started;
     bool timed;
+    bool near; /* the open job's chunks are not for other nodes */
     uint64_t spin_ns;
+    uint64_t number;    /* of all pools there were, from 1 */
+    struct nodes nodes; /* workers stay on theirs if there are several */
     struct worker {
         /* Chunks that are left of its share: the next one, and in the upper
          * half the end. */
         _Alignas(64) _Atomic uint64_t share;
         struct pool *pool;
         pthread_t thread;
-        int index, core; /* core -1: not pinned */
+        int index, node;
         /* What to fetch while it waits: as told (written as the job is), and
          * what is left of it (its own). */
         struct ahead told, left;
@@ -139,6 +143,9 @@ static void work(struct pool *pool, int worker)
         pool->fn(pool->arg, chunk, worker);
     for (int i = 1; i < pool->threads; i++) {
         int other = (worker + i) % pool->threads;
+        if (pool->near &&
+            pool->workers[other].node != pool->workers[worker].node)
+            continue;
         while (share_take(&pool->workers[other].share, true, &chunk))
             pool->fn(pool->arg, chunk, worker);
     }
@@ -164,20 +171,59 @@ static void join(struct pool *pool, uint32_t gate, int worker)
     }
 }
 
-static void worker_pin(const struct worker *w)
+/* --- nodes ------------------------------------------------------------- */
+
+/* Of a thread that calls pool_run: the pool whose node it stays on, and the
+ * cores that it may use otherwise. */
+static _Thread_local uint64_t stays;
+static _Thread_local cpu_set_t elsewhere;
+
+/* The calling thread stays on the node of a worker. */
+static void node_stay(const struct pool *pool, int worker)
 {
-    if (w->core < 0) return;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(w->core, &set);
-    pthread_setaffinity_np(pthread_self(), sizeof set, &set); /* a wish */
+    const cpu_set_t *cores = &pool->nodes.cores[pool->workers[worker].node];
+    pthread_setaffinity_np(pthread_self(), sizeof *cores, cores); /* a wish */
 }
+
+static bool usable_cores(cpu_set_t *set)
+{
+    if (!stays) return sched_getaffinity(0, sizeof *set, set) == 0;
+    *set = elsewhere;
+    return true;
+}
+
+static void caller_stay(const struct pool *pool)
+{
+    if (stays == pool->number || !usable_cores(&elsewhere)) return;
+    stays = pool->number;
+    node_stay(pool, 0);
+}
+
+/* Are all chunks of the open job done, or being done? */
+static bool all_taken(const struct pool *pool)
+{
+    for (int i = 0; i < pool->threads; i++) {
+        uint64_t share =
+            atomic_load_explicit(&pool->workers[i].share, memory_order_relaxed);
+        if ((uint32_t)share < share >> 32) return false;
+    }
+    return true;
+}
+
+void pool_leave(void)
+{
+    if (!stays) return;
+    stays = 0;
+    pthread_setaffinity_np(pthread_self(), sizeof elsewhere, &elsewhere);
+}
+
+/* --- workers ----------------------------------------------------------- */
 
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     struct pool *pool = w->pool;
-    worker_pin(w);
+    if (pool->nodes.count > 1) node_stay(pool, w->index);
     uint32_t done = 0; /* number of the last job this worker saw */
     while (!atomic_load_explicit(&pool->quit, memory_order_acquire)) {
         uint32_t gate =
@@ -207,6 +253,7 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
         if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
         return;
     }
+    if (pool->nodes.count > 1) caller_stay(pool);
     pool->fn = fn;
     pool->arg = arg;
     for (size_t i = 0, n = (size_t)pool->threads; i < n; i++)
@@ -217,6 +264,8 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
     if (atomic_load(&pool->asleep)) word_wake(&pool->gate);
 
     work(pool, 0);
+    while (pool->near && !all_taken(pool))
+        sched_yield();
 
     uint32_t gate =
         atomic_fetch_and(&pool->gate, ~(uint32_t)OPEN) & ~(uint32_t)OPEN;
@@ -229,6 +278,14 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
         atomic_store(&pool->caller_asleep, 0);
         gate = atomic_load(&pool->gate);
     }
+}
+
+void pool_run_near(struct pool *pool, void (*fn)(void *, size_t, int),
+                   void *arg, size_t count)
+{
+    pool->near = pool->nodes.count > 1;
+    pool_run(pool, fn, arg, count);
+    pool->near = false;
 }
 
 void pool_ahead(struct pool *pool, int worker, const void *at, size_t bytes)
@@ -245,16 +302,6 @@ uint64_t pool_busy_ns(struct pool *pool, bool on)
     return all;
 }
 
-/* The index-th core of the affinity mask, or -1. */
-static int core_at(int index)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set)) return -1;
-    for (int core = 0; core < CPU_SETSIZE; core++)
-        if (CPU_ISSET(core, &set) && index-- == 0) return core;
-    return -1;
-}
-
 int pool_create(struct pool **out, const struct pool_options *options,
                 struct why *why)
 {
@@ -264,8 +311,13 @@ int pool_create(struct pool **out, const struct pool_options *options,
                        options->threads, MAX_THREADS);
     struct pool *pool = mem_try(1, sizeof *pool, _Alignof(struct pool));
     if (!pool) return err_set(why, ERR_NOMEM, "thread pool");
+    static _Atomic uint64_t pools;
+    cpu_set_t usable;
     int rc = 0, err = 0;
     pool->threads = options->threads;
+    pool->number = atomic_fetch_add(&pools, 1) + 1;
+    if (pool->threads > 1 && usable_cores(&usable))
+        nodes_read(&pool->nodes, NODES_FOLDER, &usable);
     pool->spin_ns = 1000ull * (uint64_t)(options->spin_us ? options->spin_us
                                                           : DEFAULT_SPIN_US);
     if (pool->threads > pool_usable_cores()) pool->spin_ns = 0;
@@ -275,11 +327,12 @@ int pool_create(struct pool **out, const struct pool_options *options,
         rc = err_set(why, ERR_NOMEM, "%d compute threads", pool->threads);
         goto fail;
     }
+    for (int i = 0; i < pool->threads && pool->nodes.count > 1; i++)
+        pool->workers[i].node = nodes_of_worker(&pool->nodes, i, pool->threads);
     for (int i = 1; i < pool->threads; i++) {
         struct worker *w = &pool->workers[i];
         w->pool = pool;
         w->index = i;
-        w->core = options->pin ? core_at(i) : -1;
         err = pthread_create(&w->thread, NULL, worker_main, w);
         if (err) {
             rc = err_sys(why, ERR_IO, err, "compute thread %d", i);
@@ -313,6 +366,11 @@ int pool_threads(const struct pool *pool)
     return pool->threads;
 }
 
+int pool_nodes(const struct pool *pool)
+{
+    return pool->nodes.count > 1 ? pool->nodes.count : 1;
+}
+
 /* cgroup v2: "max 100000" or "quota period". No limit: INT_MAX-like. */
 static int quota_cores(void)
 {
@@ -329,7 +387,7 @@ static int quota_cores(void)
 int pool_usable_cores(void)
 {
     cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    int cores = usable_cores(&set) ? CPU_COUNT(&set) : 1;
     int quota = quota_cores();
     if (quota < cores) cores = quota;
     return cores < 1 ? 1 : cores;

@@ -7,7 +7,12 @@
  *
  * Idle workers watch for the next job for a few tens of microseconds, then
  * sleep in the kernel: an idle machine stays idle, and a competing process
- * costs its share and no more. One thread at a time calls pool_run. */
+ * costs its share and no more. One thread at a time calls pool_run.
+ *
+ * Where cores belong to several nodes (base/nodes.h), workers are spread over
+ * the nodes and each stays on its own. A job's chunks are shared out in order,
+ * so what two jobs walk in the same order is near to those who walk it: first
+ * touched by a job, memory lies where later ones read it. */
 #ifndef BATON_TENSOR_CPU_POOL_H
 #define BATON_TENSOR_CPU_POOL_H
 
@@ -21,8 +26,6 @@ struct pool;
 
 struct pool_options {
     int threads; /* the caller included, >= 1                        */
-    bool pin;    /* worker i stays on the i-th usable core (caller: 0th is
-                    left alone); only sensible when nobody competes    */
     int spin_us; /* how long to watch before sleeping; 0: the default */
 };
 
@@ -31,12 +34,24 @@ int pool_create(struct pool **out, const struct pool_options *options,
                 struct why *why);
 void pool_destroy(struct pool *pool); /* NULL is fine */
 int pool_threads(const struct pool *pool);
+int pool_nodes(const struct pool *pool); /* that its workers stay on, or 1 */
 
 /* Calls fn(arg, chunk, worker) once for each chunk < count; worker is below
  * pool_threads and no two calls with the same one overlap (so it may index
- * scratch memory). Returns when all are done; what they wrote is visible. */
+ * scratch memory). Returns when all are done; what they wrote is visible. Of
+ * several nodes the caller stays on worker 0's from then on. */
 void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
               void *arg, size_t count);
+
+/* The same, but each chunk is run on the node whose workers take it first in
+ * other jobs of as many bytes: for memory that is touched for the first time. */
+void pool_run_near(struct pool *pool,
+                   void (*fn)(void *, size_t chunk, int worker), void *arg,
+                   size_t count);
+
+/* The calling thread may run on all cores again that it could use before
+ * pool_run: for one that calls now and then, and starts other threads. */
+void pool_leave(void);
 
 /* What worker will read first in a job that is to come. Having done its part
  * of the next pool_run it fetches that towards its cache while it waits. */

@@ -158,8 +158,9 @@ int cpu_weight_create(struct weight **out, const struct weight *plain,
                             plain->rows, plain->cols, dtype_name(plain->type));
     }
     struct pack_job job = {cpu, w, from, panels};
-    pool_run(cpu->pool, weight_pack, &job,
-             (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
+    pool_run_near(cpu->pool, weight_pack, &job,
+                  (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
+    pool_leave(); /* who loads a model goes on to other things */
     w->panels = panels;
     *out = &w->plain;
     return 0;
