@@ -48,6 +48,33 @@ void addr_join(const char *host, uint16_t port, char *out, size_t n)
     snprintf(out, n, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
 }
 
+enum { PASS_DIGITS = 16 };
+
+uint64_t addr_pass_take(const char **name)
+{
+    uint64_t pass = 0;
+    for (int i = 0; i < PASS_DIGITS; i++) {
+        char c = (*name)[i];
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                           : -1;
+        if (digit < 0) return 0;
+        pass = pass << 4 | (uint64_t)digit;
+    }
+    if ((*name)[PASS_DIGITS] != '@') return 0;
+    *name += PASS_DIGITS + 1;
+    return pass;
+}
+
+void addr_pass_put(uint64_t pass, const char *name, char *out, size_t n)
+{
+    if (pass)
+        snprintf(out, n, "%0*llx@%s", PASS_DIGITS, (unsigned long long)pass,
+                 name);
+    else
+        snprintf(out, n, "%s", name);
+}
+
 static int resolve(const char *host, uint16_t port, int flags, struct addr *out)
 {
     char service[8];

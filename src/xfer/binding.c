@@ -237,11 +237,14 @@ int xfer_binding_join(struct xfer_binding *b, const char *url, const char *name,
 static int address_of(struct xfer_binding *b, const char *name,
                       char out[WIRE_NAME_MAX + 1], struct why *why)
 {
-    char host[HOST_MAX], key[STORE_KEY_MAX], *value;
+    char host[HOST_MAX], plain[WIRE_NAME_MAX + 1], key[STORE_KEY_MAX], *value;
     uint16_t port;
-    int rc = name_split(name, host, &port, why);
+    const char *behind = name;
+    uint64_t pass = addr_pass_take(&behind);
+    int rc = name_split(behind, host, &port, why);
     if (!rc && port) {
-        addr_join(host, port, out, WIRE_NAME_MAX + 1);
+        addr_join(host, port, plain, sizeof plain);
+        addr_pass_put(pass, plain, out, WIRE_NAME_MAX + 1);
         return 0;
     }
     pthread_mutex_lock(&b->lock);

@@ -315,6 +315,7 @@ struct xfer_peer {
     TAILQ_ENTRY(xfer_peer) next;
     struct xfer *x;
     char name[WIRE_NAME_MAX + 1], host[HOST_MAX];
+    uint64_t pass; /* by which we know it, or 0 */
     uint16_t port;
     unsigned refs, links; /* the caller's; link objects alive */
     enum xfer_state state;
@@ -330,7 +331,7 @@ TAILQ_HEAD(peer_list, xfer_peer);
 struct inlink {
     TAILQ_ENTRY(inlink) next;
     struct xfer_epoch epoch;
-    uint64_t id, heard_ms;
+    uint64_t id, pass, heard_ms;
     uint32_t heartbeat_ms;
     char name[WIRE_NAME_MAX + 1];
     unsigned conns; /* and one for the end */
@@ -348,6 +349,9 @@ void peer_dial_now(struct xfer_peer *peer); /* it is down */
 void link_go_on(struct xfer_link *link);
 void inlink_fail(struct xfer *x, struct inlink *in);
 void inlink_drop(struct xfer *x, struct inlink *in); /* one of its conns */
+/* pass.c: whether a HELLO may want that; *pass: 0 when it names none. */
+bool want_is_known(const struct xfer *x, const struct xfer_epoch *want,
+                   uint64_t *pass);
 /* On io 0, without the lock: dials, timers, what is over. Returns when it
  * wants to be called next (clock_ms), UINT64_MAX: never. */
 uint64_t peers_housekeep(struct xfer *x, uint64_t now);
@@ -357,6 +361,10 @@ void peers_free_all(struct xfer *x);
 int addr_split(const char *name, char host[HOST_MAX], uint16_t *port,
                struct why *why);
 void addr_join(const char *host, uint16_t port, char *out, size_t n);
+/* Takes "PASS@" off the front of a name; 0: there is none. */
+uint64_t addr_pass_take(const char **name);
+/* The name with pass (0: none) in front of it. */
+void addr_pass_put(uint64_t pass, const char *name, char *out, size_t n);
 struct addr {
     struct sockaddr_storage ss;
     socklen_t bytes;
@@ -414,6 +422,8 @@ struct xfer {
     struct link_list links, copy_links;
     struct peer_list peers;
     struct inlink_list inlinks;
+    uint64_t *passes; /* ours that are not over */
+    size_t pass_count, pass_cap;
     TAILQ_HEAD(, conn) conns;
     unsigned conn_count, half_open;
     struct xfer_mem **mems; /* sorted by base */

@@ -39,7 +39,10 @@ static void hello_send(struct conn *c)
                                .heartbeat_ms = x->opt.heartbeat_ms,
                                .epoch = x->epoch,
                                .link = c->link->id};
-    if (c->kind != WIRE_CONTROL) hello.want = c->link->epoch;
+    if (c->kind == WIRE_CONTROL)
+        wire_want_set_pass(&hello.want, c->link->peer->pass);
+    else
+        hello.want = c->link->epoch;
     random_bytes(hello.nonce, sizeof hello.nonce);
     memcpy(hello.name, x->name, sizeof hello.name);
     c->hs->hello_bytes = wire_hello_encode(&hello, c->hs->hello);
@@ -139,7 +142,7 @@ static const char *hello_refused(struct conn *c, int *rc)
 {
     struct xfer *x = c->x;
     const struct wire_hello *hello = &c->hs->peer;
-    static const struct xfer_epoch unknown;
+    uint64_t pass;
     *rc = ERR_UNSUPPORTED;
     if (c->local && !(x->opt.via & XFER_VIA_HOST))
         return "same-host ways are switched off";
@@ -149,10 +152,12 @@ static const char *hello_refused(struct conn *c, int *rc)
     if (!x->token_bytes && !x->opt.insecure && !from_here(c))
         return "no token is set, so only this machine may connect";
     *rc = ERR_STALE;
-    if (memcmp(&hello->want, &unknown, sizeof unknown) &&
-        memcmp(&hello->want, &x->epoch, sizeof x->epoch))
-        return "restarted: another epoch";
-    return NULL;
+    pthread_mutex_lock(&x->lock);
+    bool known = want_is_known(x, &hello->want, &pass);
+    pthread_mutex_unlock(&x->lock);
+    if (known) return NULL;
+    return pass ? "pass is over, or of a former epoch"
+                : "restarted: another epoch";
 }
 
 static int hello_in(struct conn *c, const uint8_t *body, size_t n,
@@ -182,7 +187,8 @@ static int hello_in(struct conn *c, const uint8_t *body, size_t n,
     return 0;
 }
 
-/* Under the lock: the inlink of this hello, made when it is the first. */
+/* Under the lock: the inlink of this hello, made when it is the first. NULL:
+ * it is over, or the pass is since hello_refused looked. */
 static struct inlink *inlink_of(struct xfer *x, const struct wire_hello *hello)
 {
     struct inlink *in;
@@ -190,9 +196,12 @@ static struct inlink *inlink_of(struct xfer *x, const struct wire_hello *hello)
     if (in->id == hello->link && !in->down &&
         !memcmp(&in->epoch, &hello->epoch, sizeof in->epoch))
         return in;
-    if (hello->kind != WIRE_CONTROL) return NULL;
+    uint64_t pass;
+    if (hello->kind != WIRE_CONTROL || !want_is_known(x, &hello->want, &pass))
+        return NULL;
     in = mem_must(1, sizeof *in);
     in->id = hello->link;
+    in->pass = pass;
     in->epoch = hello->epoch;
     in->heartbeat_ms = hello->heartbeat_ms;
     in->heard_ms = clock_ms();

@@ -5,7 +5,8 @@
  *     link:  CONTROL dialled -> its handshake -> DIRECT tried -> up -> dead
  *
  * A link dies as a whole; the peer then gets another one: at once after a
- * loss or when something is submitted, else after 100 ms doubling to 1 s. */
+ * loss or when something is submitted, else after 100 ms doubling to 1 s. One
+ * known by a pass that is over is not dialled again but by a submit. */
 #include "xfer/conn.h"
 
 #include "base/clock.h"
@@ -161,6 +162,8 @@ void link_fail(struct xfer_link *link, int rc, const char *text)
     if (link->up) {
         x->stats.links_lost++;
         peer->dial_ms = 0;
+    } else if (peer->pass && rc == ERR_STALE) {
+        peer->dial_ms = UINT64_MAX;
     } else {
         peer_wait_to_dial(peer);
     }
@@ -276,7 +279,7 @@ static void link_direct_try(struct xfer_link *link)
     struct why why = {0};
     struct addr addr;
     link->direct_tried = true;
-    if (x->opt.via & XFER_VIA_SELF &&
+    if (x->opt.via & XFER_VIA_SELF && !link->peer->pass &&
         !memcmp(&link->epoch, &x->epoch, sizeof x->epoch)) {
         link->self = true;
         link_up(link);
@@ -517,13 +520,15 @@ static struct xfer_peer *peer_find(struct xfer *x, const char *name)
 int xfer_peer_open(struct xfer *x, const char *name, struct xfer_peer **out,
                    struct why *why)
 {
-    char host[HOST_MAX], full[WIRE_NAME_MAX + 1];
+    char host[HOST_MAX], plain[WIRE_NAME_MAX + 1], full[WIRE_NAME_MAX + 1];
     uint16_t port;
     *out = NULL;
+    uint64_t pass = addr_pass_take(&name);
     int rc = addr_split(name, host, &port, why);
     if (rc) return rc;
     if (!port) return err_set(why, ERR_INVALID, "\"%s\" has port 0", name);
-    addr_join(host, port, full, sizeof full);
+    addr_join(host, port, plain, sizeof plain);
+    addr_pass_put(pass, plain, full, sizeof full);
     pthread_mutex_lock(&x->lock);
     struct xfer_peer *peer = peer_find(x, full);
     if (peer) {
@@ -535,6 +540,7 @@ int xfer_peer_open(struct xfer *x, const char *name, struct xfer_peer **out,
         peer->x = x;
         peer->refs = 1;
         peer->port = port;
+        peer->pass = pass;
         peer->state = XFER_CONNECTING;
         memcpy(peer->host, host, sizeof host);
         memcpy(peer->name, full, sizeof full);
@@ -673,26 +679,4 @@ void xfer_peer_explain(struct xfer_peer *peer, char *buf, size_t n)
     else
         snprintf(buf, n, "connecting to %s", peer->name);
     pthread_mutex_unlock(&peer->x->lock);
-}
-
-static bool expelled(struct xfer *x, const char *name)
-{
-    struct inlink *in;
-    TAILQ_FOREACH(in, &x->inlinks, next)
-    if (in->down && !strcmp(in->name, name)) return false;
-    return true;
-}
-
-int xfer_expel(struct xfer *x, const char *name, int timeout_ms)
-{
-    uint64_t deadline = deadline_after(timeout_ms);
-    struct inlink *in;
-    int rc = 0;
-    pthread_mutex_lock(&x->lock);
-    TAILQ_FOREACH(in, &x->inlinks, next)
-    if (!in->down && !strcmp(in->name, name)) inlink_fail(x, in);
-    while (!expelled(x, name) && !rc)
-        if (!cond_until(&x->quiet_cond, &x->lock, deadline)) rc = ERR_TIMEOUT;
-    pthread_mutex_unlock(&x->lock);
-    return rc;
 }

@@ -151,6 +151,17 @@ int wire_descs_decode(struct wire_desc *out, size_t count, const uint8_t *in,
     return 0;
 }
 
+void wire_want_set_pass(struct xfer_epoch *want, uint64_t pass)
+{
+    memset(want, 0, sizeof *want);
+    wire_put(want->bytes, pass, 8);
+}
+
+uint64_t wire_want_pass(const struct xfer_epoch *want)
+{
+    return wire_get(want->bytes + 8, 8) ? 0 : wire_get(want->bytes, 8);
+}
+
 size_t wire_hello_encode(const struct wire_hello *h, uint8_t *out)
 {
     size_t name_bytes = strlen(h->name);

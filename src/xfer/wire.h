@@ -87,6 +87,9 @@ struct wire_hello {
     uint64_t link;
     char name[WIRE_NAME_MAX + 1];
 };
+/* A pass in the place of an epoch: its number, then zeros. 0: there is none. */
+void wire_want_set_pass(struct xfer_epoch *want, uint64_t pass);
+uint64_t wire_want_pass(const struct xfer_epoch *want);
 /* Returns the bytes written, at most WIRE_HELLO_MAX. */
 size_t wire_hello_encode(const struct wire_hello *h, uint8_t *out);
 int wire_hello_decode(struct wire_hello *h, const uint8_t *in, size_t n,

@@ -223,6 +223,7 @@ void xfer_close(struct xfer *x)
     pthread_cond_destroy(&x->work_cond);
     pthread_mutex_destroy(&x->lock);
     mem_free(x->token);
+    mem_free(x->passes);
     mem_free(x);
 }
 

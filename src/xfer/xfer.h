@@ -99,6 +99,8 @@ void xfer_stop(struct xfer *x);
  * (memory of xfer_alloc is unmapped). NULL is fine. */
 void xfer_close(struct xfer *x);
 
+enum { XFER_NAME_MAX = 280 };
+
 /* "host:port" ("[v6]:port"), by which peers open us. Valid until close. */
 const char *xfer_name(const struct xfer *x);
 uint16_t xfer_port(const struct xfer *x);
@@ -147,8 +149,8 @@ enum xfer_state {
                 * by the next submit; nothing is black-listed  */
 };
 
-/* The peer of that name ("host:port", "[v6]:port"; our own name is fine). The
- * first open starts to connect in the background, later ones add a reference
+/* The peer of that name ("host:port", "[v6]:port"; our own name is fine), or
+ * of a pass of that peer's, which is a peer of its own. The first open starts to connect in the background, later ones add a reference
  * to the same peer. ERR_INVALID: not a name. */
 int xfer_peer_open(struct xfer *x, const char *name, struct xfer_peer **out,
                    struct why *why);
@@ -173,11 +175,18 @@ int xfer_peer_probe(struct xfer_peer *peer, int timeout_ms, uint64_t *rtt_ns,
  * lanes (...)", cut to n bytes with a closing 0. */
 void xfer_peer_explain(struct xfer_peer *peer, char *buf, size_t n);
 
-/* Target side: ends all links that the engine called name has to us and waits
- * until nothing of it can land in our memory any more; it may connect anew.
- * Call it before reusing memory that a peer given up for dead was told to
- * write. ERR_TIMEOUT: a stopped process of this host is in the middle of a
- * copy; the memory is not safe yet. 0 also when there was no link. */
+/* Target side: a pass, one more name of ours, "PASS@host:port" with 16 random
+ * hex digits, for one peer or one purpose. By it they open us as by the plain
+ * name, until it is expelled or we are another epoch: then ERR_STALE. */
+void xfer_pass(struct xfer *x, char out[XFER_NAME_MAX + 1]);
+
+/* Target side: ends all links that came by a pass of ours, for good, or all of
+ * the engine called name, and waits until nothing of them can land in our
+ * memory any more. Call it before reusing memory that a peer given up for dead
+ * was told to write. A pass is over with that: what comes later is refused. An
+ * engine may connect anew, so its application must have given up, too.
+ * ERR_TIMEOUT: a stopped process of this host is in the middle of a copy; the
+ * memory is not safe yet. 0 also when there was no link. */
 int xfer_expel(struct xfer *x, const char *name, int timeout_ms);
 
 /* ---- operations ------------------------------------------------------ */
@@ -265,7 +274,7 @@ size_t xfer_cancel_peer(struct xfer_peer *peer);
 
 /* ---- notes: what a batch tells the target's application ---------------- */
 
-enum { XFER_NOTE_MAX = 4096, XFER_NAME_MAX = 280 };
+enum { XFER_NOTE_MAX = 4096 };
 
 struct xfer_note {
     char from[XFER_NAME_MAX + 1]; /* name of the engine that sent it */

@@ -505,9 +505,44 @@ static void names_are_of_many_forms(void **state)
     xfer_binding_close(b);
 }
 
-TESTS(T(lists_travel_both_ways), T(errors_say_what_is_wrong),
-      T(a_restarted_peer_works_at_once), T(registrations_are_counted),
-      T(inner_ranges_keep_the_outer), T(names_move), T(buffers_come_and_go),
-      T(notes_follow_their_bytes), T(names_are_looked_up),
-      T(close_ends_what_runs), T(the_environment_is_read),
-      T(names_are_of_many_forms))
+/* A pass of an engine is a name like others, ":npu_N" behind it or not. */
+static void a_pass_is_a_name(void **state)
+{
+    (void)state;
+    struct xfer *x;
+    struct xfer_mem *mem;
+    struct xfer_binding *b;
+    struct why why = {0};
+    char pass[XFER_NAME_MAX + 1], npu[300], name[300];
+    assert_int_equal(xfer_open(&x, NULL, &why), 0);
+    assert_int_equal(xfer_alloc(x, 2 * BYTES, 0, &mem, &why), 0);
+    binding_open(&b, name);
+    unsigned char *theirs = xfer_mem_base(mem), *mine = calloc(1, BYTES);
+    uint64_t bytes = BYTES, from = num(mine), to[2] = {num(theirs)};
+    to[1] = to[0] + BYTES;
+    memset(mine, 5, BYTES);
+    assert_int_equal(xfer_binding_register(b, &from, &bytes, 1, "*", 0, &why),
+                     0);
+    xfer_pass(x, pass);
+    snprintf(npu, sizeof npu, "%s:npu_0", pass);
+    for (int i = 0; i < 2; i++) {
+        const char *peer = i ? npu : pass;
+        if (xfer_binding_transfer(b, peer, XFER_WRITE, 1, &from, &to[i], &bytes,
+                                  NULL, MS, &why))
+            fail_msg("%s", why.text);
+        assert_memory_equal(mine, theirs + i * BYTES, BYTES);
+    }
+    assert_int_equal(xfer_expel(x, pass, MS), 0);
+    assert_true(xfer_binding_transfer(b, pass, XFER_WRITE, 1, &from, to, &bytes,
+                                      NULL, MS, &why) < 0);
+    xfer_binding_close(b);
+    xfer_close(x);
+    free(mine);
+}
+
+TESTS(T(lists_travel_both_ways), T(a_pass_is_a_name),
+      T(errors_say_what_is_wrong), T(a_restarted_peer_works_at_once),
+      T(registrations_are_counted), T(inner_ranges_keep_the_outer),
+      T(names_move), T(buffers_come_and_go), T(notes_follow_their_bytes),
+      T(names_are_looked_up), T(close_ends_what_runs),
+      T(the_environment_is_read), T(names_are_of_many_forms))

@@ -245,6 +245,83 @@ static void expelled_initiator_touches_nothing(void **state)
     }
 }
 
+/* After it is over nothing that came, waits or comes by a pass is done. */
+static void a_pass_is_for_one_and_ends(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < via_count; i++) {
+        struct fixture f;
+        struct xfer_peer *by_pass;
+        struct xfer_done done;
+        struct why why = {0};
+        char pass[100], command[110], again[100];
+        start(&f, vias[i]);
+        target_pass(&f.t, pass);
+        assert_int_equal(xfer_peer_open(f.x, pass, &by_pass, &why), 0);
+        assert_string_equal(xfer_peer_name(by_pass), pass);
+        struct xfer_op op = whole(&f);
+        if (xfer_transfer(by_pass, &op, 1, MS, &why)) fail_msg("%s", why.text);
+        memset(xfer_mem_base(f.mem), 0x44, TARGET_BYTES);
+        /* UCX 1.13 asserts when a peer goes while much is under way. */
+        uint64_t first = vias[i] == XFER_VIA_UCX ? 9 : 0;
+        for (uint64_t tag = first; tag < 9; tag++)
+            assert_int_equal(xfer_submit(by_pass, &op, 1, tag, &why), 0);
+        snprintf(command, sizeof command, "expel %s", pass);
+        assert_int_equal(target_ask(&f.t, command), 0);
+        snprintf(command, sizeof command, "fill %" PRIu64 " %d %d", f.t.shared,
+                 TARGET_BYTES, 0x55);
+        uint64_t filled = target_ask(&f.t, command);
+        for (uint64_t tag = 9; tag < 18; tag++)
+            assert_int_equal(xfer_submit(by_pass, &op, 1, tag, &why), 0);
+        for (uint64_t tag = first; tag < 18; tag++) {
+            assert_int_equal(xfer_wait(f.x, tag, MS, &done), 0);
+            assert_true(done.rc == ERR_STALE || done.rc == ERR_PEER ||
+                        (done.rc == 0 && tag < 9));
+        }
+        assert_int_equal(xfer_transfer(by_pass, &op, 1, MS, &why), ERR_STALE);
+        assert_non_null(strstr(why.text, "pass is over"));
+        assert_int_equal(target_hash_of(&f.t, f.t.shared), filled);
+        /* Nobody else is concerned, and there are more passes. */
+        op.remote = f.t.own;
+        if (xfer_transfer(f.peer, &op, 1, MS, &why)) fail_msg("%s", why.text);
+        target_pass(&f.t, again);
+        assert_string_not_equal(again, pass);
+        xfer_peer_close(by_pass);
+        assert_int_equal(xfer_peer_open(f.x, again, &by_pass, &why), 0);
+        if (xfer_transfer(by_pass, &op, 1, MS, &why)) fail_msg("%s", why.text);
+        stop(&f);
+    }
+}
+
+/* Our own pass is a target like any other: it can be shut out. */
+static void passes_of_ourselves(void **state)
+{
+    (void)state;
+    struct xfer *x;
+    struct xfer_mem *mem;
+    struct xfer_peer *peer;
+    struct why why = {0};
+    char pass[XFER_NAME_MAX + 1], text[100];
+    assert_int_equal(xfer_open(&x, NULL, &why), 0);
+    assert_int_equal(xfer_alloc(x, 8192, 0, &mem, &why), 0);
+    char *base = xfer_mem_base(mem);
+    struct xfer_op op = {
+        .local = base, .remote = (uintptr_t)base + 4096, .bytes = 4096};
+    memset(base, 7, 4096);
+    xfer_pass(x, pass);
+    assert_int_equal(xfer_peer_open(x, pass, &peer, &why), 0);
+    if (xfer_transfer(peer, &op, 1, MS, &why)) fail_msg("%s", why.text);
+    assert_memory_equal(base, base + 4096, 4096);
+    xfer_peer_explain(peer, text, sizeof text);
+    assert_null(strstr(text, "self"));
+    assert_int_equal(xfer_expel(x, pass, MS), 0);
+    int rc = ERR_PEER; /* until its end is seen */
+    for (int tries = 0; rc == ERR_PEER && tries < 100; tries++)
+        rc = xfer_transfer(peer, &op, 1, MS, &why);
+    assert_int_equal(rc, ERR_STALE);
+    xfer_close(x);
+}
+
 static void closing_ends_every_batch(void **state)
 {
     (void)state;
@@ -628,6 +705,8 @@ int main(int argc, char **argv)
         T(hung_peer_is_dead_after_three_beats),
         T(restarted_peer_works_at_once),
         T(expelled_initiator_touches_nothing),
+        T(a_pass_is_for_one_and_ends),
+        T(passes_of_ourselves),
         T(closing_ends_every_batch),
         T(target_that_closes_is_noticed),
         T(peer_that_starts_later),

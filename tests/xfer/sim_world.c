@@ -82,7 +82,7 @@ bool has_reason(const struct batch *b, int rc)
     case ERR_RANGE:
         return b->bad || b->life->dropped || (w.life_count > 1 && !b->by_epoch);
     case ERR_CANCELED: return b->canceled || w.stop_asked;
-    case ERR_STALE: return w.life_count > 1;
+    case ERR_STALE: return w.life_count > 1 || w.pass_over;
     case ERR_PEER:
         return network ||
                (w.fault >= KILL_TARGET && w.fault <= STOP_INITIATOR) ||

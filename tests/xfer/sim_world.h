@@ -13,6 +13,7 @@ enum {
     CELLS = 8, /* of a slot; an operation stays in its own */
     CELL = SLOT / CELLS,
     BATCHES = 40,
+    PEERS = 64,
 };
 
 enum fault {
@@ -45,6 +46,7 @@ struct life {
     bool dropped, reclaimed; /* own is, was deregistered */
     bool expel, drop, close, expelled;
     char initiator[64];
+    char name[XFER_NAME_MAX + 1]; /* by which it is opened; a pass of late */
 };
 
 struct slot {
@@ -65,12 +67,15 @@ struct batch {
 extern struct world {
     enum fault fault;
     bool same_host, lossy, fault_over, quiet, stop_asked;
+    bool by_pass, pass_over; /* the target is known by passes; one was over */
     unsigned via, lanes, workers, token;
     unsigned char own[SLOTS / 2 * SLOT];
     struct life lives[4], *life; /* the present one, or NULL */
     size_t life_count;
     struct sim_proc *initiator;
     struct xfer *x;
+    struct xfer_peer *peers[PEERS]; /* the last one is the present one */
+    size_t peer_count;
     struct xfer_mem *mems[2]; /* of mine, halves of it */
     unsigned char *mine;
     struct slot slots[SLOTS];

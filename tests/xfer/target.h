@@ -184,6 +184,15 @@ static inline bool target_obey(struct target_side *t, const char *line,
         snprintf(answer, n, "%" PRIu64, target_more(x, false, bytes, 2));
     } else if (sscanf(line, "expel %99s", name) == 1) {
         snprintf(answer, n, "%d", xfer_expel(x, name, 5000));
+    } else if (!strncmp(line, "pass", 4)) {
+        char pass[XFER_NAME_MAX + 1];
+        xfer_pass(x, pass);
+        snprintf(answer, n, "%s", pass);
+    } else if (sscanf(line, "fill %" SCNu64 " %" SCNu64 " %u", &addr, &bytes,
+                      &count) == 3) {
+        memset((void *)(uintptr_t)addr, (int)count, bytes);
+        snprintf(answer, n, "%" PRIu64,
+                 target_hash((void *)(uintptr_t)addr, bytes));
     } else if (!strncmp(line, "close", 5)) {
         xfer_close(x);
         return false;
@@ -300,6 +309,14 @@ static inline uint64_t target_ask(struct target *t, const char *command)
 {
     target_tell(t, command);
     return target_answer(t);
+}
+
+/* A pass of it, which is a process. */
+static inline void target_pass(struct target *t, char out[100])
+{
+    target_tell(t, "pass");
+    assert_non_null(fgets(out, 100, t->from));
+    out[strcspn(out, "\n")] = 0;
 }
 
 static inline uint64_t target_hash_of(struct target *t, uint64_t addr)
