@@ -115,6 +115,7 @@ void pd_decodes_add(struct pd_decodes *decodes, struct pd_core *core,
 {
     struct pd_decode *former = pd_decodes_find(decodes, reg->session);
     if (former) remove_one(decodes, former);
+    pd_decodes_forget(decodes, &reg->from); /* its former sessions are over */
     if (decodes->count >= DECODES_MAX) {
         struct pd_decode *last = decodes->first;
         while (last->next)

@@ -347,6 +347,7 @@ static void prefill_free(struct prefill *p)
         at = &(*at)->next;
     *at = p->next;
     p->lookup->count--;
+    p->lookup->options.on_freed(p->lookup->options.arg, &p->public);
     http_call_cancel(p->call);
     loop_timer_destroy(p->timer);
     buf_fini(&p->body);

@@ -31,6 +31,7 @@ struct pd_prefill {
     struct pd_layout layout;
     bool registered; /* the owner's mark, cleared by it too when it
                       * forgot us; cleared when it is forgotten */
+    void *session;   /* the owner's; on_freed is its end */
 };
 
 struct pd_lookup_options {
@@ -40,6 +41,8 @@ struct pd_lookup_options {
     uint32_t heartbeat_interval_ms; /* none of these is 0 */
     uint32_t heartbeat_max_failure;
     uint32_t retry_ms; /* between two askings */
+    /* Inside close, or where an idle one makes way. */
+    void (*on_freed)(void *arg, struct pd_prefill *prefill);
     /* None runs inside a call of this header but pd_prefill_lost. */
     void (*on_known)(void *arg, struct pd_prefill *prefill);
     void (*on_failed)(void *arg, struct pd_prefill *prefill, const char *text);

@@ -6,13 +6,21 @@
  *                                                  engine_admit: TOKEN.. DONE
  *     LOOKUP, RESERVE --failure--> end (ABORT)
  *     WAIT --STATUS 0--> end
- *     WAIT --failure, client left--> QUARANTINE --STATUS, ABORT_ACK, or the
- *              (ABORT)                 prefill expelled, or timeout--> end
+ *     WAIT --failure, client left--> QUARANTINE --STATUS, a Baton's ABORT_ACK,
+ *              (ABORT)                 or the session expelled--> end
  *
  * From REQUEST until the prefill's last word it may write into the pages and
  * the aux row that the REQUEST named. A room that fails on our side in between
  * ends for its client at once, but its pages stay with the engine (hold_pages)
- * and its row with us, until nothing can land there any more. */
+ * and its row with us, until nothing can land there any more.
+ *
+ * A prefill that says no last word is taken it from: it reaches our memory by a
+ * session alone, a pass (xfer_pass) that REGISTER tells it and REQUEST names.
+ * When it is lost, or does not answer in time, the session is expelled: what it
+ * submitted, submits later, or is still to read of us is refused by our
+ * transfer engine. The next REGISTER has another session. Where the prefill
+ * lives, rooms that wait for it keep the old one open until they are over, no
+ * longer than their own deadline. */
 #include "pd/recv.h"
 
 #include "base/log.h"
@@ -29,6 +37,14 @@ enum {
     EXPEL_RETRY_MS = 1000, /* while a stopped process sits on our memory */
 };
 
+struct session {
+    uint32_t refs;              /* rooms that asked by it, and the prefill */
+    bool is_baton;              /* who ABORT_ACKs behind its last write */
+    bool tried;                 /* to expel it */
+    char name[PD_NAME_MAX + 1]; /* our engine's pass */
+};
+_Static_assert((int)PD_NAME_MAX == (int)XFER_NAME_MAX, "a session is a name");
+
 struct recv_room {
     struct pd_room base;
     struct pd_recv *recv;
@@ -36,10 +52,10 @@ struct recv_room {
     struct request_spec *spec; /* in LOOKUP */
     uint64_t id;               /* the engine's; 0: it does not have it */
     struct pd_prefill *prefill;
-    bool asked; /* a REQUEST was sent: the prefill may write */
     uint32_t aux_row;
     bool has_aux;
-    char session[PD_NAME_MAX + 1]; /* the prefill's engine; "": not known */
+    struct session
+        *session; /* of its REQUEST: the prefill may write; or NULL */
     bool want_logprobs;
     uint32_t top_logprobs;
     uint32_t prompt_tokens;
@@ -59,6 +75,43 @@ static unsigned long long number_of(const struct recv_room *r)
     return r->base.number;
 }
 
+/* ---- sessions ------------------------------------------------------------ */
+
+static struct session *session_create(struct pd_recv *recv, bool is_baton)
+{
+    struct session *s = mem_must(1, sizeof *s);
+    s->refs = 1;
+    s->is_baton = is_baton;
+    xfer_pass(recv->core->options.xfer, s->name);
+    return s;
+}
+
+static void session_drop(struct pd_recv *recv, struct session *s)
+{
+    if (!s || --s->refs) return;
+    xfer_expel(recv->core->options.xfer, s->name, 0);
+    mem_free(s);
+}
+
+/* Its next REGISTER has another one. */
+static void session_retire(struct pd_recv *recv, struct pd_prefill *prefill)
+{
+    struct session *s = prefill->session;
+    prefill->session = NULL;
+    prefill->registered = false;
+    session_drop(recv, s);
+}
+
+static bool session_is_waited_for(const struct pd_recv *recv,
+                                  const struct session *s)
+{
+    size_t at = 0;
+    uint64_t number;
+    for (struct recv_room *r; (r = map_next(&recv->rooms, &at, &number));)
+        if (r->session == s && r->base.state == PD_WAIT) return true;
+    return false;
+}
+
 /* ---- the end of a room ------------------------------------------------------ */
 
 static void room_free(struct recv_room *r)
@@ -67,6 +120,7 @@ static void room_free(struct recv_room *r)
     if (r->client) r->client->room = NULL;
     if (r->has_aux) pd_aux_give(recv->core, r->aux_row);
     map_remove(&recv->rooms, r->base.number);
+    session_drop(recv, r->session);
     pd_prefill_drop(r->prefill);
     request_free(r->spec);
     pd_room_fini(&r->base);
@@ -91,12 +145,25 @@ static void release(struct recv_room *r)
     room_free(r);
 }
 
-/* Ends a quarantine by force: no link, no write. */
+/* Ends a quarantine by force: no session, no write. */
 static void expel(struct recv_room *r)
 {
     struct xfer *x = r->base.core->options.xfer;
-    int rc = r->session[0] ? xfer_expel(x, r->session, EXPEL_MS) : 0;
-    if (rc)
+    struct session *s = r->session;
+    if (r->prefill->session == s) {
+        log_info("pd",
+                 "prefill %s:%u has not said that it is done with room %llu: "
+                 "session %s ends",
+                 r->prefill->bootstrap.host, r->prefill->bootstrap.port,
+                 number_of(r), s->name);
+        session_retire(r->recv, r->prefill);
+    }
+    bool open = session_is_waited_for(r->recv, s);
+    if (!open) {
+        open = xfer_expel(x, s->name, s->tried ? 0 : EXPEL_MS) != 0;
+        s->tried = true;
+    }
+    if (open)
         loop_timer_set(r->base.timer, EXPEL_RETRY_MS, 0);
     else
         release(r);
@@ -107,7 +174,7 @@ static void fail(struct recv_room *r, int status, const char *text, bool safe)
 {
     struct pd_core *core = r->base.core;
     struct pd_client *client = r->client;
-    bool hold = r->asked && !safe && r->id;
+    bool hold = r->session && !safe && r->id;
     if (r->base.state == PD_QUARANTINE) return;
     log_debug("pd", "room %llu failed in state %s: %s", number_of(r),
               pd_state_name(r->base.state), text);
@@ -123,7 +190,6 @@ static void fail(struct recv_room *r, int status, const char *text, bool safe)
         return;
     }
     pd_room_enter(&r->base, PD_QUARANTINE);
-    if (!r->prefill->known && r->session[0]) expel(r); /* it was lost */
 }
 
 static void fail_handshake(struct recv_room *r, int status, const char *reason)
@@ -186,7 +252,10 @@ static int send_register(struct pd_recv *recv, struct pd_prefill *prefill,
         .has_layout = w4 && prefill->has_layout,
         .layout = core->layout,
     };
-    snprintf(reg.session, sizeof reg.session, "%s", core->layout.xfer);
+    if (!prefill->session)
+        prefill->session = session_create(recv, reg.has_layout);
+    const struct session *s = prefill->session;
+    snprintf(reg.session, sizeof reg.session, "%s", s->name);
     pd_register_encode(&core->message, &reg);
     int rc = pd_mail_send(core->mail, &prefill->rank, &core->message, why);
     prefill->registered = !rc;
@@ -216,9 +285,14 @@ static int send_request(struct recv_room *r, const struct engine_event *event,
         .prompt_tokens = r->prompt_tokens,
         .prompt_hash = r->prompt_hash,
     };
-    snprintf(q.session, sizeof q.session, "%s", core->layout.xfer);
+    struct session *s = prefill->session;
+    snprintf(q.session, sizeof q.session, "%s", s->name);
     pd_request_encode(&core->message, &q);
-    return pd_mail_send(core->mail, &prefill->rank, &core->message, why);
+    int rc = pd_mail_send(core->mail, &prefill->rank, &core->message, why);
+    if (rc) return rc;
+    r->session = s;
+    s->refs++;
+    return 0;
 }
 
 static void on_reserved(struct recv_room *r, const struct engine_event *event)
@@ -232,9 +306,6 @@ static void on_reserved(struct recv_room *r, const struct engine_event *event)
         fail_handshake(r, pd_http_status(rc), why_text(&why, rc));
         return;
     }
-    r->asked = true;
-    if (r->prefill->has_layout)
-        snprintf(r->session, sizeof r->session, "%s", r->prefill->layout.xfer);
     pd_room_enter(&r->base, PD_WAIT);
 }
 
@@ -323,7 +394,7 @@ static void admit(struct recv_room *r)
 static void on_status(struct pd_recv *recv, const struct pd_status *status)
 {
     struct recv_room *r = map_get(&recv->rooms, status->room);
-    if (!r || !r->asked) return; /* of a room long gone */
+    if (!r || !r->session) return; /* of a room long gone */
     /* Perhaps it took us for lost and forgot us (SGLang's does not): the next
      * request says again who we are. */
     if (status->http_status) r->prefill->registered = false;
@@ -341,7 +412,11 @@ static void on_status(struct pd_recv *recv, const struct pd_status *status)
 static void on_ack(struct pd_recv *recv, uint64_t number)
 {
     struct recv_room *r = map_get(&recv->rooms, number);
-    if (r && r->base.state == PD_QUARANTINE) release(r);
+    if (!r || r->base.state != PD_QUARANTINE) return;
+    if (r->session->is_baton)
+        release(r);
+    else
+        expel(r); /* SGLang's may be in the middle of a write */
 }
 
 void pd_recv_message(struct pd_recv *recv, const struct pd_note *note)
@@ -400,10 +475,14 @@ static void room_failed(struct recv_room *r, const char *text)
 
 static void room_lost(struct recv_room *r, const char *text)
 {
-    if (r->base.state == PD_QUARANTINE && r->session[0])
-        expel(r);
-    else if (r->base.state == PD_RESERVE || r->base.state == PD_WAIT)
+    if (r->base.state == PD_RESERVE || r->base.state == PD_WAIT)
         fail_transfer(r, text, false);
+}
+
+static void room_shut(struct recv_room *r, const char *text)
+{
+    (void)text;
+    if (r->base.state == PD_QUARANTINE) expel(r);
 }
 
 static void on_known(void *arg, struct pd_prefill *prefill)
@@ -428,6 +507,13 @@ static void on_lost(void *arg, struct pd_prefill *prefill, const char *text)
     log_warn("pd", "%s", text);
     pd_mail_hang_up(recv->core->mail, &prefill->rank);
     each_room(recv, prefill, room_lost, text);
+    session_retire(recv, prefill);
+    each_room(recv, prefill, room_shut, text);
+}
+
+static void on_freed(void *arg, struct pd_prefill *prefill)
+{
+    session_retire(arg, prefill);
 }
 
 void pd_recv_lost(struct pd_recv *recv, const struct pd_address *prefill)
@@ -509,6 +595,7 @@ int pd_recv_open(struct pd_recv **out, struct pd_core *core, struct why *why)
         .on_known = on_known,
         .on_failed = on_failed,
         .on_lost = on_lost,
+        .on_freed = on_freed,
         .arg = recv,
     };
     recv->core = core;

@@ -19,7 +19,7 @@ enum {
     PD_FRAMES_MAX = 32,
     PD_MESSAGE_MAX = 16 << 20, /* bytes of all frames */
     PD_HOST_MAX = 255,         /* characters of a host name */
-    PD_NAME_MAX = 271,         /* "[host]:port" of a transfer engine */
+    PD_NAME_MAX = 280,         /* [PASS@]host:port of a transfer engine */
     PD_BUFFERS_MAX = 8192,     /* KV buffers of a rank */
     PD_PAGES_MAX = 1 << 20,    /* pages of a prompt */
     PD_TEXT_MAX = 480,         /* characters of an error text */

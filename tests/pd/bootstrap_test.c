@@ -213,7 +213,7 @@ static const struct http_route stock_routes[] = {
 
 /* What the lookup said last. */
 struct heard {
-    int known, failed, lost;
+    int known, failed, lost, freed;
     char text[512];
     enum pd_generation generation;
 };
@@ -231,6 +231,13 @@ static void on_failed(void *arg, struct pd_prefill *prefill, const char *text)
     (void)prefill;
     h->failed++;
     snprintf(h->text, sizeof h->text, "%s", text);
+}
+
+static void on_freed(void *arg, struct pd_prefill *prefill)
+{
+    struct heard *h = arg;
+    (void)prefill;
+    h->freed++;
 }
 
 static void on_lost(void *arg, struct pd_prefill *prefill, const char *text)
@@ -277,6 +284,7 @@ static void scene_open(struct scene *s)
                                               .on_known = on_known,
                                               .on_failed = on_failed,
                                               .on_lost = on_lost,
+                                              .on_freed = on_freed,
                                               .arg = &s->heard};
     assert_int_equal(pd_lookup_open(&s->lookup, &options, &why), 0);
 }
@@ -292,6 +300,7 @@ static void scene_close(struct scene *s)
 {
     pd_prefill_drop(s->prefill);
     pd_lookup_close(s->lookup);
+    assert_int_equal(s->heard.freed, s->prefill != NULL);
     http_server_close(s->stock.server);
     rig_fini(&s->rig);
 }
