@@ -196,8 +196,9 @@ static struct matcher *make_matcher(const struct request_spec *spec,
     if (count)
         memcpy(ends + l->end_count, spec->sampling.stop_ids,
                count * sizeof *ends);
-    struct matcher *m = matcher_create(
-        spec->grammar, ends, l->end_count + count, spec->grammar_after);
+    struct matcher *m =
+        matcher_create(spec->grammar, ends, l->end_count + count,
+                       spec->grammar_open, spec->grammar_after);
     mem_free(ends);
     return m;
 }

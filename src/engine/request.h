@@ -71,8 +71,8 @@ struct request_spec {
     uint32_t logprob_id_count;
     struct grammar *grammar; /* text/grammar.h; NULL: any output. Whoever
                                  * copies the spec takes a reference        */
-    int32_t grammar_after;   /* with it: the token behind which it holds;
-                                 * -1: from the beginning                   */
+    /* With it: matcher_create's open and after. -1, -1: from the beginning */
+    int32_t grammar_open, grammar_after;
     uint64_t cache_key; /* namespace of the prefix cache (extra_key hash)  */
 };
 

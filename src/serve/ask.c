@@ -26,7 +26,7 @@ int ask_create(struct ask **out, const char *body, size_t n, struct why *why)
     }
     struct ask *ask = mem_must(1, sizeof *ask);
     ask->body = root;
-    ask->grammar_after = -1;
+    ask->grammar_open = ask->grammar_after = -1;
     *out = ask;
     return 0;
 }

@@ -79,8 +79,8 @@ struct ask {
     bool echo;             /* completions */
     bool usage_event, usage_always; /* stream_options */
     struct ask_reply reply;
-    int32_t grammar_after; /* as in struct request_spec */
-    const char *model;     /* as the client named it */
+    int32_t grammar_open, grammar_after; /* as in struct request_spec */
+    const char *model;                   /* as the client named it */
 };
 
 /* body: n bytes of JSON, not kept. On success *out is the caller's. */

@@ -442,6 +442,7 @@ static int submit(struct output *out, struct why *why)
         .logprob_ids = prompt->logprob_ids,
         .logprob_id_count = prompt->logprob_id_count,
         .grammar = prompt->grammar,
+        .grammar_open = call->ask->grammar_open,
         .grammar_after = call->ask->grammar_after,
         .cache_key = prompt->cache_key,
     };

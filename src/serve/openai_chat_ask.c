@@ -220,16 +220,47 @@ static int take_reasoning(struct ask *ask, const struct ask_env *env,
     return rc;
 }
 
-/* The token behind which a grammar holds; -1: it does from the beginning. A
- * model that may think does it first, unless the prompt has closed that. */
-static int32_t end_of_reasoning(const struct ask_env *env, bool inside,
-                                const struct buf *text)
+/* Whether the answer begins inside of the reasoning, and whether none can come
+ * any more: by the prompt, then by the beginning of the answer that is given. */
+struct beginning {
+    bool inside, over;
+};
+
+static struct beginning beginning_of(const struct reasoning_format *format,
+                                     const struct buf *prompt,
+                                     const json_t *final)
+{
+    struct beginning b = {0};
+    if (!format) return b;
+    b.inside = reasoning_begins(format, prompt->data, prompt->len);
+    b.over = reasoning_is_over(format, prompt->data, prompt->len);
+    if (!final) return b;
+    b.inside = reasoning_goes_on(format, b.inside, json_string_value(final),
+                                 json_string_length(final));
+    b.over = !b.inside;
+    return b;
+}
+
+static bool thinking_is_off(const json_t *body)
+{
+    const json_t *more = json_object_get(body, "chat_template_kwargs");
+    return json_is_false(json_object_get(more, "enable_thinking")) ||
+           json_is_false(json_object_get(more, "thinking"));
+}
+
+/* Where a form of the answer holds: behind the reasoning. Whether there is any
+ * may be for the model to say, by the tag that it begins with, unless it was
+ * told not to think. */
+static void place_form(struct ask *ask, const struct ask_env *env,
+                       struct beginning at)
 {
     const struct reasoning_format *format = env->reasoning;
-    if (!format) return -1;
-    if (!inside && reasoning_is_over(format, text->data, text->len)) return -1;
-    return tokenizer_find(assets_tokenizer(env->assets),
-                          reasoning_end_tag(format));
+    const struct tokenizer *t = assets_tokenizer(env->assets);
+    if (!format || at.over) return;
+    int32_t open = tokenizer_find(t, reasoning_begin_tag(format));
+    if (!at.inside && (open < 0 || thinking_is_off(ask->body))) return;
+    ask->grammar_open = at.inside ? -1 : open;
+    ask->grammar_after = tokenizer_find(t, reasoning_end_tag(format));
 }
 
 static bool any_strict(const json_t *tools)
@@ -279,7 +310,7 @@ static int hold_calls(struct ask *ask, const struct ask_env *env,
                                         text.len, &prompt->grammar, why);
     buf_fini(&text);
     reply->tag_ends_reasoning = true;
-    ask->grammar_after = -1;
+    ask->grammar_open = ask->grammar_after = -1;
     return rc;
 }
 
@@ -290,26 +321,19 @@ static int begin_answer(struct ask *ask, const struct ask_env *env,
                         struct buf *text, struct why *why)
 {
     struct ask_reply *reply = &ask->reply;
-    const struct reasoning_format *format = reply->reasoning;
-    bool inside = format && reasoning_begins(format, text->data, text->len);
-    bool over = format && reasoning_is_over(format, text->data, text->len);
-    ask->grammar_after = end_of_reasoning(env, inside, text);
-    if (final) {
-        const char *more = json_string_value(final);
-        size_t n = json_string_length(final);
-        buf_add(text, more, n);
-        if (format) inside = reasoning_goes_on(format, inside, more, n);
-        over = !inside;
-    }
-    reply->in_reasoning = inside;
-    if (choice->must && !format) {
-        format = reasoning_find("qwen3");
+    struct beginning at = beginning_of(reply->reasoning, text, final);
+    reply->in_reasoning = at.inside;
+    place_form(ask, env, beginning_of(env->reasoning, text, final));
+    if (final)
+        buf_add(text, json_string_value(final), json_string_length(final));
+    if (choice->must && !reply->reasoning) {
+        const struct reasoning_format *format = reasoning_find("qwen3");
         if (reasoning_begins(format, text->data, text->len))
             reasoning_close(format, text);
     }
     if (text->failed)
         return err_set(why, ERR_NOMEM, "The rendered prompt is too large.");
-    return hold_calls(ask, env, choice, over, why);
+    return hold_calls(ask, env, choice, at.over, why);
 }
 
 /* reasoning_effort and chat_template_kwargs become the template's variables. */

@@ -55,7 +55,8 @@ struct matcher {
     struct walk walk;
     int32_t *ends;
     size_t end_count;
-    int32_t after; /* -1: it holds */
+    int32_t open;  /* >= 0: the first token is to come, and may be this */
+    int32_t after; /* >= 0: and open < 0: it holds behind this */
     uint64_t *mask;
     bool fresh; /* mask is of this position */
     bool ended;
@@ -308,13 +309,14 @@ static struct reach *reach_of(struct grammar *g, uint32_t state,
 /* ---- matchers ---- */
 
 struct matcher *matcher_create(struct grammar *grammar, const int32_t *ends,
-                               size_t end_count, int32_t after)
+                               size_t end_count, int32_t open, int32_t after)
 {
     struct matcher *m = mem_must(1, sizeof *m);
     m->grammar = grammar_take(grammar);
     m->ends = mem_must(end_count + 1, sizeof *m->ends);
     memcpy(m->ends, ends, end_count * sizeof *ends);
     m->end_count = end_count;
+    m->open = after < 0 ? -1 : open;
     m->after = after;
     m->mask = mem_must((grammar->tree->vocab + 63) / 64, sizeof *m->mask);
     walk_stacks_init(&m->stacks);
@@ -381,7 +383,7 @@ static void add_position(struct matcher *m, const struct walk_position *at)
 const uint64_t *matcher_allowed(struct matcher *m, uint32_t *vocab)
 {
     *vocab = m->grammar->tree->vocab;
-    if (m->after >= 0) return NULL;
+    if (m->after >= 0 && m->open < 0) return NULL;
     if (m->fresh) return m->mask;
     memset(m->mask, 0, (m->grammar->tree->vocab + 63) / 64 * sizeof *m->mask);
     for (uint32_t i = 0; i < m->walk.count; i++)
@@ -394,6 +396,8 @@ const uint64_t *matcher_allowed(struct matcher *m, uint32_t *vocab)
         else if (tokenizer_is_added(m->grammar->tree->tokenizer, m->ends[i]))
             m->mask[m->ends[i] / 64] &= ~bit;
     }
+    if (m->open >= 0 && (uint32_t)m->open < *vocab)
+        m->mask[m->open / 64] |= 1ull << m->open % 64;
     m->fresh = true;
     return m->mask;
 }
@@ -412,6 +416,11 @@ bool matcher_accept(struct matcher *m, int32_t token)
 {
     struct walk to;
     m->fresh = false;
+    if (m->open >= 0) {
+        if (token != m->open) m->after = -1;
+        m->open = -1;
+        if (m->after >= 0) return true;
+    }
     if (m->after >= 0) {
         if (token == m->after) m->after = -1;
         return true;

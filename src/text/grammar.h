@@ -56,9 +56,11 @@ void grammar_drop(struct grammar *grammar); /* NULL is fine */
  * grammar at the same time. */
 struct matcher;
 /* Takes a reference. ends: the tokens that end the output, copied. after: the
- * grammar holds only behind this token (a reasoning's end); -1: at once. */
+ * grammar holds only behind this token (a reasoning's end); -1: at once. open:
+ * with it, that is so where the output begins with this token (which the first
+ * may then be, too); else it holds at once. -1: however the output begins. */
 struct matcher *matcher_create(struct grammar *grammar, const int32_t *ends,
-                               size_t end_count, int32_t after);
+                               size_t end_count, int32_t open, int32_t after);
 void matcher_destroy(struct matcher *matcher); /* NULL is fine */
 
 /* The bits of the tokens that may come next, bit id % 64 of word id / 64, for

@@ -39,6 +39,11 @@ bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
     return format->forced && !ends_with(prompt, n, format->end);
 }
 
+const char *reasoning_begin_tag(const struct reasoning_format *format)
+{
+    return format->begin;
+}
+
 const char *reasoning_end_tag(const struct reasoning_format *format)
 {
     return format->end;

@@ -43,7 +43,8 @@ bool reasoning_begins(const struct reasoning_format *format, const char *prompt,
  * its answer with; inside: whether it was before. */
 bool reasoning_goes_on(const struct reasoning_format *format, bool inside,
                        const char *text, size_t n);
-/* The tag that ends reasoning. */
+/* The tags around reasoning. */
+const char *reasoning_begin_tag(const struct reasoning_format *format);
 const char *reasoning_end_tag(const struct reasoning_format *format);
 /* Whether a prompt has closed the reasoning already: none follows. */
 bool reasoning_is_over(const struct reasoning_format *format,

@@ -269,7 +269,8 @@ static void output_keeps_to_its_grammar(void **state)
             struct request_spec *spec = &asked[id].spec;
             spec->sampling.stop_id_count = 0;
             spec->grammar = some_grammar(all, id);
-            spec->grammar_after = id % 7 ? -1 : 'e';
+            spec->grammar_after = id % 7 && id % 11 ? -1 : 'e';
+            spec->grammar_open = id % 11 ? -1 : (int32_t)('x' + id % 3);
             rig_submit(&rig, id, spec);
             grammar_drop(spec->grammar); /* the engine has its own */
             spec->grammar = NULL;
@@ -303,7 +304,7 @@ static void a_foreign_first_token_may_break_a_grammar(void **state)
     struct request_spec *spec = &asked[1].spec;
     spec->role = ROLE_DECODE;
     spec->grammar = some_grammar(all, 0);
-    spec->grammar_after = -1;
+    spec->grammar_open = spec->grammar_after = -1;
     rig_submit(&rig, 1, spec);
     while (!rig.seen[1].reserved)
         rig_next(&rig);
@@ -351,7 +352,8 @@ static void a_pair_yields_what_one_server_does(void **state)
             spec->role = ROLE_DECODE;
             spec->own_prefix = id % 4;
             spec->grammar = id % 5 ? NULL : some_grammar(all, id / 5);
-            spec->grammar_after = -1;
+            spec->grammar_open = id % 3 ? -1 : 'x';
+            spec->grammar_after = id % 3 ? -1 : 'e';
             rig_submit(&rig, id, spec);
         }
         pair_run(&prefill, &rig, asked, N);

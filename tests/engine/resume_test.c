@@ -37,7 +37,8 @@ static void ask(struct grammars *all, uint64_t id, uint64_t *seed)
     ask_with_stops(&asked[id], seed);
     struct request_spec *spec = &asked[id].spec;
     spec->grammar = id % 5 ? NULL : some_grammar(all, id / 5);
-    spec->grammar_after = -1;
+    spec->grammar_open = id % 3 ? -1 : 'x';
+    spec->grammar_after = id % 2 ? -1 : 'e';
 }
 
 /* How much of its output a request of rig comes with, always less than all. */

@@ -162,10 +162,11 @@ static inline uint32_t toy_expect(const struct request_spec *spec, int32_t *out,
     int32_t ends[8] = {end};
     for (uint32_t i = 0; i < p->stop_id_count; i++)
         ends[1 + i] = p->stop_ids[i];
-    struct matcher *m = spec->grammar ? matcher_create(spec->grammar, ends,
-                                                       1 + p->stop_id_count,
-                                                       spec->grammar_after)
-                                      : NULL;
+    struct matcher *m =
+        spec->grammar
+            ? matcher_create(spec->grammar, ends, 1 + p->stop_id_count,
+                             spec->grammar_open, spec->grammar_after)
+            : NULL;
     for (*finish = FINISH_NONE; *finish == FINISH_NONE; at++) {
         toy_logits(digest, row);
         struct sample_history h = {out, n, &end, 1, m};

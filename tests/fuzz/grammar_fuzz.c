@@ -60,7 +60,7 @@ static struct grammars *grammars_once(void)
 
 static void follow(struct grammar *g, uint64_t seed)
 {
-    struct matcher *m = matcher_create(g, &end, 1, -1);
+    struct matcher *m = matcher_create(g, &end, 1, -1, -1);
     for (int n = 0; n < 60 && !matcher_ended(m); n++) {
         uint32_t vocab;
         const uint64_t *allowed = matcher_allowed(m, &vocab);

@@ -131,7 +131,7 @@ static void a_tokenizer_may_come_from_elsewhere(void **state)
 {
     (void)state;
     char *dir = folder(), *other = temp_dir();
-    rig_write_gguf(other, "gguf:{{ eos_token }}");
+    rig_write_gguf(other, "gguf:{{ eos_token }}", false);
     struct assets_options options = {.model_path = dir};
     options.tokenizer_path = path_in(other, "model.gguf");
     expect_chat(&options, "gguf:<|end|>");

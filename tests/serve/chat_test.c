@@ -256,6 +256,58 @@ static void reasoning_goes_on_where_it_was(void **state)
     "\"strict\":true,\"parameters\":{\"type\":\"object\",\"properties" \
     "\":{\"a\":{\"type\":\"integer\"}},\"required\":[\"a\"]}}}]"
 
+#define OFF(name) "\"chat_template_kwargs\":{\"" name "\":false}"
+#define REGEX     "\"regex\":\"[ab]\""
+#define FINAL(text)                                                        \
+    "\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":"       \
+    "\"assistant\",\"content\":\"" text "\"}],\"continue_final_message\":" \
+    "true"
+
+/* A form holds behind the reasoning; where that does not come, at once. */
+static void forms_hold_behind_the_reasoning(void **state)
+{
+    (void)state;
+    enum { ON = RIG_THINK, END = RIG_THINK_END };
+    static const struct {
+        const char *reasoning, *more;
+        int32_t open, after;
+    } rows[] = {
+        {"qwen3", HI, ON, END}, /* it may think, or not */
+        {"qwen3", HI "," THINK, -1, END},
+        {"qwen3", HI "," OFF("enable_thinking"), -1, -1},
+        {"deepseek-v3", HI "," OFF("thinking"), -1, -1},
+        {"qwen3", HI ",\"separate_reasoning\":false", ON, END},
+        {"qwen3", HI "," THINK ",\"separate_reasoning\":false", -1, END},
+        {"deepseek-r1", HI, -1, END},
+        {"qwen3", FINAL("<think>so"), -1, END},
+        {"qwen3", FINAL("<think>so</think>"), -1, -1},
+        {"qwen3", FINAL("a"), -1, -1}, /* it has begun */
+        {"kimi", HI, -1, -1},          /* its tags are no tokens here */
+        {NULL, HI, -1, -1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct server s;
+        struct server_setup setup = {.chat_template = template, .thinks = true};
+        if (rows[i].reasoning)
+            setup.options.reasoning = reasoning_find(rows[i].reasoning);
+        server_run(&s, &setup);
+        for (int stream = 0; stream < 2; stream++) {
+            char body[600];
+            snprintf(body, sizeof body, "{%s," REGEX ",\"stream\":%s}",
+                     rows[i].more, stream ? "true" : "false");
+            int fd = server_post(&s, PATH, body);
+            struct fake_request r = fake_next(s.node);
+            assert_true(r.has_grammar);
+            assert_string_equal(r.begins, "ab");
+            assert_int_equal(r.grammar_open, rows[i].open);
+            assert_int_equal(r.grammar_after, rows[i].after);
+            play_text(&s, r.id, "a", 1);
+            mem_free(answer_ok(fd));
+        }
+        server_stop(&s);
+    }
+}
+
 /* Calls that must come, and strict ones, become a grammar. */
 static void calls_are_held_to_their_form(void **state)
 {
@@ -290,6 +342,7 @@ static void calls_are_held_to_their_form(void **state)
         struct fake_request r = fake_next(s.node);
         expect_prompt(&r, rows[i].prompt);
         assert_true(r.has_grammar);
+        assert_int_equal(r.grammar_open, -1);
         assert_int_equal(r.grammar_after, -1);
         if (*rows[i].begins)
             assert_string_equal(r.begins, rows[i].begins);
@@ -402,7 +455,7 @@ static void logprobs_come_with_what_is_held_back(void **state)
 
 TESTS(T(a_whole_answer_is_taken_apart), T(a_stream_is_taken_apart_the_same_way),
       T(a_call_is_a_name_and_then_arguments), T(prompts_open_the_reasoning),
-      T(reasoning_goes_on_where_it_was), T(calls_are_held_to_their_form),
-      T(calls_that_cannot_be_held_are_refused),
+      T(reasoning_goes_on_where_it_was), T(forms_hold_behind_the_reasoning),
+      T(calls_are_held_to_their_form), T(calls_that_cannot_be_held_are_refused),
       T(tool_results_go_into_the_prompt), T(calls_need_tools),
       T(logprobs_come_with_what_is_held_back))

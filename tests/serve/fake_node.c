@@ -82,9 +82,10 @@ static void copy_grammar(struct fake_request *r,
     uint32_t vocab;
     size_t n = 0;
     r->has_grammar = spec->grammar;
+    r->grammar_open = spec->grammar_open;
     r->grammar_after = spec->grammar_after;
     if (!spec->grammar) return;
-    struct matcher *m = matcher_create(spec->grammar, &end, 1, -1);
+    struct matcher *m = matcher_create(spec->grammar, &end, 1, -1, -1);
     const uint64_t *allowed = matcher_allowed(m, &vocab);
     for (int b = 1; b < 256 && n + 1 < sizeof r->begins; b++)
         if (allowed[b / 64] >> b % 64 & 1) r->begins[n++] = (char)b;

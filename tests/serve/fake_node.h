@@ -23,7 +23,7 @@ struct fake_request {
     uint32_t top_logprobs, logprob_id_count;
     uint64_t cache_key;
     bool has_grammar;
-    int32_t grammar_after;
+    int32_t grammar_open, grammar_after;
     char begins[64]; /* the bytes that an output may begin with, ascending */
     bool has_host, has_room;
     char host[64];

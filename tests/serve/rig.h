@@ -16,7 +16,12 @@
 #include "serve/serve.h"
 #include "text/grammar.h"
 
-enum { RIG_VOCAB = 257, RIG_CONTEXT = 64 };
+enum {
+    RIG_VOCAB = 257, /* the bytes and <|end|> */
+    RIG_THINK = RIG_VOCAB,
+    RIG_THINK_END,
+    RIG_CONTEXT = 64
+};
 
 struct server {
     struct rig rig;
@@ -34,17 +39,23 @@ struct server_setup {
     int refuse;
     struct serve_options options;
     const char *chat_template; /* source */
+    bool thinks; /* <think> and </think> are tokens, RIG_THINK and its end */
 };
 
-static inline void rig_write_gguf(const char *dir, const char *template)
+static inline void rig_write_gguf(const char *dir, const char *template,
+                                  bool thinks)
 {
+    enum { MAX = RIG_THINK_END + 1 };
+    const int count = thinks ? MAX : RIG_VOCAB;
     static struct vocab v;
     vocab_init(&v);
     vocab_add(&v, "<|end|>", TOKEN_CONTROL);
-    const char *tokens[RIG_VOCAB];
-    int32_t types[RIG_VOCAB];
-    static char store[RIG_VOCAB][16];
-    for (int i = 0; i < RIG_VOCAB; i++) {
+    vocab_add(&v, "<think>", TOKEN_USER_DEFINED);
+    vocab_add(&v, "</think>", TOKEN_USER_DEFINED);
+    const char *tokens[MAX];
+    int32_t types[MAX];
+    static char store[MAX][16];
+    for (int i = 0; i < count; i++) {
         snprintf(store[i], sizeof store[i], "%.*s", (int)v.tokens[i].len,
                  v.tokens[i].data);
         tokens[i] = store[i];
@@ -53,9 +64,9 @@ static inline void rig_write_gguf(const char *dir, const char *template)
     struct gguf_build b;
     gguf_build_init(&b);
     gguf_build_string(&b, "tokenizer.ggml.model", "gpt2");
-    gguf_build_strings(&b, "tokenizer.ggml.tokens", tokens, RIG_VOCAB);
+    gguf_build_strings(&b, "tokenizer.ggml.tokens", tokens, (size_t)count);
     gguf_build_strings(&b, "tokenizer.ggml.merges", NULL, 0);
-    gguf_build_ints(&b, "tokenizer.ggml.token_type", types, RIG_VOCAB);
+    gguf_build_ints(&b, "tokenizer.ggml.token_type", types, (size_t)count);
     gguf_build_u32(&b, "tokenizer.ggml.eos_token_id", 256);
     gguf_build_bool(&b, "tokenizer.ggml.add_bos_token", false);
     if (template) gguf_build_string(&b, "tokenizer.chat_template", template);
@@ -73,7 +84,7 @@ static inline void server_open(struct server *s,
     memset(s, 0, sizeof *s);
     rig_init(&s->rig);
     s->dir = temp_dir();
-    rig_write_gguf(s->dir, setup->chat_template);
+    rig_write_gguf(s->dir, setup->chat_template, setup->thinks);
     char path[256];
     snprintf(path, sizeof path, "%s/model.gguf", s->dir);
     struct why why = {0};

@@ -91,12 +91,12 @@ static void check_mask(struct world *w, struct grammar *g,
                        const int32_t *tokens, int n)
 {
     uint32_t vocab;
-    struct matcher *m = matcher_create(g, &w->end, 1, -1);
+    struct matcher *m = matcher_create(g, &w->end, 1, -1, -1);
     for (int i = 0; i < n; i++)
         assert_true(matcher_accept(m, tokens[i]));
     const uint64_t *mask = matcher_allowed(m, &vocab);
     for (uint32_t t = 0; t < vocab; t++) {
-        struct matcher *one = matcher_create(g, &w->end, 1, -1);
+        struct matcher *one = matcher_create(g, &w->end, 1, -1, -1);
         for (int i = 0; i < n; i++)
             matcher_accept(one, tokens[i]);
         if (matcher_accept(one, (int32_t)t) != (mask[t / 64] >> t % 64 & 1))
@@ -111,7 +111,7 @@ static void check_mask(struct world *w, struct grammar *g,
 static bool draw(struct world *w, struct grammar *g, uint64_t *seed,
                  struct buf *out)
 {
-    struct matcher *m = matcher_create(g, &w->end, 1, -1);
+    struct matcher *m = matcher_create(g, &w->end, 1, -1, -1);
     int32_t tokens[3000];
     int check = (int)(rng_next(seed) % 150);
     buf_reset(out);
@@ -313,7 +313,7 @@ static int takes(struct world *w, struct grammar *g, const char *text)
     struct token_list ids = {0};
     assert_int_equal(
         tokenizer_encode(w->tokenizer, text, strlen(text), 0, &ids), 0);
-    struct matcher *m = matcher_create(g, &w->end, 1, -1);
+    struct matcher *m = matcher_create(g, &w->end, 1, -1, -1);
     int result = 0;
     for (size_t i = 0; i < ids.count && !result; i++)
         if (!matcher_accept(m, ids.ids[i])) result = -1;

@@ -80,7 +80,7 @@ static int32_t byte_token(unsigned char c)
 /* -1: the text cannot be an answer's beginning; 0: it can; 1: it is whole. */
 static int takes(struct grammar *g, const char *text, size_t n)
 {
-    struct matcher *m = matcher_create(g, &end, 1, -1);
+    struct matcher *m = matcher_create(g, &end, 1, -1, -1);
     int result = 0;
     for (size_t i = 0; i < n && !result; i++)
         if (!matcher_accept(m, byte_token((unsigned char)text[i]))) result = -1;
@@ -97,12 +97,12 @@ static bool allowed(const uint64_t *mask, int32_t token)
 /* The mask behind some tokens says of each token what trying it says. */
 static void check_mask(struct grammar *g, const int32_t *tokens, size_t n)
 {
-    struct matcher *m = matcher_create(g, &end, 1, -1);
+    struct matcher *m = matcher_create(g, &end, 1, -1, -1);
     for (size_t i = 0; i < n; i++)
         assert_true(matcher_accept(m, tokens[i]));
     const uint64_t *mask = matcher_allowed(m, &vocab_);
     for (int32_t t = 0; t < (int32_t)tokenizer_vocab(tokenizer); t++) {
-        struct matcher *one = matcher_create(g, &end, 1, -1);
+        struct matcher *one = matcher_create(g, &end, 1, -1, -1);
         for (size_t i = 0; i < n; i++)
             matcher_accept(one, tokens[i]);
         bool ok = matcher_accept(one, t);
@@ -120,7 +120,7 @@ static bool answer(struct grammar *g, uint64_t *seed, struct buf *out,
 {
     enum { LONGEST = 150 };
     int32_t tokens[LONGEST];
-    struct matcher *m = matcher_create(g, &end, 1, -1);
+    struct matcher *m = matcher_create(g, &end, 1, -1, -1);
     buf_reset(out);
     size_t n = 0;
     while (n < LONGEST && !matcher_ended(m)) {
@@ -498,7 +498,7 @@ static void the_grammar_begins_behind_a_reasoning(void **state)
     (void)state;
     struct grammar *g = compile(GRAMMAR_REGEX, "ab");
     int32_t think_end = byte_token('!');
-    struct matcher *m = matcher_create(g, &end, 1, think_end);
+    struct matcher *m = matcher_create(g, &end, 1, -1, think_end);
     assert_null(matcher_allowed(m, &vocab_));
     assert_true(matcher_accept(m, byte_token('z')));
     assert_false(matcher_must_end(m));
@@ -510,6 +510,42 @@ static void the_grammar_begins_behind_a_reasoning(void **state)
     assert_true(matcher_must_end(m));
     assert_false(matcher_accept(m, byte_token('b')));
     assert_false(matcher_accept(m, end));
+    matcher_destroy(m);
+    grammar_drop(g);
+}
+
+/* Whether there is a reasoning is the first token's to say. */
+static void the_output_may_begin_with_a_reasoning(void **state)
+{
+    (void)state;
+    struct grammar *g = compile(GRAMMAR_REGEX, "ab");
+    int32_t think = byte_token('<'), think_end = byte_token('!');
+    for (int thinks = 0; thinks < 2; thinks++) {
+        struct matcher *m = matcher_create(g, &end, 1, think, think_end);
+        const uint64_t *mask = matcher_allowed(m, &vocab_);
+        assert_true(allowed(mask, think));
+        assert_true(allowed(mask, byte_token('a')));
+        assert_false(allowed(mask, byte_token('z')));
+        assert_false(allowed(mask, think_end));
+        assert_false(matcher_must_end(m));
+        if (thinks) {
+            assert_true(matcher_accept(m, think));
+            assert_null(matcher_allowed(m, &vocab_));
+            assert_true(matcher_accept(m, byte_token('z')));
+            assert_true(matcher_accept(m, think_end));
+        }
+        assert_true(matcher_accept(m, byte_token('a')));
+        mask = matcher_allowed(m, &vocab_);
+        assert_true(allowed(mask, byte_token('b')));
+        assert_false(allowed(mask, think)); /* at the beginning alone */
+        assert_false(matcher_accept(m, think));
+        matcher_destroy(m);
+    }
+    struct matcher *m = matcher_create(g, &end, 1, think, think_end);
+    assert_false(matcher_accept(m, think_end)); /* nor does it end then */
+    matcher_destroy(m);
+    m = matcher_create(g, &end, 1, think, -1);
+    assert_false(allowed(matcher_allowed(m, &vocab_), think));
     matcher_destroy(m);
     grammar_drop(g);
 }
@@ -555,6 +591,7 @@ int main(void)
         T(bad_schemas_are_refused_by_name),
         T(hostile_schemas_end_soon),
         T(the_grammar_begins_behind_a_reasoning),
+        T(the_output_may_begin_with_a_reasoning),
         T(grammars_are_kept_and_shared),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

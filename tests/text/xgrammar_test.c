@@ -32,7 +32,7 @@ static int teardown(void **state)
 
 static bool takes(struct grammar *g, const char *text, size_t n)
 {
-    struct matcher *m = matcher_create(g, &end, 1, -1);
+    struct matcher *m = matcher_create(g, &end, 1, -1, -1);
     bool all_taken = true;
     for (size_t i = 0; i < n && all_taken; i++)
         all_taken = matcher_accept(m, (unsigned char)text[i]);
