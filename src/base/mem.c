@@ -1,5 +1,6 @@
 #include "base/mem.h"
 
+#include <malloc.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -86,6 +87,14 @@ void mem_free(void *ptr)
     if (!ptr) return;
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
     free(ptr);
+}
+
+void mem_large_apart(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
 }
 
 size_t mem_live(void)

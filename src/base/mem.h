@@ -25,6 +25,12 @@ char *mem_dup_n(const void *bytes, size_t n);
 
 void mem_free(void *ptr); /* NULL is fine */
 
+/* From now on large blocks are the kernel's: zeroed page by page as they are
+ * touched, and given back when freed. (glibc raises the bound with each that is
+ * freed; then they come from a heap that keeps what was freed in it.) For
+ * programs that stay; before there are threads. */
+void mem_large_apart(void);
+
 /* Blocks alive now: tests compare it before and after. */
 size_t mem_live(void);
 /* The n-th mem_try or mem_retry from now on this thread fails (1: the next);

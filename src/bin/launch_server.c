@@ -577,6 +577,7 @@ int launch_server_main(int argc, char **argv)
     static struct server s;
     struct why why = {0};
     s.started_us = clock_us();
+    mem_large_apart();
     int rc = server_options_read(&s.o, argc, argv, &why);
     if (rc == 1) return 0;
     if (rc) {

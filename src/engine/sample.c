@@ -39,8 +39,8 @@ int sampler_create(struct sampler **out, uint32_t vocab, struct why *why)
     *out = NULL;
     struct sampler *s = mem_must(1, sizeof *s);
     s->vocab = vocab;
-    s->row = mem_try(vocab, sizeof *s->row, 64);
-    s->weights = mem_try(vocab, sizeof *s->weights, 64);
+    s->row = mem_try(vocab, sizeof *s->row, 0);
+    s->weights = mem_try(vocab, sizeof *s->weights, 0);
     s->ids = mem_try(vocab, sizeof *s->ids, 0);
     s->members = mem_try(vocab, sizeof *s->members, 0);
     s->counts = mem_try(vocab, sizeof *s->counts, 0);

@@ -74,12 +74,15 @@ struct model {
     float *rope_freqs; /* [d/2] host */
 
     uint32_t max_tokens, max_logits;
+    /* One block of device memory, and where its arrays lie in this step. q, k,
+     * v and a share their place with gate and up, and with room. */
+    float *activations;
     float *x;         /* [t, n] the residual stream                  */
     float *y;         /* [t, n] x normed, what the products read     */
+    float *scores;    /* [t, experts] the router's                   */
     float *q, *k, *v; /* [t, h, d] [t, g, d] [t, g, d]               */
     float *a;         /* [t, h, d] what attention found              */
     float *gate, *up; /* [t, f]                                      */
-    float *scores;    /* [t, experts] the router's                   */
     float *room;      /* of op_experts                               */
     float *last;      /* [logit rows, n]                             */
     float *logits;    /* [logit rows, V] on the device               */

@@ -606,6 +606,7 @@ int load_bind(struct load *l, struct model *m,
         note(options, true, "%s", "the weight cache lacks some matrices");
     m->fingerprint = hash_bytes(
         m->rope_freqs, m->config.rope.rotary / 2 * sizeof(float), l->hash);
+    model_files_close(&l->files);
     return 0;
 }
 

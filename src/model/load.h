@@ -24,8 +24,9 @@ int load_survey(struct load *load, const struct model_config *config,
                 struct why *why);
 
 /* Binds every weight of m->config to m->dev: fills embed, head, final_norm,
- * layers, rope and the fingerprint. ERR_FORMAT names the tensor that is
- * missing or has another shape, ERR_UNSUPPORTED one of another type. */
+ * layers, rope and the fingerprint; then the files are closed, since the device
+ * has its own of them. ERR_FORMAT names the tensor that is missing or has
+ * another shape, ERR_UNSUPPORTED one of another type. */
 int load_bind(struct load *load, struct model *m,
               const struct model_options *options, struct why *why);
 

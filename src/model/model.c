@@ -40,13 +40,12 @@ char *arch_list(bool classes, char *text, size_t n)
 
 /* --- open and close --------------------------------------------------- */
 
-static int alloc_rows(struct model *m, float **out, size_t rows, size_t cols,
-                      struct why *why)
+/* Where the next array [rows, cols] begins, on a cache line. */
+static float *place(struct model *m, size_t *at, size_t rows, size_t cols)
 {
-    void *memory;
-    int rc = device_alloc(m->dev, &memory, rows * cols * sizeof(float), why);
-    if (!rc) *out = memory;
-    return rc;
+    float *p = m->activations ? m->activations + *at : NULL;
+    *at += (rows * cols + 15) & ~(size_t)15;
+    return p;
 }
 
 static size_t max3(size_t a, size_t b, size_t c)
@@ -55,34 +54,49 @@ static size_t max3(size_t a, size_t b, size_t c)
     return ab > c ? ab : c;
 }
 
+/* The activations of t rows, side by side from the beginning: few rows touch
+ * little memory. What attention and the two kinds of feed-forward parts want
+ * lies in one place, since a layer has one after the other. Returns the floats
+ * of all. */
+static size_t place_activations(struct model *m, size_t t)
+{
+    const struct model_config *c = &m->config;
+    const size_t hd = (size_t)c->heads * c->head_dim;
+    const size_t gd = (size_t)c->kv_heads * c->head_dim;
+    size_t all = 0;
+    m->x = place(m, &all, t, c->hidden);
+    m->y = place(m, &all, t, c->hidden);
+    m->scores = place(m, &all, t, c->experts.count);
+    size_t attention = all, dense = all, experts = all;
+    m->q = place(m, &attention, t, hd);
+    m->k = place(m, &attention, t, gd);
+    m->v = place(m, &attention, t, gd);
+    m->a = place(m, &attention, t, hd);
+    m->gate = place(m, &dense, t, c->ffn);
+    m->up = place(m, &dense, t, c->ffn);
+    m->room =
+        place(m, &experts, c->experts.count > 0,
+              EXPERTS_ROOM(t, c->hidden, c->experts.ffn, c->experts.used));
+    return max3(attention, dense, experts);
+}
+
+static int alloc_floats(struct model *m, float **out, size_t count,
+                        struct why *why)
+{
+    void *memory;
+    int rc = device_alloc(m->dev, &memory, count * sizeof(float), why);
+    if (!rc) *out = memory;
+    return rc;
+}
+
 static int alloc_activations(struct model *m, struct why *why)
 {
     const struct model_config *c = &m->config;
     const size_t t = m->max_tokens, rows = m->max_logits, n = c->hidden;
     const size_t hd = (size_t)c->heads * c->head_dim;
-    const size_t gd = (size_t)c->kv_heads * c->head_dim;
-    const struct {
-        float **to;
-        size_t rows, cols;
-    } list[] = {
-        {&m->x, t, n},
-        {&m->y, t, n},
-        {&m->q, t, hd},
-        {&m->k, t, gd},
-        {&m->v, t, gd},
-        {&m->a, t, hd},
-        {&m->gate, t, c->ffn},
-        {&m->up, t, c->ffn},
-        {&m->last, rows, n},
-        {&m->logits, rows, c->vocab},
-        {&m->scores, t, c->experts.count},
-        {&m->room, c->experts.count > 0,
-         EXPERTS_ROOM(t, n, c->experts.ffn, c->experts.used)},
-    };
-    int rc = 0;
-    for (size_t i = 0; i < sizeof list / sizeof *list && !rc; i++)
-        if (list[i].rows && list[i].cols)
-            rc = alloc_rows(m, list[i].to, list[i].rows, list[i].cols, why);
+    int rc = alloc_floats(m, &m->activations, place_activations(m, t), why);
+    if (!rc) rc = alloc_floats(m, &m->last, rows * n, why);
+    if (!rc) rc = alloc_floats(m, &m->logits, rows * c->vocab, why);
     if (rc) return rc;
     m->asked.seqs = mem_try(rows, sizeof *m->asked.seqs, 64);
     m->asked.positions = mem_try(rows, sizeof *m->asked.positions, 64);
@@ -125,11 +139,9 @@ int model_open(struct model **out, struct device *dev,
 void model_close(struct model *m)
 {
     if (!m) return;
-    float *activations[] = {m->x,    m->y,      m->q,      m->k,
-                            m->v,    m->a,      m->gate,   m->up,
-                            m->last, m->logits, m->scores, m->room};
-    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
-        if (activations[i]) device_free(m->dev, activations[i]);
+    float *own[] = {m->activations, m->last, m->logits};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (own[i]) device_free(m->dev, own[i]);
     load_close(m->load);
     mem_free(m->asked.seqs);
     mem_free(m->asked.positions);
@@ -406,6 +418,7 @@ int model_forward(struct model *m, const struct batch *batch,
     if (!rc) rc = check_tokens(m, batch, why);
     if (!rc) rc = check_seqs(batch, pool, why);
     if (rc) return rc;
+    place_activations(m, batch->tokens);
     m->arch->forward(m, batch, pool);
     size_t n = (size_t)batch->logit_count * m->config.vocab;
     if (m->host) device_read(m->dev, m->host, m->logits, n * sizeof *m->host);

@@ -147,15 +147,15 @@ SHAPES = {
 }
 
 
-def make_model(path, arch="qwen3", seed=5, layers=2, *more):
+def make_model(path, arch="qwen3", seed=5, layers=2, *more, **shape):
     """A small random model with a tokenizer and a chat template at path: a
-    GGUF file if its name says so, else a folder."""
+    GGUF file if its name says so, else a folder. shape: of its config."""
     config = dict(vocab_size=272, hidden_size=96, intermediate_size=160,
                   num_hidden_layers=layers, max_position_embeddings=32768,
                   rms_norm_eps=1e-6, rope_theta=10000.0, hidden_act="silu",
                   tie_word_embeddings=False, torch_dtype="float32",
                   attention_bias=False, bos_token_id=None, eos_token_id=271)
-    config.update(SHAPES[arch])
+    config.update(SHAPES[arch], **shape)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
         json.dump({"seed": seed, "config": config}, f)
         f.flush()

@@ -48,7 +48,7 @@ struct cpu {
         float scale;
     } rope;
 
-    struct panel_block *block; /* that has room for more weights, or NULL */
+    struct panel_block *blocks; /* of weights, the newest first */
 
     char *scratch; /* [threads] of scratch_bytes */
     size_t scratch_bytes;

@@ -14,11 +14,12 @@
 enum {
     HUGE_BYTES = 2 << 20,
     BLOCK_BYTES = 64 << 20,
-    LEAST_SHARED = 1 << 20, /* what is smaller has its own memory */
-    PACK_PANELS = 16,       /* a worker's share at a time         */
+    LEAST_SHARED = 256 << 10, /* what is smaller has its own memory */
+    PACK_PANELS = 16,         /* a worker's share at a time         */
 };
 
 struct panel_block {
+    struct panel_block *next;
     char *raw;
     size_t at, end; /* of raw: not given away so far */
     size_t live;    /* weights in it */
@@ -27,13 +28,16 @@ struct panel_block {
 static void block_drop(struct cpu *cpu, struct panel_block *b)
 {
     if (--b->live) return;
-    if (cpu->block == b) cpu->block = NULL;
+    struct panel_block **at = &cpu->blocks;
+    while (*at != b)
+        at = &(*at)->next;
+    *at = b->next;
     host_free(b->raw);
     mem_free(b);
 }
 
 /* NULL: no memory. */
-static struct panel_block *block_create(size_t bytes)
+static struct panel_block *block_create(struct cpu *cpu, size_t bytes)
 {
     struct panel_block *b = mem_must(1, sizeof *b);
     b->raw = host_alloc(bytes + HUGE_BYTES);
@@ -43,19 +47,19 @@ static struct panel_block *block_create(size_t bytes)
     }
     b->at = -(uintptr_t)b->raw & (HUGE_BYTES - 1);
     b->end = b->at + bytes;
-    return b;
+    b->next = cpu->blocks;
+    return cpu->blocks = b;
 }
 
 /* Zeroed bytes (a multiple of 64) for w's panels; NULL: no memory. */
 static char *panels_alloc(struct cpu *cpu, struct cpu_weight *w, size_t bytes)
 {
     if (bytes < LEAST_SHARED) return w->own = host_alloc(bytes);
-    struct panel_block *b = cpu->block;
-    if (!b || b->end - b->at < bytes) {
-        b = block_create(bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
-        if (!b) return NULL;
-        cpu->block = b;
-    }
+    struct panel_block *b = cpu->blocks;
+    while (b && b->end - b->at < bytes) /* small ones go where large ended */
+        b = b->next;
+    if (!b) b = block_create(cpu, bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
+    if (!b) return NULL;
     char *panels = b->raw + b->at;
     b->at += bytes;
     b->live++;
