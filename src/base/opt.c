@@ -45,6 +45,7 @@ static int unknown(const struct opt *table, size_t count, const char *name,
     char best[64] = "";
     size_t best_distance = SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
+        if (table[i].kind == OPT_WORD) continue;
         for (const char *s = table[i].name; s;) {
             size_t len = strcspn(s, "|");
             char one[64];
@@ -70,6 +71,7 @@ static int set(const struct opt *o, void *into, const char *text,
     char *field = (char *)into + o->offset, *end;
     int name_len = (int)strcspn(o->name, "|");
     switch (o->kind) {
+    case OPT_WORD:
     case OPT_STRING: *(const char **)(void *)field = text; return 0;
     case OPT_CHOICE:
         if (!listed(o->choices, text, strlen(text)))
@@ -113,6 +115,24 @@ static int values_after(int argc, char **argv, int at, int max)
     return n;
 }
 
+/* The next word that the table has a place for, from *at on, or NULL. */
+static const struct opt *next_word(const struct opt *table, size_t count,
+                                   size_t *at)
+{
+    while (*at < count && table[*at].kind != OPT_WORD)
+        ++*at;
+    return *at < count ? &table[(*at)++] : NULL;
+}
+
+static const struct opt *named(const struct opt *table, size_t count,
+                               const char *name, size_t n)
+{
+    for (size_t i = 0; i < count; i++)
+        if (table[i].kind != OPT_WORD && listed(table[i].name, name, n))
+            return &table[i];
+    return NULL;
+}
+
 int opt_parse(const struct opt *table, size_t count, void *into, int argc,
               char **argv, void (*ignored)(void *arg, const struct opt *),
               void *arg, struct why *why)
@@ -124,17 +144,22 @@ int opt_parse(const struct opt *table, size_t count, void *into, int argc,
         if (rc) return rc;
     }
     bool seen[512] = {false};
+    size_t words = 0;
     for (int at = 1; at < argc; at++) {
         const char *word = argv[at];
         if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) return 1;
-        if (strncmp(word, "--", 2) != 0 || !word[2])
-            return err_set(why, ERR_INVALID, "unexpected argument \"%s\"",
-                           word);
+        if (strncmp(word, "--", 2) != 0 || !word[2]) {
+            const struct opt *o =
+                *word == '-' ? NULL : next_word(table, count, &words);
+            if (!o)
+                return err_set(why, ERR_INVALID, "unexpected argument \"%s\"",
+                               word);
+            set(o, into, word, why);
+            continue;
+        }
         const char *name = word + 2;
         size_t n = strcspn(name, "=");
-        const struct opt *o = NULL;
-        for (size_t i = 0; i < count && !o; i++)
-            if (listed(table[i].name, name, n)) o = &table[i];
+        const struct opt *o = named(table, count, name, n);
         if (!o) {
             char copy[64];
             snprintf(copy, sizeof copy, "%.*s", (int)n, name);
@@ -160,7 +185,7 @@ int opt_parse(const struct opt *table, size_t count, void *into, int argc,
             if (rc) return rc;
             if (!inl) at += have;
         } else {
-            if (!inl && ++at >= argc)
+            if (!inl && (++at >= argc || strncmp(argv[at], "--", 2) == 0))
                 return err_set(why, ERR_INVALID, "--%.*s needs a value", (int)n,
                                name);
             int rc = set(o, into, inl ? inl : argv[at], why);
@@ -185,13 +210,14 @@ void opt_help(const struct opt *table, size_t count, const char *usage)
         char left[96];
         int len = (int)strcspn(o->name, "|");
         static const char *const hints[] = {
-            [OPT_STRING] = " TEXT",  [OPT_INT] = " N",
-            [OPT_DOUBLE] = " X",     [OPT_FLAG] = "",
-            [OPT_CHOICE] = "",       [OPT_CALL] = " VALUE...",
-            [OPT_IGNORED_FLAG] = "", [OPT_IGNORED_VALUE] = " VALUE",
-            [OPT_REFUSED] = "",
+            [OPT_STRING] = " TEXT", [OPT_INT] = " N",
+            [OPT_DOUBLE] = " X",    [OPT_FLAG] = "",
+            [OPT_CHOICE] = "",      [OPT_CALL] = " VALUE...",
+            [OPT_WORD] = "",        [OPT_IGNORED_FLAG] = "",
+            [OPT_REFUSED] = "",     [OPT_IGNORED_VALUE] = " VALUE",
         };
-        snprintf(left, sizeof left, "  --%.*s%s%s", len, o->name,
+        snprintf(left, sizeof left, "  %s%.*s%s%s",
+                 o->kind == OPT_WORD ? "" : "--", len, o->name,
                  o->kind == OPT_CHOICE ? " " : hints[o->kind],
                  o->kind == OPT_CHOICE ? o->choices : "");
         if (strlen(left) > 34)

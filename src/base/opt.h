@@ -1,7 +1,8 @@
 /* base/opt.h - one table of options makes the command line and --help.
  *
- * Values come as "--name value" or "--name=value". An unknown name is refused
- * with the nearest known one. Options of the programs that Baton replaces and
+ * Values come as "--name value" or "--name=value"; one that begins with "--"
+ * only in the second way, so that a forgotten value is not the next option's
+ * name. An unknown name is refused with the nearest known one. Options of the programs that Baton replaces and
  * that mean nothing here are in the table too (OPT_IGNORED*): they are taken,
  * and opt_parse reports each once, so that the caller can log why. Those that
  * would change results are refused by name (OPT_REFUSED). */
@@ -19,6 +20,8 @@ enum opt_kind {
     OPT_FLAG,          /* bool: present or not, no value                */
     OPT_CHOICE,        /* const char *: one of choices "a|b|c"          */
     OPT_CALL,          /* call(into, values...), min..max values        */
+    OPT_WORD,          /* const char *: a word alone, in the order of the
+                          table; name is its name in --help             */
     OPT_IGNORED_FLAG,  /* taken, no value, help says why it is ignored  */
     OPT_IGNORED_VALUE, /* taken with one value, likewise                */
     OPT_REFUSED,       /* known, but not done here: help says why       */

@@ -10,6 +10,7 @@
 #include "base/nodes.h"
 #include "base/opt.h"
 #include "bin/commands.h"
+#include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
 #include "engine/sample.h"
 #include "model/model.h"
@@ -35,9 +36,7 @@ static const struct opt options[] = {
     {"model|model-path", OPT_STRING, AT(model_path), .help = "GGUF or folder"},
     {"device", OPT_CHOICE, AT(device), "auto", .choices = "auto|cpu|ref",
      .help = "where to compute"},
-    {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|"
-                "amxplain|neon|neondot|neoni8mm",
+    {"cpu-isa", OPT_CHOICE, AT(isa), "best", .choices = CPU_ISA_CHOICES,
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "auto",
      .choices = KV_TYPE_CHOICES, .help = "KV cache"},
@@ -126,7 +125,7 @@ static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
 static int rig_open(struct rig *r, const struct bench *b, struct why *why)
 {
     struct device_options dev = {b->device, (int)b->threads,
-                                 strcmp(b->isa, "best") == 0 ? NULL : b->isa};
+                                 cpu_isa_limit(b->isa)};
     int rc = device_open(&r->device, &dev, why);
     if (rc) return rc;
     int64_t rows = b->chunk > b->batch ? b->chunk : b->batch;
@@ -271,11 +270,11 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
     int threads = device_threads(r->device);
     struct roofline before, after;
     int rc = prefill(r, b, 0, next, why); /* warms pages and caches */
-    if (!rc) rc = roofline_measure(threads, &before, why);
+    if (!rc) rc = roofline_measure(threads, NULL, &before, why);
     for (size_t run = 0; run < n && !rc; run++, before = after) {
         double pre, dec;
         rc = run_one(r, b, next, &pre, &dec, why);
-        if (!rc) rc = roofline_measure(threads, &after, why);
+        if (!rc) rc = roofline_measure(threads, NULL, &after, why);
         if (rc) break;
         double read = (before.read_gb_s + after.read_gb_s) / 2;
         double f32 = (before.f32_gflop_s + after.f32_gflop_s) / 2;
@@ -453,41 +452,37 @@ static int engine_main(int argc, char **argv)
     return rc ? 1 : 0;
 }
 
-static int roofline_main(int argc, char **argv)
+/* --- the commands of bench --- */
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} benches[] = {
+    {"engine", engine_main, "prompts and decode steps of a model (--model M)"},
+    {"attention", bench_attention_main, "attention alone, over random KV"},
+    {"tokenizer", bench_tokenizer_main, "text to tokens and back (--model M)"},
+    {"xfer", bench_xfer_main, "transfers between two processes' memory"},
+    {"roofline", bench_roofline_main, "what the machine can do at most"},
+};
+enum { BENCHES = sizeof benches / sizeof *benches };
+
+static int usage(FILE *to)
 {
-    int most = argc > 1 ? atoi(argv[1]) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    printf("threads  read GB/s  f32 GFLOP/s  bf16 GFLOP/s  int8 GOP/s  "
-           "instructions\n");
-    for (int t = 1; t <= most; t++) {
-        struct roofline lim;
-        struct why why = {0};
-        int rc = roofline_measure(t, &lim, &why);
-        if (rc) {
-            fprintf(stderr, "baton bench roofline: %s\n", why_text(&why, rc));
-            return 1;
-        }
-        printf("%7d  %9.1f  %11.1f  %12.1f  %10.1f  %s\n", t, lim.read_gb_s,
-               lim.f32_gflop_s, lim.bf16_gflop_s, lim.int8_gop_s, lim.isa);
-    }
-    return 0;
+    fprintf(to, "usage: baton bench WHAT [options]\n\n");
+    for (size_t i = 0; i < BENCHES; i++)
+        fprintf(to, "  %-14s %s\n", benches[i].name, benches[i].help);
+    return to == stdout ? 0 : 2;
 }
 
 int bench_main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "engine") == 0)
-        return engine_main(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "roofline") == 0)
-        return roofline_main(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "attention") == 0)
-        return bench_attention_main(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "tokenizer") == 0)
-        return bench_tokenizer_main(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "xfer") == 0)
-        return bench_xfer_main(argc - 1, argv + 1);
-    fprintf(stderr, "usage: baton bench engine --model M [--json ...]\n"
-                    "       baton bench attention [--depth N ...]\n"
-                    "       baton bench tokenizer --model M [--json ...]\n"
-                    "       baton bench xfer [--json ...]\n"
-                    "       baton bench roofline [THREADS]\n");
-    return 2;
+    if (argc < 2) return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return usage(stdout);
+    for (size_t i = 0; i < BENCHES; i++)
+        if (strcmp(argv[1], benches[i].name) == 0)
+            return benches[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "baton bench: nothing is called \"%s\"\n\n", argv[1]);
+    return usage(stderr);
 }

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "bin/commands.h"
+#include "bin/cpu_isa.h"
 #include "tensor/ops.h"
 #include "tensor/roofline.h"
 
@@ -25,9 +26,7 @@ struct bench {
 
 #define AT(f) offsetof(struct bench, f)
 static const struct opt options[] = {
-    {"cpu-isa", OPT_CHOICE, AT(isa), "best",
-     .choices = "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|"
-                "amxplain|neon|neondot|neoni8mm",
+    {"cpu-isa", OPT_CHOICE, AT(isa), "best", .choices = CPU_ISA_CHOICES,
      .help = "most instructions"},
     {"kv-cache-dtype", OPT_CHOICE, AT(kv_dtype), "bf16",
      .choices = "f32|f16|bf16|int8", .help = "KV cache"},
@@ -94,8 +93,8 @@ static int layer_fill(struct rig *r, struct op_kv *kv, struct why *why)
 
 static int rig_open(struct rig *r, const struct bench *b, struct why *why)
 {
-    const struct device_options dev = {
-        "cpu", (int)b->threads, strcmp(b->isa, "best") == 0 ? NULL : b->isa};
+    const struct device_options dev = {"cpu", (int)b->threads,
+                                       cpu_isa_limit(b->isa)};
     int rc = device_open(&r->dev, &dev, why);
     r->seq_count = b->rows > 1 ? 1 : (size_t)b->batch;
     r->rows = b->rows > 1 ? (size_t)b->rows : r->seq_count;
@@ -212,12 +211,13 @@ int bench_attention_main(int argc, char **argv)
         rc = err_set(&why, ERR_INVALID,
                      "--heads must be a multiple of --kv-heads, and --rows "
                      "at most --depth");
+    bool usage = rc != 0;
     if (!rc) rc = rig_open(&rig, &b, &why);
-    if (!rc) rc = roofline_measure(device_threads(rig.dev), &limit, &why);
+    if (!rc) rc = roofline_measure(device_threads(rig.dev), NULL, &limit, &why);
     if (rc)
         fprintf(stderr, "baton bench attention: %s\n", why_text(&why, rc));
     else
         print_result(&b, &rig, &limit, measure(&rig, &b));
     rig_close(&rig);
-    return rc ? 1 : 0;
+    return rc ? usage ? 2 : 1 : 0;
 }

@@ -11,11 +11,13 @@
 #include <stdio.h>
 
 struct inspect_args {
-    const char *quantization, *kv_type;
+    const char *model, *quantization, *kv_type;
     bool json;
 };
 
 static const struct opt options[] = {
+    {"MODEL", OPT_WORD, offsetof(struct inspect_args, model),
+     .help = "GGUF file, or folder in Hugging Face's form"},
     {"quantization", OPT_STRING, offsetof(struct inspect_args, quantization),
      .fallback = "none",
      .help = "as launch_server's: what it would make of the weights"},
@@ -178,15 +180,13 @@ int inspect_main(int argc, char **argv)
     struct inspect_args args = {0};
     struct why why = {0};
     struct model_survey survey = {0};
-    bool named = argc > 1 && argv[1][0] != '-';
-    int rc = opt_parse(options, OPTIONS, &args, named ? argc - 1 : argc,
-                       named ? argv + 1 : argv, NULL, NULL, &why);
+    int rc = opt_parse(options, OPTIONS, &args, argc, argv, NULL, NULL, &why);
     if (rc == 1) {
         opt_help(options, OPTIONS, "baton inspect MODEL [options]");
         return 0;
     }
-    struct model_options o = {.path = named ? argv[1] : NULL};
-    if (!rc && !named)
+    struct model_options o = {.path = args.model};
+    if (!rc && !o.path)
         rc = err_set(&why, ERR_INVALID, "which model? baton inspect MODEL");
     if (!rc) rc = model_quantize_parse(&o.quantize, args.quantization, &why);
     if (rc) {

@@ -13,6 +13,7 @@
 #include "base/nodes.h"
 #include "bin/address.h"
 #include "bin/commands.h"
+#include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
 #include "bin/memory.h"
 #include "bin/server_options.h"
@@ -156,10 +157,9 @@ static int check_ports(const struct server *s, struct why *why)
 static int open_model(struct server *s, struct why *why)
 {
     const struct server_options *o = &s->o;
-    struct device_options dev = {
-        .kind = o->device,
-        .threads = worker_count(o),
-        .isa = strcmp(o->cpu_isa, "best") == 0 ? NULL : o->cpu_isa};
+    struct device_options dev = {.kind = o->device,
+                                 .threads = worker_count(o),
+                                 .isa = cpu_isa_limit(o->cpu_isa)};
     int rc = device_open(&s->device, &dev, why);
     if (rc) return rc;
     log_info("device", "%s", device_describe(s->device));

@@ -1,4 +1,5 @@
 #include "bin/server_options.h"
+#include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
 #include "base/buf.h"
 #include "base/log.h"
@@ -67,9 +68,7 @@ static const struct opt table[] = {
          "where to compute; auto takes the best device found"),
     NUM("threads", threads, "0", 0, 1024,
         "CPU compute workers; 0: --tp-size of them, but one a core"),
-    PICK("cpu-isa", cpu_isa, "best",
-         "best|generic|avx2|avxvnni|avx512|avx512bf16|amxint8|amxbf16|amxplain|"
-         "neon|neondot|neoni8mm",
+    PICK("cpu-isa", cpu_isa, "best", CPU_ISA_CHOICES,
          "most instruction set the CPU kernels may use"),
     TEXT("attention-backend", attention_backend, "auto",
          "ascend sets the page size to 128; the device decides the kernels"),

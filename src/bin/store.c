@@ -53,7 +53,7 @@ int store_main(int argc, char **argv)
         opt_help(options, 1, "baton store [--url tcp://127.0.0.1:6650]");
         return 0;
     }
-    if (!rc && !o.url)
+    if (!rc && (!o.url || !*o.url))
         rc = err_set(&why, ERR_INVALID, "--url tcp://address:port is required");
     if (rc) {
         fprintf(stderr, "baton store: %s\n", why_text(&why, rc));

@@ -515,6 +515,7 @@ int router_run(int argc, char **argv)
     log_init(level, "router");
     int rc =
         router_options_parse(options, argc, argv, note_ignored, NULL, &why);
+    bool usage = rc < 0;
     if (!rc) {
         log_level_parse(options->log_level, &level);
         log_init(level, "router");
@@ -522,6 +523,9 @@ int router_run(int argc, char **argv)
     }
     mem_free(options);
     if (rc >= 0) return 0;
-    log_error("router", "%s", why_text(&why, rc));
-    return rc == ERR_INVALID ? 2 : 1;
+    if (usage)
+        fprintf(stderr, "baton launch_router: %s\n", why_text(&why, rc));
+    else
+        log_error("router", "%s", why_text(&why, rc));
+    return usage ? 2 : 1;
 }

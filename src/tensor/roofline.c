@@ -80,16 +80,19 @@ static size_t wanted_bytes(void)
     return bytes < MAX_BYTES ? bytes : MAX_BYTES;
 }
 
-int roofline_measure(int threads, struct roofline *out, struct why *why)
+int roofline_measure(int threads, const char *isa, struct roofline *out,
+                     struct why *why)
 {
     memset(out, 0, sizeof *out);
+    const struct kernels *kernels = kernels_choose(isa);
+    if (!kernels) return kernels_unknown(isa, why);
     struct pool_options options = {.threads = threads};
     if (threads == 0) options.threads = pool_usable_cores();
     struct pool *pool;
     int rc = pool_create(&pool, &options, why);
     if (rc) return rc;
     size_t n = (size_t)options.threads, bytes = wanted_bytes();
-    struct job job = {.kernels = kernels_choose(NULL)};
+    struct job job = {.kernels = kernels};
     while (!(job.memory = host_alloc(bytes)) && bytes > MIN_BYTES / 16)
         bytes /= 2;
     if (!job.memory) {

@@ -20,8 +20,10 @@ struct roofline {
 };
 
 /* Measures for about a second with so many threads (0: as many as usable
- * cores), on otherwise idle cores if the result is to mean anything.
+ * cores) and no instructions above isa (as in device_options; NULL: the best),
+ * on otherwise idle cores if the result is to mean anything.
  * ERR_INVALID, ERR_NOMEM, ERR_IO (no thread). */
-int roofline_measure(int threads, struct roofline *out, struct why *why);
+int roofline_measure(int threads, const char *isa, struct roofline *out,
+                     struct why *why);
 
 #endif

@@ -137,6 +137,7 @@ static void inbox_wakes_its_owner_without_a_message(void **state)
 
 struct settings {
     const char *host;
+    const char *in, *out;
     int64_t port;
     double fraction;
     bool quiet;
@@ -165,6 +166,8 @@ static const struct opt options[] = {
      .help = "URL [PORT]"},
     {"trust-remote-code", OPT_IGNORED_FLAG, 0, .help = "no Python here"},
     {"enable-lora", OPT_REFUSED, 0, .help = "adapters are not served"},
+    {"IN", OPT_WORD, AT(in), .help = "what to read"},
+    {"OUT", OPT_WORD, AT(out), .help = "what to write"},
 };
 
 static int parse(struct settings *s, struct why *why, int *ignored, ...)
@@ -176,7 +179,8 @@ static int parse(struct settings *s, struct why *why, int *ignored, ...)
     for (char *w; (w = va_arg(ap, char *));)
         argv[argc++] = w;
     va_end(ap);
-    return opt_parse(options, 7, s, argc, argv, NULL, ignored, why);
+    return opt_parse(options, sizeof options / sizeof *options, s, argc, argv,
+                     NULL, ignored, why);
 }
 
 static void options_come_from_one_table(void **state)
@@ -204,8 +208,38 @@ static void options_come_from_one_table(void **state)
     assert_int_equal(parse(&s, &why, &n, "--help", NULL), 1);
 }
 
+static void words_stand_anywhere(void **state)
+{
+    (void)state;
+    struct settings s = {0};
+    struct why why = {0};
+    int n = 0;
+    assert_int_equal(parse(&s, &why, &n, "a", "--port", "1", "b", NULL), 0);
+    assert_string_equal(s.in, "a");
+    assert_string_equal(s.out, "b");
+    assert_int_equal(s.port, 1);
+    assert_int_equal(parse(&s, &why, &n, "a", "b", "c", NULL), ERR_INVALID);
+    assert_string_equal(why.text, "unexpected argument \"c\"");
+    assert_int_equal(parse(&s, &why, &n, "-x", NULL), ERR_INVALID);
+    assert_int_equal(parse(&s, &why, &n, "--IN", "a", NULL), ERR_INVALID);
+}
+
+static void a_forgotten_value_is_not_the_next_option(void **state)
+{
+    (void)state;
+    struct settings s = {0};
+    struct why why = {0};
+    int n = 0;
+    assert_int_equal(parse(&s, &why, &n, "--host", "--quiet", NULL),
+                     ERR_INVALID);
+    assert_string_equal(why.text, "--host needs a value");
+    assert_int_equal(parse(&s, &why, &n, "--host=--quiet", NULL), 0);
+    assert_string_equal(s.host, "--quiet");
+}
+
 TESTS(T(error_text_is_kept_by_who_decided), T(mem_counts_and_fails_on_demand),
       T(buf_keeps_its_maximum), T(map_agrees_with_an_array),
       T(inbox_keeps_order_between_threads),
       T(inbox_wakes_its_owner_without_a_message),
-      T(options_come_from_one_table))
+      T(options_come_from_one_table), T(words_stand_anywhere),
+      T(a_forgotten_value_is_not_the_next_option))

@@ -38,6 +38,54 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("unknown command", text)
 
+    def test_every_command_says_how(self):
+        """--help on stdout and 0; what is not understood is named on stderr,
+        and 2."""
+        needs = {"launch_server": "--model-path", "up": "--model-path",
+                 "launch_router": "--pd-disaggregation",
+                 "bench engine": "--model", "bench tokenizer": "--model",
+                 "inspect": "MODEL", "quantize": "IN OUT", "store": "--url"}
+        env = {"ASCEND_MF_STORE_URL": ""}
+        for command in ("", "bench", "bench attention", "bench xfer",
+                        "bench roofline", *needs):
+            words = command.split()
+            name = " ".join(["baton"] + words)
+            for ask in "--help", "-h":
+                r = subprocess.run([BATON, *words, ask], timeout=LIMIT,
+                                   capture_output=True)
+                self.assertEqual(r.returncode, 0, name)
+                self.assertIn(b"usage: " + name.encode(), r.stdout)
+                self.assertEqual(r.stderr, b"")
+            wrong = [["--no-such-thing"], ["-x"]]
+            if command in needs:
+                wrong.append([])
+            for more in wrong:
+                code, text = run(words + more, env)
+                self.assertEqual(code, 2, (name, more, text))
+                self.assertIn(name + ":", text)
+                self.assertIn(more[0].strip("-") if more else needs[command],
+                              text)
+        for args, says in ((["bench", "roofline", "2"], "unexpected"),
+                           (["bench", "roofline", "--threads"], "a value"),
+                           (["bench", "roofline", "--threads", "x"], "number"),
+                           (["bench", "attention", "--depth", "0"], "--depth"),
+                           (["inspect", "a", "b"], '"b"'),
+                           (["quantize", "a"], "IN OUT"),
+                           (["launch_server", "--model-path", "--port", "1"],
+                            "--model-path needs a value")):
+            code, text = run(args)
+            self.assertEqual(code, 2, (args, text))
+            self.assertIn(says, text)
+
+    def test_a_bench_of_the_machine(self):
+        r = subprocess.run([BATON, "bench", "roofline", "--threads", "1",
+                            "--cpu-isa", "generic", "--json"], timeout=LIMIT,
+                           capture_output=True)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        (one,) = json.loads(r.stdout)
+        self.assertEqual((one["threads"], one["isa"]), (1, "generic"))
+        self.assertGreater(one["read_gb_per_s"], 0)
+
     def test_models_that_are_none(self):
         self.refused("--model-path", "/nonexistent/model.gguf",
                      says=["/nonexistent/model.gguf"])

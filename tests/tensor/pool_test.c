@@ -135,14 +135,14 @@ static void the_roofline_has_all_its_parts(void **state)
     (void)state;
     struct roofline r;
     struct why why = {0};
-    assert_int_equal(roofline_measure(2, &r, &why), 0);
+    assert_int_equal(roofline_measure(2, NULL, &r, &why), 0);
     assert_int_equal(r.threads, 2);
     assert_true(r.read_gb_s > 0.01 && r.f32_gflop_s > 0.01);
     assert_true(r.int8_gop_s > 0.01 && r.read_bytes >= 1 << 20 && r.isa[0]);
     printf("2 threads, %s: read %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
            r.isa, r.read_gb_s, r.f32_gflop_s, r.int8_gop_s);
     assert_true(r.bf16_gflop_s == 0 || r.bf16_gflop_s > 0.01);
-    assert_int_equal(roofline_measure(-1, &r, &why), ERR_INVALID);
+    assert_int_equal(roofline_measure(-1, NULL, &r, &why), ERR_INVALID);
 }
 
 TESTS(T(every_chunk_runs_once), T(results_are_visible_and_pools_are_cheap),

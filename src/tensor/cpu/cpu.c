@@ -127,6 +127,12 @@ const struct kernels *kernels_choose(const char *limit)
     return NULL; /* limit is no name of ours */
 }
 
+int kernels_unknown(const char *limit, struct why *why)
+{
+    return err_set(why, ERR_INVALID,
+                   "cpu: isa \"%s\" is not one of " KERNELS_NAMES, limit);
+}
+
 /* --- life -------------------------------------------------------------- */
 
 static void rooms_free(struct cpu *cpu)
@@ -451,10 +457,7 @@ int device_cpu_open(struct device **out, const struct device_options *options,
                     struct why *why)
 {
     const struct kernels *kernels = kernels_choose(options->isa);
-    if (!kernels)
-        return err_set(why, ERR_INVALID,
-                       "cpu: isa \"%s\" is not one of " KERNELS_NAMES,
-                       options->isa);
+    if (!kernels) return kernels_unknown(options->isa, why);
     struct cpu *cpu = mem_must(1, sizeof *cpu);
     cpu->device.ops = &cpu_ops;
     cpu->kernels = kernels;

@@ -70,6 +70,7 @@ static inline void *cpu_scratch(const struct cpu *cpu, int worker)
 /* The best that the processor has and that is not above limit (one of
  * KERNELS_NAMES; NULL: no limit). NULL: no such limit. */
 const struct kernels *kernels_choose(const char *limit);
+int kernels_unknown(const char *limit, struct why *why); /* ERR_INVALID */
 
 enum { SCRATCH_ALIGN = 4096 };
 
