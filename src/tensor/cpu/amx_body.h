@@ -374,15 +374,19 @@ static void tile_amx_bf16(const struct tile *tile)
 #define tile_amx_bf16 NULL
 #endif
 
-static void amx_tile(enum form form, const struct tile *t)
+static void amx_tile(enum form form, const struct tile *all)
 {
     static void (*const by_form[FORM_COUNT])(const struct tile *) = {
         NULL,        tile_amx_bf16, tile_amx_row, tile_amx_128,
         tile_amx_64, tile_amx_32,   tile_amx_16,  tile_amx_min};
-    if (by_tiles(form))
-        by_form[form](t);
-    else
-        tile(form, t);
+    if (!by_tiles(form)) {
+        tile(form, all);
+        return;
+    }
+    for (struct tile t = *all; t.groups; tile_next(&t, TILE_PANELS, t.tokens)) {
+        tile_ask(t.ahead);
+        by_form[form](&t);
+    }
 }
 
 /* --- what they can, and how fast --------------------------------------------- */

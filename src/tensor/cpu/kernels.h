@@ -116,9 +116,9 @@ static inline uint8_t *pack_step(const struct pack *p, size_t word)
     return p->to + word * STEP + word / p->part_words * p->part_gap;
 }
 
-/* What fits the first level cache beside what else a tile needs, when two
- * threads share a core. */
-enum { SLAB_STEPS = 64 };
+/* Four panels of it and what else a tile needs fit a first level cache of 48
+ * KiB. Shorter ones bring sums to memory and back more often. */
+enum { SLAB_STEPS = 128 };
 
 /* Activations are made ready once for all products that take them in the same
  * way, in groups of a few tokens that one tile multiplies at a time:
@@ -183,21 +183,33 @@ struct slab_room {
 /* Most panels and tokens of a tile. */
 enum { PANELS_MAX = 4, TOKENS_MAX = 6 };
 
-/* One slab of a few panels times a group of tokens. */
+/* The slab behind a slab, which is asked for while that one is multiplied: of
+ * each panel so many lines, lines_each of all of them for a group of tokens. */
+struct slab_ahead {
+    const char *panel;
+    size_t panel_bytes, lines, lines_each;
+    size_t line, panels; /* the next line of the panel; panels left */
+};
+
+/* One slab of a few panels times groups of so many tokens. */
 struct tile {
     struct slab w[PANELS_MAX];
     size_t steps;
-    size_t tokens;
+    size_t tokens, groups;
+    /* Of the first group. */
     const void *words; /* at the slab's first step */
     const struct mark *marks;
-    /* Where sums are kept from slab to slab, [panels][tokens][16]; first: they
-     * start at 0; last: results go to out, or stay here where it is NULL. */
+    size_t token_marks; /* of a token in a slab */
+    /* Where sums are kept from slab to slab, [PANELS_MAX][tokens][16] of each
+     * group; first: they start at 0; last: results go to out, or stay here
+     * where it is NULL. */
     float *sums;
     bool first, last;
     float *out[PANELS_MAX]; /* result t at t * stride */
     size_t stride;
     const float *bias[PANELS_MAX]; /* [16] or NULL */
     bool add;
+    struct slab_ahead *ahead;
 };
 
 /* A few panels, all columns, times a group of tokens of streams, or of batch

@@ -185,14 +185,6 @@ static void chunk_stream(const struct job *job, const struct linear *l,
 
 /* --- many tokens ------------------------------------------------------- */
 
-/* The slab behind a slab, which is asked for while that one is multiplied: of
- * each panel so many lines, lines_each of all of them for a group of tokens. */
-struct ahead {
-    const char *panel;
-    size_t panel_bytes, lines, lines_each;
-    size_t line, panels; /* the next line of the panel; panels left */
-};
-
 /* A chunk's panels first .. of l and tokens [t0, t1). */
 struct chunk {
     const struct job *job;
@@ -203,7 +195,7 @@ struct chunk {
     size_t tile_panels;
     struct slab slabs[CHUNK_PANELS]; /* columns [from, to) */
     size_t from, to;
-    struct ahead ahead;
+    struct slab_ahead ahead;
 };
 
 /* Whether panel p has all its rows: then its results are stored at once. */
@@ -218,30 +210,36 @@ static float *sums_at(const struct chunk *c, size_t p, size_t t, size_t n)
     return c->s->sums[t - c->t0][0] + p * n * ROWS;
 }
 
-/* The weights of panels p .. of a tile, and where the first token's words,
- * marks, sums and results are. Panels past the chunk's last repeat it, for
- * nothing. */
-static void tile_start(struct tile *tile, const struct chunk *c, size_t p)
+/* The weights of panels p .. of a tile, and where the words, marks, sums and
+ * results are of the tokens from t on of which groups are alike. Panels past
+ * the chunk's last repeat it, for nothing. */
+static void tile_start(struct tile *tile, struct chunk *c, size_t p, size_t t)
 {
     const struct job *job = c->job;
     size_t rows = c->l->w->rows, columns = form_columns(c->form);
+    size_t n = group_tokens(job, job->tokens - t);
     *tile = (struct tile){
         .steps = (c->to - c->from + columns - 1) / columns,
+        .tokens = n,
+        .groups = (c->t1 - t) / n,
+        .token_marks = slab_marks(job),
+        .sums = sums_at(c, p, t, n),
         .first = c->from == 0,
         .last = c->to == job->cols,
         .stride = rows,
         .add = c->l->add,
+        .ahead = &c->ahead,
     };
     for (size_t i = 0; i < c->tile_panels; i++) {
         size_t panel = p + i < c->panels ? p + i : c->panels - 1;
         tile->w[i] = c->slabs[panel];
         if (!is_whole(c, p + i)) continue;
         size_t row = (c->first + p + i) * ROWS;
-        tile->out[i] = c->l->out + c->t0 * rows + row;
+        tile->out[i] = c->l->out + t * rows + row;
         if (c->l->bias) tile->bias[i] = c->l->bias + row;
     }
     size_t slab = c->from / columns / SLAB_STEPS;
-    struct acts_room x = room_at(job, c->t0, 1);
+    struct acts_room x = room_at(job, t, 1);
     tile->words = (const char *)x.words + slab * x.words_stride;
     tile->marks = x.marks;
     if (c->form != FORM_ROW) tile->marks += slab * x.marks_stride;
@@ -249,16 +247,16 @@ static void tile_start(struct tile *tile, const struct chunk *c, size_t p)
 
 /* Behind the last slab of a chunk is the first one of the next, which is
  * mostly this worker's too. */
-static struct ahead ahead_of(const struct chunk *c)
+static struct slab_ahead ahead_of(const struct chunk *c)
 {
     const struct job *job = c->job;
     const struct cpu_weight *w = (const struct cpu_weight *)c->l->w;
     size_t from = c->to < job->cols ? c->to : 0, columns = c->to - c->from;
     size_t first = from ? c->first : c->first + job->chunk_panels;
-    if (first >= w->panel_count) return (struct ahead){0};
+    if (first >= w->panel_count) return (struct slab_ahead){0};
     if (columns > job->cols - from) columns = job->cols - from;
     size_t begin = w->panel_bytes * from / job->cols / STEP * STEP;
-    struct ahead a = {
+    struct slab_ahead a = {
         .panel = panel_at(c->l, first) + begin,
         .panel_bytes = w->panel_bytes,
         .lines = parts_of(w->panel_bytes * columns / job->cols, STEP),
@@ -271,34 +269,13 @@ static struct ahead ahead_of(const struct chunk *c)
     return a;
 }
 
-static void ahead_ask(struct ahead *a)
-{
-    for (size_t i = 0; i < a->lines_each && a->panels; i++) {
-        __builtin_prefetch(a->panel + a->line * STEP, 0, 2);
-        if (++a->line < a->lines) continue;
-        a->line = 0;
-        a->panel += a->panel_bytes;
-        a->panels--;
-    }
-}
-
 /* One slab of the panels of a tile, all groups of tokens. */
 static void slab_tiles(struct chunk *c, size_t p)
 {
-    const struct job *job = c->job;
-    size_t tokens = c->t1 - c->t0, marks = slab_marks(job);
     struct tile tile;
-    tile_start(&tile, c, p);
-    for (size_t t = 0, n; t < tokens; t += n) {
-        n = group_tokens(job, tokens - t);
-        tile.tokens = n;
-        tile.sums = sums_at(c, p, c->t0 + t, n);
-        ahead_ask(&c->ahead);
-        job->cpu->kernels->tile(c->form, &tile);
-        tile.words = (const char *)tile.words + n * SLAB_STEPS * 4;
-        tile.marks += n * marks;
-        for (size_t i = 0; i < c->tile_panels; i++)
-            if (tile.out[i]) tile.out[i] += n * tile.stride;
+    for (size_t t = c->t0; t < c->t1; t += tile.tokens * tile.groups) {
+        tile_start(&tile, c, p, t);
+        c->job->cpu->kernels->tile(c->form, &tile);
     }
 }
 

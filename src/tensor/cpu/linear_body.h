@@ -91,6 +91,29 @@ ALWAYS vf group_d(enum form form, const void *d, size_t group, int part)
 
 /* --- tiles: many tokens ------------------------------------------------- */
 
+/* Asks for what a group of tokens' share of the next slab is. */
+ALWAYS void tile_ask(struct slab_ahead *a)
+{
+    for (size_t i = 0; i < a->lines_each && a->panels; i++) {
+        __builtin_prefetch(a->panel + a->line * STEP, 0, 2);
+        if (++a->line < a->lines) continue;
+        a->line = 0;
+        a->panel += a->panel_bytes;
+        a->panels--;
+    }
+}
+
+/* The next group of T tokens. */
+ALWAYS void tile_next(struct tile *tile, int P, size_t T)
+{
+    tile->groups--;
+    tile->words = (const char *)tile->words + T * SLAB_STEPS * 4;
+    tile->marks += T * tile->token_marks;
+    tile->sums += T * PANELS_MAX * ROWS;
+    UNROLLED (p, P)
+        if (tile->out[p]) tile->out[p] += T * tile->stride;
+}
+
 ALWAYS float *tile_sum(const struct tile *tile, int T, int v, int t)
 {
     return tile->sums + (v / PARTS * T + t) * ROWS + v % PARTS * L;
@@ -210,22 +233,27 @@ static const uint8_t tile_panels[FORM_COUNT] = {
 static const uint8_t tile_tokens[] = {6, 4, 2, 1, 0};
 #define TILE_SIX(CORE, FORM, P) \
     case 6:                     \
-        CORE(FORM, P, 6, tile); \
-        break;
+        TILE_GROUPS(CORE, FORM, P, 6) break;
 #else
 static const uint8_t tile_tokens[] = {4, 2, 1, 0};
 #define TILE_SIX(CORE, FORM, P)
 #endif
 
-#define TILE(NAME, CORE, FORM, P)                                       \
-    static __attribute__((noinline)) void NAME(const struct tile *tile) \
-    {                                                                   \
-        switch (tile->tokens) {                                         \
-            TILE_SIX(CORE, FORM, P)                                     \
-        case 4: CORE(FORM, P, 4, tile); break;                          \
-        case 2: CORE(FORM, P, 2, tile); break;                          \
-        default: CORE(FORM, P, 1, tile);                                \
-        }                                                               \
+#define TILE_GROUPS(CORE, FORM, P, T)                                    \
+    for (struct tile tile = *all; tile.groups; tile_next(&tile, P, T)) { \
+        tile_ask(all->ahead);                                            \
+        CORE(FORM, P, T, &tile);                                         \
+    }
+
+#define TILE(NAME, CORE, FORM, P)                                      \
+    static __attribute__((noinline)) void NAME(const struct tile *all) \
+    {                                                                  \
+        switch (all->tokens) {                                         \
+            TILE_SIX(CORE, FORM, P)                                    \
+        case 4: TILE_GROUPS(CORE, FORM, P, 4) break;                   \
+        case 2: TILE_GROUPS(CORE, FORM, P, 2) break;                   \
+        default: TILE_GROUPS(CORE, FORM, P, 1)                         \
+        }                                                              \
     }
 
 TILE(tile_f32, tile_plain, FORM_F32, PLAIN_PANELS)
