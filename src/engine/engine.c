@@ -69,8 +69,7 @@ static int build(struct engine *e, struct why *why)
         .vocab = e->limits.vocab,
         .rows = o->max_running,
         .workers = o->runner ? 1 : model_workers(o->model),
-        .share = o->runner ? NULL : share_model,
-        .arg = o->model,
+        .share = {o->runner ? NULL : share_model, o->model},
     };
     if (!rc) rc = picks_create(&e->picks, &po, why);
     if (!rc) rc = make_arrays(e, why);

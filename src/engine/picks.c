@@ -17,7 +17,7 @@ int picks_create(struct picks **out, const struct picks_options *options,
     *out = NULL;
     struct picks *picks = mem_must(1, sizeof *picks);
     picks->options = *options;
-    if (!options->share) picks->options.workers = 1;
+    if (!options->share.share) picks->options.workers = 1;
     int workers = picks->options.workers, rc = 0;
     picks->samplers = mem_must((size_t)workers, sizeof *picks->samplers);
     picks->list = mem_try(options->rows, sizeof *picks->list, 0);
@@ -29,6 +29,7 @@ int picks_create(struct picks **out, const struct picks_options *options,
         picks_destroy(picks);
         return rc;
     }
+    sampler_share(picks->samplers[0], &options->share);
     *out = picks;
     return 0;
 }
@@ -67,12 +68,15 @@ static void draw(void *arg, size_t i, int worker)
 void picks_draw(struct picks *picks)
 {
     const struct picks_options *o = &picks->options;
-    if (o->share && picks->count > 1) {
-        o->share(o->arg, draw, picks, picks->count);
+    const struct share alone = {0};
+    if (o->workers == 1 || picks->count < (uint32_t)o->workers) {
+        for (uint32_t i = 0; i < picks->count; i++)
+            draw(picks, i, 0);
         return;
     }
-    for (uint32_t i = 0; i < picks->count; i++)
-        draw(picks, i, 0);
+    sampler_share(picks->samplers[0], &alone);
+    o->share.share(o->share.arg, draw, picks, picks->count);
+    sampler_share(picks->samplers[0], &o->share);
 }
 
 struct sampler *picks_sampler(struct picks *picks)

@@ -1,7 +1,8 @@
 /* engine/picks.h - the tokens of a step's rows, drawn by all workers at once.
  *
  * A row's token depends on the row alone (engine/sample.h), so it does not
- * matter which worker draws it. The engine thread owns this and calls it;
+ * matter which worker draws it, or how many do together: rows are shared out
+ * where there are as many as workers, else the parts of each. The engine thread owns this and calls it;
  * nothing is allocated after create. */
 #ifndef BATON_ENGINE_PICKS_H
 #define BATON_ENGINE_PICKS_H
@@ -15,15 +16,10 @@ struct pick {
     int32_t token; /* the result: sample_pick's */
 };
 
-/* Who draws: share(arg, fn, fn_arg, count) calls fn(fn_arg, i, worker) for
- * each i < count, worker < workers, no two calls with one worker at a time.
- * share NULL: the caller alone. */
 struct picks_options {
     uint32_t vocab, rows; /* rows: most picks of a step */
-    int workers;
-    void (*share)(void *arg, void (*fn)(void *, size_t, int), void *fn_arg,
-                  size_t count);
-    void *arg;
+    int workers;          /* that share calls, below it  */
+    struct share share;
 };
 
 struct picks;
@@ -37,7 +33,7 @@ void picks_clear(struct picks *picks);
 struct pick *picks_add(struct picks *picks);
 void picks_draw(struct picks *picks); /* sets all tokens */
 
-/* The caller's own, for what is not drawn here. */
+/* The caller's own, for what is not drawn here; all workers take part. */
 struct sampler *picks_sampler(struct picks *picks);
 
 #endif

@@ -12,27 +12,28 @@
 #include <string.h>
 
 enum {
-    BUCKETS = 1 << 11, /* of one pass of the radix select */
-    HEAP_MAX = 1024    /* a top_k up to here is found by a heap where few tokens
-                     * are near the first */
+    PART = 32, /* blocks of a row that one worker takes at a time */
+    FEW = 512  /* candidates that are sorted */
 };
-/* exp(-NEAR) bounds a candidate's weight: what is lighter is looked at only
- * when the cut lies beyond (1e-6 of the first token's). */
-#define NEAR 14.0f
 
 struct sampler {
     uint32_t vocab;
-    float *row;       /* [vocab] adjusted logits */
-    float *weights;   /* [vocab] of the candidates */
-    int32_t *ids;     /* [vocab] candidates, ascending */
-    int32_t *members; /* [vocab] indexes into ids, of one bucket */
-    uint32_t *counts; /* [vocab] zero between calls */
-    uint32_t blocks;  /* of ROW_BLOCK, in a row */
-    float *tops;      /* [blocks] of the row at hand */
-    double *masses;   /* [blocks] likewise */
-    uint32_t bucket_count[BUCKETS];
-    double bucket_mass[BUCKETS];
+    float *row;              /* [vocab] adjusted logits */
+    float *weights;          /* [whole blocks] of the row at hand */
+    int32_t *ids;            /* [whole blocks] candidates for a cut */
+    uint32_t *counts;        /* [vocab] zero between calls */
+    uint32_t blocks;         /* of ROW_BLOCK, in a row */
+    float *tops;             /* [blocks] of the row at hand */
+    double *masses;          /* [blocks] likewise */
+    struct row_above *above; /* [parts] likewise */
+    uint32_t *found;         /* [parts] likewise */
+    struct share share;
 };
+
+static uint32_t parts(const struct sampler *s)
+{
+    return (s->blocks + PART - 1) / PART;
+}
 
 int sampler_create(struct sampler **out, uint32_t vocab, struct why *why)
 {
@@ -40,15 +41,16 @@ int sampler_create(struct sampler **out, uint32_t vocab, struct why *why)
     struct sampler *s = mem_must(1, sizeof *s);
     s->vocab = vocab;
     s->row = mem_try(vocab, sizeof *s->row, 0);
-    s->weights = mem_try(vocab, sizeof *s->weights, 0);
-    s->ids = mem_try(vocab, sizeof *s->ids, 0);
-    s->members = mem_try(vocab, sizeof *s->members, 0);
-    s->counts = mem_try(vocab, sizeof *s->counts, 0);
     s->blocks = (vocab + ROW_BLOCK - 1) / ROW_BLOCK;
+    s->weights = mem_try(s->blocks, ROW_BLOCK * sizeof *s->weights, 0);
+    s->ids = mem_try(s->blocks, ROW_BLOCK * sizeof *s->ids, 0);
+    s->counts = mem_try(vocab, sizeof *s->counts, 0);
     s->tops = mem_try(s->blocks, sizeof *s->tops, 0);
     s->masses = mem_try(s->blocks, sizeof *s->masses, 0);
-    if (!s->row || !s->weights || !s->ids || !s->members || !s->counts ||
-        !s->tops || !s->masses) {
+    s->above = mem_try(parts(s), sizeof *s->above, 0);
+    s->found = mem_try(parts(s), sizeof *s->found, 0);
+    if (!s->row || !s->weights || !s->ids || !s->counts || !s->tops ||
+        !s->masses || !s->above || !s->found) {
         sampler_destroy(s);
         return err_set(why, ERR_NOMEM, "sampler: vocabulary of %u", vocab);
     }
@@ -62,11 +64,17 @@ void sampler_destroy(struct sampler *s)
     mem_free(s->row);
     mem_free(s->weights);
     mem_free(s->ids);
-    mem_free(s->members);
     mem_free(s->counts);
     mem_free(s->tops);
     mem_free(s->masses);
+    mem_free(s->above);
+    mem_free(s->found);
     mem_free(s);
+}
+
+void sampler_share(struct sampler *s, const struct share *share)
+{
+    s->share = *share;
 }
 
 bool sampling_is_greedy(const struct sampling *p)
@@ -125,9 +133,13 @@ static void keep_allowed(struct sampler *s, struct matcher *matcher)
 {
     uint32_t vocab;
     const uint64_t *allowed = matcher_allowed(matcher, &vocab);
-    for (uint32_t id = 0; allowed && id < s->vocab; id++)
-        if (id >= vocab || !(allowed[id / 64] >> id % 64 & 1))
+    for (uint32_t id = 0; allowed && id < s->vocab; id++) {
+        uint64_t word = id < vocab ? allowed[id / 64] : 0;
+        if (word == UINT64_MAX && id + 63 < vocab)
+            id += 63 - id % 64; /* all of them */
+        else if (id >= vocab || !(word >> id % 64 & 1))
             s->row[id] = -INFINITY;
+    }
 }
 
 const float *sample_adjust(struct sampler *s, const float *logits,
@@ -150,8 +162,98 @@ const float *sample_adjust(struct sampler *s, const float *logits,
     return s->row;
 }
 
-/* The best of a row, by a heap whose root is the worst of them. */
+/* Passes over a row, part by part: what each block or part has is written down
+ * and summed in their order, so nothing depends on who did it. */
 
+/* Elements above value stay, and of those equal to it the ids up to last. */
+struct cut {
+    float value;
+    int32_t last;
+};
+static const struct cut everything = {-INFINITY, -1};
+
+struct pass {
+    struct sampler *s;
+    const float *logits;
+    struct row_scale scale;
+    const float *floors; /* of a split, descending     */
+    float lo, hi;        /* candidates: in (lo, hi]    */
+    struct cut cut;      /* what is kept: this, and    */
+    float least;         /* of at least this weight    */
+};
+
+/* How many elements block b of a row has. */
+static uint32_t block_size(const struct sampler *s, uint32_t b)
+{
+    uint32_t n = s->vocab - b * ROW_BLOCK;
+    return n < ROW_BLOCK ? n : ROW_BLOCK;
+}
+
+static uint32_t part_end(const struct sampler *s, size_t part)
+{
+    uint32_t end = ((uint32_t)part + 1) * PART;
+    return end < s->blocks ? end : s->blocks;
+}
+
+/* Elements of a part. */
+static uint32_t part_size(const struct sampler *s, size_t part)
+{
+    uint32_t from = (uint32_t)part * PART * ROW_BLOCK;
+    uint32_t to = part_end(s, part) * ROW_BLOCK;
+    return (to < s->vocab ? to : s->vocab) - from;
+}
+
+static void pass_run(struct pass *p, void (*fn)(void *, size_t part, int))
+{
+    const struct share *share = &p->s->share;
+    uint32_t count = parts(p->s);
+    if (share->share && count > 1) {
+        share->share(share->arg, fn, p, count);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        fn(p, i, 0);
+}
+
+static void part_tops(void *arg, size_t part, int worker)
+{
+    (void)worker;
+    struct pass *p = arg;
+    size_t b = part * PART;
+    row_tops(p->logits + b * ROW_BLOCK, part_size(p->s, part), p->s->tops + b);
+}
+
+/* Fills s->tops and scale.top; false: there is a NaN, or no finite largest. */
+static bool find_top(struct pass *p)
+{
+    pass_run(p, part_tops);
+    float top = -INFINITY;
+    bool fine = true;
+    for (uint32_t b = 0; b < p->s->blocks; b++) {
+        fine &= p->s->tops[b] == p->s->tops[b];
+        if (p->s->tops[b] > top) top = p->s->tops[b];
+    }
+    p->scale.top = top;
+    return fine && isfinite(top);
+}
+
+static void part_weights(void *arg, size_t part, int worker)
+{
+    (void)worker;
+    struct pass *p = arg;
+    size_t b = part * PART;
+    row_weigh(&p->scale, p->logits + b * ROW_BLOCK, part_size(p->s, part),
+              p->s->weights + b * ROW_BLOCK, p->s->masses + b);
+}
+
+/* What all blocks weigh, or what is kept of them. */
+static double mass_of(const struct sampler *s)
+{
+    double mass = 0;
+    for (uint32_t b = 0; b < s->blocks; b++)
+        mass += s->masses[b];
+    return mass;
+}
 static bool worse(float a, int32_t a_id, float b, int32_t b_id)
 {
     return a < b || (a == b && a_id > b_id);
@@ -177,13 +279,6 @@ static void sink(float *values, int32_t *ids, uint32_t n, uint32_t i)
         swap(values, ids, i, low);
         i = low;
     }
-}
-
-/* How many elements block b of a row has. */
-static uint32_t block_size(const struct sampler *s, uint32_t b)
-{
-    uint32_t n = s->vocab - b * ROW_BLOCK;
-    return n < ROW_BLOCK ? n : ROW_BLOCK;
 }
 
 /* Makes values, ids [n], 1 <= n <= vocab, a heap of the n largest logits;
@@ -218,111 +313,182 @@ static void heap_sort(float *values, int32_t *ids, uint32_t n)
     }
 }
 
-/* Cutting */
+/* Cutting: where it lies is narrowed down to few elements or one value, which
+ * are put in order. */
 
-/* Order-preserving bits of a float. */
-static uint32_t order_key(float x)
+static void part_split(void *arg, size_t part, int worker)
 {
-    uint32_t bits;
-    x += 0.0f; /* -0 and 0 are equal */
-    memcpy(&bits, &x, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    (void)worker;
+    const struct pass *p = arg;
+    const struct sampler *s = p->s;
+    size_t at = part * PART * ROW_BLOCK;
+    row_split(p->logits + at, s->weights + at, s->tops + part * PART,
+              part_size(s, part), p->floors, &s->above[part]);
 }
 
-/* All logits at or above floor, with their weights. */
-static uint32_t gather(struct sampler *s, const struct row_scale *k,
-                       const float *logits, float floor, double *mass)
+/* Elements above a value. */
+struct above {
+    uint32_t count;
+    double mass;
+};
+
+static struct above above_of(const struct sampler *s, int floor)
 {
-    uint32_t n = 0;
-    float weights[ROW_BLOCK];
-    *mass = 0;
-    for (uint32_t b = 0; b < s->blocks; b++) {
-        if (!(s->tops[b] >= floor)) continue;
-        const float *x = logits + (size_t)b * ROW_BLOCK;
-        uint32_t size = block_size(s, b);
-        row_weights(k, x, size, weights);
-        for (uint32_t i = 0; i < size; i++) {
-            if (!(x[i] >= floor)) continue;
-            s->ids[n] = (int32_t)(b * ROW_BLOCK + i);
-            *mass += (double)weights[i];
-            s->weights[n++] = weights[i];
+    struct above all = {0};
+    for (uint32_t part = 0; part < parts(s); part++) {
+        all.count += s->above[part].count[floor];
+        all.mass += s->above[part].mass[floor];
+    }
+    return all;
+}
+
+static bool beyond(const struct above *a, const struct above *limit)
+{
+    return a->count >= limit->count || a->mass > limit->mass;
+}
+
+/* The cut is one of the values in (lo, hi]. */
+struct narrow {
+    float lo, hi;
+    struct above upto, before; /* above lo, above hi */
+};
+
+/* Splits at floors (descending, between lo and hi); false: the cut lies below
+ * all of them. */
+static bool narrow(struct pass *p, const float floors[ROW_FLOORS],
+                   const struct above *limit, struct narrow *n)
+{
+    p->floors = floors;
+    pass_run(p, part_split);
+    for (int i = 0; i < ROW_FLOORS; i++) {
+        struct above above = above_of(p->s, i);
+        if (beyond(&above, limit)) {
+            n->lo = floors[i];
+            n->upto = above;
+            return true;
         }
+        n->hi = floors[i];
+        n->before = above;
+    }
+    return false;
+}
+
+static void part_candidates(void *arg, size_t part, int worker)
+{
+    (void)worker;
+    const struct pass *p = arg;
+    const struct sampler *s = p->s;
+    uint32_t n = 0, from = (uint32_t)part * PART * ROW_BLOCK;
+    for (uint32_t b = (uint32_t)part * PART; b < part_end(s, part); b++) {
+        uint32_t at = b * ROW_BLOCK;
+        if (s->tops[b] > p->lo)
+            n += row_between(p->logits + at, block_size(s, b), p->lo, p->hi,
+                             (int32_t)at, s->ids + from + n);
+    }
+    s->found[part] = n;
+}
+
+/* The elements in (lo, hi], by id; returns how many. */
+static uint32_t candidates(struct pass *p, float lo, float hi)
+{
+    struct sampler *s = p->s;
+    uint32_t n = 0;
+    p->lo = lo;
+    p->hi = hi;
+    pass_run(p, part_candidates);
+    for (uint32_t part = 0; part < parts(s); part++) {
+        memmove(s->ids + n, s->ids + part * PART * ROW_BLOCK,
+                s->found[part] * sizeof *s->ids);
+        n += s->found[part];
     }
     return n;
 }
 
-/* Where the draw ends: keys above key stay, and of those equal to it the
- * first `ties` by id. */
-struct cut {
-    uint32_t key, ties;
-};
-
-/* The candidates before which fewer than count come, of at most mass. */
-static struct cut find_cut(struct sampler *s, const float *logits, uint32_t n,
-                           uint32_t count, double mass)
+/* The last that stays of the candidates, where before come before them. */
+static struct cut cut_among(const struct pass *p, uint32_t n,
+                            struct above before, const struct above *limit)
 {
-    static const uint8_t shifts[] = {21, 10, 0};
-    uint32_t member_count = n, before = 0;
-    double before_mass = 0;
-    for (uint32_t i = 0; i < n; i++)
-        s->members[i] = (int32_t)i;
-    for (int pass = 0;; pass++) {
-        uint32_t shift = shifts[pass], mask = pass == 2 ? 1023 : BUCKETS - 1;
-        memset(s->bucket_count, 0, sizeof s->bucket_count);
-        memset(s->bucket_mass, 0, sizeof s->bucket_mass);
-        for (uint32_t i = 0; i < member_count; i++) {
-            int32_t m = s->members[i];
-            uint32_t b = order_key(logits[s->ids[m]]) >> shift & mask;
-            s->bucket_count[b]++;
-            s->bucket_mass[b] += (double)s->weights[m];
-        }
-        uint32_t b = mask; /* the caller knows that the cut is in here */
-        while (b > 0 && before + s->bucket_count[b] < count &&
-               before_mass + s->bucket_mass[b] <= mass) {
-            before += s->bucket_count[b];
-            before_mass += s->bucket_mass[b--];
-        }
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < member_count; i++) {
-            int32_t m = s->members[i];
-            if ((order_key(logits[s->ids[m]]) >> shift & mask) == b)
-                s->members[kept++] = m;
-        }
-        member_count = kept;
-        if (pass < 2) continue;
-        struct cut cut = {0};
-        for (uint32_t i = 0; i < member_count; i++) {
-            int32_t m = s->members[i];
-            cut.key = order_key(logits[s->ids[m]]);
-            if (before >= count || before_mass > mass) break;
-            before++;
-            before_mass += (double)s->weights[m];
-            cut.ties++;
-        }
-        return cut;
+    const struct sampler *s = p->s;
+    struct cut cut = everything;
+    float values[FEW];
+    for (uint32_t i = 0; i < n && n <= FEW; i++)
+        values[i] = p->logits[s->ids[i]];
+    for (uint32_t i = n / 2; n <= FEW && i-- > 0;)
+        sink(values, s->ids, n, i);
+    if (n <= FEW) heap_sort(values, s->ids, n); /* else all are equal */
+    for (uint32_t i = 0; i < n && !beyond(&before, limit); i++) {
+        int32_t id = s->ids[i];
+        cut = (struct cut){p->logits[id], id};
+        before.count++;
+        before.mass += (double)s->weights[id];
+    }
+    return cut;
+}
+
+/* Fewer than limit->count come before what stays, of at most limit->mass. */
+static struct cut find_cut(struct pass *p, const struct above *limit)
+{
+    static const float near[ROW_FLOORS] = {0.25f, 0.5f, 1, 2, 4, 8, 16};
+    static const float far[ROW_FLOORS] = {20, 26, 34, 44, 56, 70, 88};
+    float top = p->scale.top, floors[ROW_FLOORS];
+    struct narrow n = {.hi = top};
+    for (int i = 0; i < ROW_FLOORS; i++)
+        floors[i] = top - near[i] / p->scale.inverse;
+    if (!narrow(p, floors, limit, &n)) {
+        for (int i = 0; i < ROW_FLOORS; i++)
+            floors[i] = top - far[i] / p->scale.inverse;
+        float below = nextafterf(top, -INFINITY); /* a cold row's ties */
+        floors[ROW_FLOORS - 1] = fminf(floors[ROW_FLOORS - 1], below);
+        if (!narrow(p, floors, limit, &n))
+            return everything; /* of any weight */
+    }
+    while (n.upto.count - n.before.count > FEW &&
+           nextafterf(n.lo, n.hi) < n.hi) {
+        float lo = n.lo, wide = n.hi - n.lo;
+        for (int i = 0; i < ROW_FLOORS; i++)
+            floors[i] = lo + wide * (float)(ROW_FLOORS - i) / (ROW_FLOORS + 1);
+        narrow(p, floors, limit, &n);
+    }
+    return cut_among(p, candidates(p, n.lo, n.hi), n.before, limit);
+}
+
+/* Drawing */
+
+static bool stays(const struct pass *p, uint32_t id)
+{
+    float x = p->logits[id], w = p->s->weights[id];
+    return (x > p->cut.value ||
+            (x == p->cut.value && (int32_t)id <= p->cut.last)) &&
+           w >= p->least;
+}
+
+static void part_kept(void *arg, size_t part, int worker)
+{
+    (void)worker;
+    const struct pass *p = arg;
+    const struct sampler *s = p->s;
+    const float value = p->cut.value;
+    for (uint32_t b = (uint32_t)part * PART; b < part_end(s, part); b++) {
+        uint32_t at = b * ROW_BLOCK, size = block_size(s, b);
+        bool ties = (int32_t)at <= p->cut.last;
+        bool all = (int32_t)(at + size) <= p->cut.last + 1;
+        if (s->tops[b] < value || (s->tops[b] == value && !ties))
+            s->masses[b] = 0;
+        else
+            s->masses[b] =
+                row_kept(p->logits + at, s->weights + at, size,
+                         all ? nextafterf(value, -INFINITY) : value, p->least);
+        for (uint32_t i = at; ties && !all && i < at + size; i++)
+            if (p->logits[i] == value && stays(p, i))
+                s->masses[b] += (double)s->weights[i];
     }
 }
 
-/* Keeps the candidates inside the cut; returns how many. */
-static uint32_t apply_cut(struct sampler *s, const float *logits, uint32_t n,
-                          struct cut cut)
+/* Of what stays, that where the weights, by id, come to a share of all. */
+static int32_t draw(const struct pass *p, double unit)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t key = order_key(logits[s->ids[i]]);
-        if (key < cut.key || (key == cut.key && cut.ties == 0)) continue;
-        cut.ties -= key == cut.key;
-        s->ids[kept] = s->ids[i];
-        s->weights[kept++] = s->weights[i];
-    }
-    return kept;
-}
-
-static int32_t draw_all(struct sampler *s, const struct row_scale *k,
-                        const float *logits, double unit)
-{
-    double target = unit * row_masses(k, logits, s->vocab, s->masses);
-    double sum = 0, before = 0;
+    const struct sampler *s = p->s;
+    double target = unit * mass_of(s), sum = 0, before = 0;
     uint32_t at = 0; /* the block where the target lies */
     for (uint32_t b = 0; b < s->blocks && sum <= target; b++) {
         if (s->masses[b] == 0) continue;
@@ -331,30 +497,12 @@ static int32_t draw_all(struct sampler *s, const struct row_scale *k,
         sum += s->masses[b];
     }
     sum = before;
-    float weights[ROW_BLOCK];
-    row_weights(k, logits + (size_t)at * ROW_BLOCK, block_size(s, at), weights);
-    int32_t best = 0; /* rounding may let it lie behind the last weight */
-    for (uint32_t i = 0; i < block_size(s, at); i++) {
-        if (weights[i] == 0) continue;
-        best = (int32_t)(at * ROW_BLOCK + i);
-        sum += (double)weights[i];
-        if (sum > target) break;
-    }
-    return best;
-}
-
-static int32_t draw_kept(const struct sampler *s, uint32_t n, float min_p,
-                         double unit)
-{
-    double mass = 0, sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (s->weights[i] >= min_p) mass += (double)s->weights[i];
-    int32_t best = -1;
-    for (uint32_t i = 0; i < n; i++) {
-        if (s->weights[i] < min_p || s->weights[i] == 0) continue;
-        best = s->ids[i];
+    int32_t best = -1; /* rounding may let it lie behind the last weight */
+    uint32_t i = at * ROW_BLOCK, end = i + block_size(s, at);
+    for (; i < end && sum <= target; i++) {
+        if (s->weights[i] == 0 || !stays(p, i)) continue;
+        best = (int32_t)i;
         sum += (double)s->weights[i];
-        if (sum > unit * mass) break;
     }
     return best;
 }
@@ -372,37 +520,22 @@ static int32_t first_of(const struct sampler *s, const float *logits, float top)
 }
 
 int32_t sample_pick(struct sampler *s, const float *logits,
-                    const struct sampling *p, uint32_t position)
+                    const struct sampling *sampling, uint32_t position)
 {
-    struct row_scale k = {.inverse = 1};
-    if (!row_tops(logits, s->vocab, s->tops, &k.top)) return -1;
-    if (sampling_is_greedy(p)) return first_of(s, logits, k.top);
+    struct pass p = {.s = s, .logits = logits, .cut = everything};
+    if (!find_top(&p)) return -1;
+    if (sampling_is_greedy(sampling)) return first_of(s, logits, p.scale.top);
 
-    k.inverse = 1 / p->temperature;
-    double unit = sample_unit(p->seed, position);
-    bool by_count = p->top_k > 0 && (uint32_t)p->top_k < s->vocab;
-    bool by_mass = p->top_p < 1;
-    if (!by_count && !by_mass && !(p->min_p > 0))
-        return draw_all(s, &k, logits, unit);
-
-    uint32_t count = by_count ? (uint32_t)p->top_k : s->vocab;
-    double mass = INFINITY, near_mass;
-    if (by_mass)
-        mass = (double)p->top_p * row_masses(&k, logits, s->vocab, s->masses);
-    float floor = k.top - NEAR * p->temperature;
-    uint32_t n = gather(s, &k, logits, floor, &near_mass);
-    bool enough = n >= count || near_mass > mass || p->min_p > 1e-5f;
-    if (!enough) {
-        floor = -INFINITY;
-        if (count <= HEAP_MAX) {
-            heap_of(s, logits, count, s->weights, s->ids);
-            floor = s->weights[0];
-        }
-        n = gather(s, &k, logits, floor, &near_mass);
-    }
-    if (n > count || near_mass > mass)
-        n = apply_cut(s, logits, n, find_cut(s, logits, n, count, mass));
-    return draw_kept(s, n, p->min_p, unit);
+    p.scale.inverse = 1 / sampling->temperature;
+    pass_run(&p, part_weights);
+    struct above limit = {s->vocab + 1, INFINITY};
+    bool by_count = sampling->top_k > 0, by_mass = sampling->top_p < 1;
+    if (by_count) limit.count = (uint32_t)sampling->top_k;
+    if (by_mass) limit.mass = (double)sampling->top_p * mass_of(s);
+    if (by_count || by_mass) p.cut = find_cut(&p, &limit);
+    p.least = sampling->min_p;
+    if (by_count || by_mass || p.least > 0) pass_run(&p, part_kept);
+    return draw(&p, sample_unit(sampling->seed, position));
 }
 
 /* Logprobs */
@@ -411,10 +544,14 @@ void sample_logprobs(struct sampler *s, const float *logits,
                      const struct logprob_ask *ask,
                      const struct logprob_room *room, struct token_logprob *out)
 {
-    struct row_scale k = {.inverse = 1 / ask->temperature};
+    struct pass p = {.s = s, .logits = logits};
     double base = NAN;
-    if (row_tops(logits, s->vocab, s->tops, &k.top))
-        base = log(row_masses(&k, logits, s->vocab, s->masses));
+    p.scale.inverse = 1 / ask->temperature;
+    if (find_top(&p)) {
+        pass_run(&p, part_weights);
+        base = log(mass_of(s));
+    }
+    const struct row_scale k = p.scale;
 #define LOGPROB(x) (float)((double)((x)-k.top) * (double)k.inverse - base)
     uint32_t top = ask->top_count < s->vocab ? ask->top_count : s->vocab;
     assert(top <= SAMPLE_TOP_MAX);

@@ -9,8 +9,8 @@
  * draws position 0 and another the rest.
  *
  * A sampler is scratch memory for one thread; nothing is allocated after
- * create. No row is sorted: cuts at top_k and top_p are found by counting
- * (three passes of a radix select over the candidates). */
+ * create. No row is sorted: where top_k or top_p cuts is found by counting and
+ * weighing what is above a few values, again and again between two of them. */
 #ifndef BATON_ENGINE_SAMPLE_H
 #define BATON_ENGINE_SAMPLE_H
 
@@ -19,6 +19,16 @@
 struct sampler;
 int sampler_create(struct sampler **out, uint32_t vocab, struct why *why);
 void sampler_destroy(struct sampler *s);
+
+/* Workers that take parts of a row: share(arg, fn, fn_arg, count) calls
+ * fn(fn_arg, i, worker) for each i < count and returns when all are done. What
+ * comes out is the same with and without. share NULL: the caller alone. */
+struct share {
+    void (*share)(void *arg, void (*fn)(void *, size_t, int), void *fn_arg,
+                  size_t count);
+    void *arg;
+};
+void sampler_share(struct sampler *s, const struct share *share);
 
 /* What the output so far does to a row, in this order (SGLang's):
  *   - frequency_penalty * count, - presence_penalty     of tokens in output

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-enum { VOCAB = 1201 };
+enum { VOCAB = 1201, LONG = 40000 };
 
 static struct sampler *new_sampler(uint32_t vocab)
 {
@@ -38,8 +38,8 @@ static int by_logit(const void *a, const void *b)
 static int32_t reference_pick(const float *x, uint32_t n,
                               const struct sampling *p, uint32_t position)
 {
-    static int32_t order[VOCAB];
-    static double kept[VOCAB];
+    static int32_t order[LONG];
+    static double kept[LONG];
     for (uint32_t i = 0; i < n; i++)
         order[i] = (int32_t)i;
     sorting = x;
@@ -94,6 +94,57 @@ static void every_cut_agrees_with_a_full_sort(void **state)
                              reference_pick(x, VOCAB, &p, position));
     }
     sampler_destroy(s);
+}
+
+/* The last part first, and the others in no order. */
+static void any_order(void *arg, void (*fn)(void *, size_t, int), void *fn_arg,
+                      size_t count)
+{
+    (*(int *)arg)++;
+    for (size_t i = 0; i < count; i++)
+        fn(fn_arg, (count - 1) * (i + 1) % count, (int)(i % 3));
+}
+
+static void parts_of_a_long_row_come_in_any_order(void **state)
+{
+    (void)state;
+    static const float temperatures[] = {2e-6f, 0.3f, 2.5f};
+    static const int32_t ks[] = {-1, 50, 30000};
+    static const float top_ps[] = {1, 0.95f, 0.3f};
+    static const float min_ps[] = {0, 0.02f};
+    static const float spreads[] = {0, 0.01f, 3, 12};
+    struct sampler *alone = new_sampler(LONG), *shared = new_sampler(LONG);
+    int runs = 0;
+    sampler_share(shared, &(struct share){any_order, &runs});
+    static float x[LONG];
+    uint64_t seed = 6;
+    for (size_t i = 0; i < 4 * 3 * 3 * 3 * 2; i++) {
+        size_t at = i;
+        random_logits(x, LONG, spreads[at % 4], &seed);
+        for (uint32_t k = 0; k < LONG && i % 5 == 4; k += 3)
+            x[k] = -INFINITY; /* as a grammar does */
+        struct sampling p;
+        sampling_init(&p);
+        p.temperature = temperatures[(at /= 4) % 3];
+        p.top_k = ks[(at /= 3) % 3];
+        p.top_p = top_ps[(at /= 3) % 3];
+        p.min_p = min_ps[at / 3];
+        p.seed = i;
+        int32_t token = sample_pick(alone, x, &p, 7);
+        assert_int_equal(token, reference_pick(x, LONG, &p, 7));
+        assert_int_equal(sample_pick(shared, x, &p, 7), token);
+        float top[3];
+        int32_t ids[3];
+        struct logprob_ask ask = {1, token, 3, NULL, 0};
+        struct logprob_room room = {top, ids, NULL};
+        struct token_logprob one, two;
+        sample_logprobs(alone, x, &ask, &room, &one);
+        sample_logprobs(shared, x, &ask, &room, &two);
+        assert_true(one.logprob == two.logprob);
+    }
+    assert_true(runs > 1000);
+    sampler_destroy(alone);
+    sampler_destroy(shared);
 }
 
 static void draws_follow_the_distribution(void **state)
@@ -326,7 +377,9 @@ static void sampling_is_checked_with_sglangs_words(void **state)
     assert_non_null(strstr(why.text, "logit_bias"));
 }
 
-TESTS(T(every_cut_agrees_with_a_full_sort), T(draws_follow_the_distribution),
+TESTS(T(every_cut_agrees_with_a_full_sort),
+      T(parts_of_a_long_row_come_in_any_order),
+      T(draws_follow_the_distribution),
       T(a_draw_depends_on_seed_and_position_alone),
       T(greedy_ties_go_to_the_lowest_id),
       T(rows_that_are_no_numbers_are_refused),
