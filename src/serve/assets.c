@@ -197,16 +197,18 @@ static int open_gguf(struct assets *assets, const char *path, struct why *why)
 
 static int open_folder(struct assets *assets, const char *dir, struct why *why)
 {
-    char file[PATH_BYTES], config_path[PATH_BYTES], added[PATH_BYTES];
-    const char *config = file_in(config_path, dir, "tokenizer_config.json");
+    char file[PATH_BYTES], config[PATH_BYTES], names[PATH_BYTES],
+        added[PATH_BYTES];
+    const struct tokenizer_paths beside = {
+        .config = file_in(config, dir, "tokenizer_config.json"),
+        .names = file_in(names, dir, "special_tokens_map.json"),
+        .added = file_in(added, dir, "added_tokens.json")};
     assets->source = "tokenizer.json";
     if (file_in(file, dir, assets->source))
-        return tokenizer_open(&assets->tokenizer, file, config, why);
+        return tokenizer_open(&assets->tokenizer, file, &beside, why);
     assets->source = "tokenizer.model";
     if (file_in(file, dir, assets->source))
-        return tokenizer_open_model(&assets->tokenizer, file, config,
-                                    file_in(added, dir, "added_tokens.json"),
-                                    why);
+        return tokenizer_open_model(&assets->tokenizer, file, &beside, why);
     return err_set(why, ERR_NOT_FOUND,
                    "%s: no tokenizer.json and no tokenizer.model", dir);
 }

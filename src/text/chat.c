@@ -6,7 +6,7 @@
 
 struct chat {
     struct template *template;
-    char *bos, *eos; /* "" where there is none */
+    char *named[TOKENIZER_NAMED]; /* "" where there is none */
     bool content_is_list, content_may_be_none;
 };
 
@@ -21,8 +21,9 @@ int chat_create(struct chat **out, const struct tokenizer *t,
     if (rc) return rc;
     struct chat *chat = mem_must(1, sizeof *chat);
     chat->template = compiled;
-    chat->bos = mem_dup(tokenizer_bos_text(t));
-    chat->eos = mem_dup(tokenizer_eos_text(t));
+    for (int i = 0; i < TOKENIZER_NAMED; i++)
+        chat->named[i] =
+            mem_dup(tokenizer_named_text(t, (enum tokenizer_named)i));
     chat->content_is_list = template_loops_over(compiled, "content");
     chat->content_may_be_none = template_asks_none(compiled, "content");
     *out = chat;
@@ -33,8 +34,8 @@ void chat_destroy(struct chat *chat)
 {
     if (!chat) return;
     template_destroy(chat->template);
-    mem_free(chat->bos);
-    mem_free(chat->eos);
+    for (int i = 0; i < TOKENIZER_NAMED; i++)
+        mem_free(chat->named[i]);
     mem_free(chat);
 }
 
@@ -114,10 +115,11 @@ static json_t *make_variables(const struct chat *chat,
 {
     json_t *v = json_object();
     int failed = 0;
-    if (*chat->bos)
-        failed |= json_object_set_new(v, "bos_token", json_string(chat->bos));
-    if (*chat->eos)
-        failed |= json_object_set_new(v, "eos_token", json_string(chat->eos));
+    for (int i = 0; i < TOKENIZER_NAMED; i++)
+        if (*chat->named[i])
+            failed |=
+                json_object_set_new(v, tokenizer_name((enum tokenizer_named)i),
+                                    json_string(chat->named[i]));
     failed |= json_object_set_new(v, "documents", json_null());
     failed |= set_all(v, request->kwargs);
     failed |= json_object_set(v, "messages", messages);

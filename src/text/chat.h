@@ -19,7 +19,7 @@
 struct chat; /* immutable: any thread renders */
 
 /* source NULL: the tokenizer's own template; ERR_NOT_FOUND where it has none.
- * bos and eos texts are copied. Errors as template_compile. */
+ * The texts of named tokens are copied. Errors as template_compile. */
 int chat_create(struct chat **out, const struct tokenizer *t,
                 const char *source, struct why *why);
 void chat_destroy(struct chat *chat); /* NULL is fine */

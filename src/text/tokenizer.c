@@ -151,8 +151,8 @@ void tokenizer_destroy(struct tokenizer *t)
     mem_free(t->decoder.with);
     mem_free(t->shown);
     buf_fini(&t->shown_text);
-    mem_free(t->bos_text);
-    mem_free(t->eos_text);
+    for (int i = 0; i < TOKENIZER_NAMED; i++)
+        mem_free(t->named[i]);
     mem_free(t->chat_template);
     mem_free(t);
 }
@@ -160,11 +160,11 @@ void tokenizer_destroy(struct tokenizer *t)
 /* From a Hugging Face folder's files. */
 
 int tokenizer_parse(struct tokenizer **out, const char *json, size_t json_len,
-                    const char *config, size_t config_len, struct why *why)
+                    const struct tokenizer_texts *beside, struct why *why)
 {
     struct tokenizer *t = mem_must(1, sizeof *t);
     int rc = tokenizer_json_read(t, json, json_len, why);
-    if (!rc && config) rc = tokenizer_config_read(t, config, config_len, why);
+    if (!rc && beside) rc = tokenizer_config_read(t, beside, why);
     if (rc) {
         tokenizer_destroy(t);
         return rc;
@@ -208,49 +208,70 @@ static int read_optional(struct buf *out, const char *path, struct why *why)
     return rc ? err_set(why, rc, "%s", inner.text) : 0;
 }
 
-int tokenizer_open(struct tokenizer **out, const char *json_path,
-                   const char *config_path, struct why *why)
+/* The files beside a tokenizer, to be freed by beside_fini in any case. */
+struct beside_files {
+    struct buf config, names, added;
+    struct tokenizer_texts texts;
+};
+
+static int beside_read(struct beside_files *b,
+                       const struct tokenizer_paths *paths, struct why *why)
 {
-    struct buf json, config;
+    buf_init(&b->config, TOKENIZER_MAX_FILE);
+    buf_init(&b->names, TOKENIZER_MAX_FILE);
+    buf_init(&b->added, TOKENIZER_MAX_FILE);
+    int rc = paths ? read_optional(&b->config, paths->config, why) : 0;
+    if (!rc && paths) rc = read_optional(&b->names, paths->names, why);
+    if (!rc && paths) rc = read_optional(&b->added, paths->added, why);
+    b->texts = (struct tokenizer_texts){{b->config.data, b->config.len},
+                                        {b->names.data, b->names.len},
+                                        {b->added.data, b->added.len}};
+    return rc;
+}
+
+static void beside_fini(struct beside_files *b)
+{
+    buf_fini(&b->config);
+    buf_fini(&b->names);
+    buf_fini(&b->added);
+}
+
+int tokenizer_open(struct tokenizer **out, const char *json_path,
+                   const struct tokenizer_paths *beside, struct why *why)
+{
+    struct buf json;
+    struct beside_files files;
     struct why inner = {0};
     buf_init(&json, TOKENIZER_MAX_FILE);
-    buf_init(&config, TOKENIZER_MAX_FILE);
-    int rc = read_file(&json, json_path, why);
-    if (!rc) rc = read_optional(&config, config_path, why);
+    int rc = beside_read(&files, beside, why);
+    if (!rc) rc = read_file(&json, json_path, why);
     if (!rc) {
         rc = tokenizer_parse(out, json.data ? json.data : "", json.len,
-                             config.data, config.len, &inner);
+                             &files.texts, &inner);
         if (rc) err_set(why, rc, "%s: %s", json_path, why_text(&inner, rc));
     }
     buf_fini(&json);
-    buf_fini(&config);
+    beside_fini(&files);
     return rc;
 }
 
 int tokenizer_open_model(struct tokenizer **out, const char *model_path,
-                         const char *config_path, const char *added_path,
-                         struct why *why)
+                         const struct tokenizer_paths *beside, struct why *why)
 {
-    struct buf model, config, added;
+    struct buf model;
+    struct beside_files files;
     struct why inner = {0};
     buf_init(&model, TOKENIZER_MAX_FILE);
-    buf_init(&config, TOKENIZER_MAX_FILE);
-    buf_init(&added, TOKENIZER_MAX_FILE);
-    int rc = read_file(&model, model_path, why);
-    if (!rc) rc = read_optional(&config, config_path, why);
-    if (!rc) rc = read_optional(&added, added_path, why);
+    int rc = beside_read(&files, beside, why);
+    if (!rc) rc = read_file(&model, model_path, why);
     if (!rc) {
-        const struct tokenizer_text texts[] = {
-            {model.data ? model.data : "", model.len},
-            {config.data, config.len},
-            {added.data, added.len}};
-        rc =
-            tokenizer_parse_model(out, &texts[0], &texts[1], &texts[2], &inner);
+        const struct tokenizer_text text = {model.data ? model.data : "",
+                                            model.len};
+        rc = tokenizer_parse_model(out, &text, &files.texts, &inner);
         if (rc) err_set(why, rc, "%s: %s", model_path, why_text(&inner, rc));
     }
     buf_fini(&model);
-    buf_fini(&config);
-    buf_fini(&added);
+    beside_fini(&files);
     return rc;
 }
 
@@ -450,14 +471,18 @@ int32_t tokenizer_eot(const struct tokenizer *t)
     return t->eot;
 }
 
-const char *tokenizer_bos_text(const struct tokenizer *t)
+const char *tokenizer_name(enum tokenizer_named which)
 {
-    return t->bos_text ? t->bos_text : "";
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token",
+                                        "sep_token", "pad_token", "cls_token",
+                                        "mask_token"};
+    return names[which];
 }
 
-const char *tokenizer_eos_text(const struct tokenizer *t)
+const char *tokenizer_named_text(const struct tokenizer *t,
+                                 enum tokenizer_named which)
 {
-    return t->eos_text ? t->eos_text : "";
+    return t->named[which] ? t->named[which] : "";
 }
 
 bool tokenizer_adds_bos(const struct tokenizer *t)

@@ -85,30 +85,41 @@ struct tokenizer_spec {
     const char *chat_template; /* NULL: none. Copied. */
 };
 
-/* config_path is tokenizer_config.json, NULL or absent: none. It names bos, eos
- * and the chat template, and its add_bos_token, where given, overrules the
- * post-processor of tokenizer.json, as in transformers. ERR_NOT_FOUND: no file
- * json_path; ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (names the construct),
- * ERR_NOMEM. */
+/* What lies beside a tokenizer in its folder; each NULL, or data NULL, or no
+ * such file: it is not there.
+ * config   tokenizer_config.json: names special tokens and the chat template;
+ *          its add_bos_token, where given, overrules the post-processor of
+ *          tokenizer.json, as in transformers
+ * names    special_tokens_map.json: names special tokens, instead of config,
+ *          where that has no added_tokens_decoder, as in transformers
+ * added    added_tokens.json: beside a tokenizer.model the tokens that config
+ *          does not describe itself */
+struct tokenizer_paths {
+    const char *config, *names, *added;
+};
+struct tokenizer_texts {
+    struct tokenizer_text config, names, added;
+};
+
+/* beside may be NULL. ERR_NOT_FOUND: no file json_path; ERR_IO, ERR_FORMAT,
+ * ERR_UNSUPPORTED (names the construct), ERR_NOMEM. */
 int tokenizer_open(struct tokenizer **out, const char *json_path,
-                   const char *config_path, struct why *why);
-/* The same from memory; config may be NULL. */
+                   const struct tokenizer_paths *beside, struct why *why);
+/* The same from memory. */
 int tokenizer_parse(struct tokenizer **out, const char *json, size_t json_len,
-                    const char *config, size_t config_len, struct why *why);
+                    const struct tokenizer_texts *beside, struct why *why);
 
 /* For a folder that has SentencePiece's tokenizer.model and no tokenizer.json.
- * config_path as above; of added_path (added_tokens.json, NULL or absent: none)
- * the tokens are added that config does not describe itself. Where config's
- * tokenizer_class is LlamaTokenizer the ids are those of transformers 5, else
- * those of SentencePiece; bos goes in front only where config says so. */
+ * Where config's tokenizer_class is LlamaTokenizer the ids are those of
+ * transformers 5, else those of SentencePiece; bos goes in front only where
+ * config says so. */
 int tokenizer_open_model(struct tokenizer **out, const char *model_path,
-                         const char *config_path, const char *added_path,
-                         struct why *why);
-/* The same from memory; data of the last two may be NULL. */
+                         const struct tokenizer_paths *beside, struct why *why);
+/* The same from memory. */
 int tokenizer_parse_model(struct tokenizer **out,
                           const struct tokenizer_text *model,
-                          const struct tokenizer_text *config,
-                          const struct tokenizer_text *added, struct why *why);
+                          const struct tokenizer_texts *beside,
+                          struct why *why);
 
 int tokenizer_create(struct tokenizer **out, const struct tokenizer_spec *spec,
                      struct why *why);
@@ -148,12 +159,25 @@ bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
 /* Hidden when decoding with skip_special (text/detok.h). */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
-/* -1 where the files name none. Text: "" likewise; borrowed. */
+/* -1 where the files name none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_eot(const struct tokenizer *t); /* end of turn, GGUF only */
-const char *tokenizer_bos_text(const struct tokenizer *t);
-const char *tokenizer_eos_text(const struct tokenizer *t);
+/* The special tokens that have a name, of which chat templates may ask. */
+enum tokenizer_named {
+    TOKENIZER_BOS,
+    TOKENIZER_EOS,
+    TOKENIZER_UNK,
+    TOKENIZER_SEP,
+    TOKENIZER_PAD,
+    TOKENIZER_CLS,
+    TOKENIZER_MASK,
+    TOKENIZER_NAMED
+};
+const char *tokenizer_name(enum tokenizer_named which); /* "bos_token" ... */
+/* Its text; "" where the files name none (GGUF: but bos and eos). Borrowed. */
+const char *tokenizer_named_text(const struct tokenizer *t,
+                                 enum tokenizer_named which);
 /* Whether TOKENIZER_ADD_SPECIAL puts bos in front. */
 bool tokenizer_adds_bos(const struct tokenizer *t);
 /* The chat template's source, borrowed; NULL where there is none. */

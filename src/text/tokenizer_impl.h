@@ -52,7 +52,7 @@ struct tokenizer {
     struct buf shown_text;
     struct tokenizer_around before, after;
     int32_t bos, eos, eot;
-    char *bos_text, *eos_text; /* NULL: none */
+    char *named[TOKENIZER_NAMED]; /* NULL: none */
     char *chat_template;
 };
 enum {
@@ -119,8 +119,9 @@ int tokenizer_read_decoder(struct tokenizer *t, const json_t *section,
 int tokenizer_read_post_processor(struct tokenizer *t, const json_t *section,
                                   struct why *why);
 
-/* After tokenizer_json_read and tokenizer_finish. */
-int tokenizer_config_read(struct tokenizer *t, const char *config, size_t n,
+/* After tokenizer_json_read and tokenizer_finish: config and names. */
+int tokenizer_config_read(struct tokenizer *t,
+                          const struct tokenizer_texts *beside,
                           struct why *why);
 
 #endif

@@ -219,18 +219,16 @@ static int make(struct tokenizer **out, const struct spm *m,
 
 int tokenizer_parse_model(struct tokenizer **out,
                           const struct tokenizer_text *model,
-                          const struct tokenizer_text *config,
-                          const struct tokenizer_text *added, struct why *why)
+                          const struct tokenizer_texts *beside, struct why *why)
 {
     struct spm m = {0};
     struct beside b = {0};
     struct tokenizer *t = NULL;
     int rc = spm_read(&m, model->data, model->len, why);
-    if (!rc) rc = read_trees(&b, config, added, why);
+    if (!rc) rc = read_trees(&b, &beside->config, &beside->added, why);
     if (!rc) rc = read_added(&b, m.count, why);
     if (!rc) rc = make(&t, &m, &b, why);
-    if (!rc && config->data)
-        rc = tokenizer_config_read(t, config->data, config->len, why);
+    if (!rc) rc = tokenizer_config_read(t, beside, why);
     spm_fini(&m);
     beside_fini(&b);
     if (rc)

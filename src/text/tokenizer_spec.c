@@ -204,8 +204,8 @@ static int build(struct tokenizer *t, const struct tokenizer_spec *spec,
     if (!rc) rc = tokenizer_finish(t, why);
     if (rc) return rc;
     set_around(t, spec, adds_bos);
-    t->bos_text = token_text(t, t->bos);
-    t->eos_text = token_text(t, t->eos);
+    t->named[TOKENIZER_BOS] = token_text(t, t->bos);
+    t->named[TOKENIZER_EOS] = token_text(t, t->eos);
     if (spec->chat_template) t->chat_template = mem_dup(spec->chat_template);
     return 0;
 }

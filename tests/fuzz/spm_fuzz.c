@@ -69,11 +69,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     struct tokenizer *t = NULL;
     struct why why = {0};
-    const struct tokenizer_text model = {first, n},
-                                config = {size - 3 > n ? first + n : NULL,
-                                          size - 3 - n},
-                                none = {0};
-    int rc = tokenizer_parse_model(&t, &model, &config, &none, &why);
+    const struct tokenizer_text model = {first, n};
+    const struct tokenizer_texts beside = {
+        .config = {size - 3 > n ? first + n : NULL, size - 3 - n}};
+    int rc = tokenizer_parse_model(&t, &model, &beside, &why);
     if (rc && why.code != rc) abort(); /* every refusal has a reason */
     if (!rc) {
         encode(t, first, size - 3);

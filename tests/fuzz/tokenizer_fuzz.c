@@ -1,5 +1,5 @@
-/* The first byte chooses: a tokenizer.json, a tokenizer_config.json beside a
- * small tokenizer.json, or text for a small tokenizer of one kind, whose ids
+/* The first byte chooses: a tokenizer.json, a tokenizer_config.json (or names
+ * alone) beside a small tokenizer.json, or text for a small tokenizer of one kind, whose ids
  * must decode to whole characters. */
 #include "base/buf.h"
 #include "text/detok.h"
@@ -69,11 +69,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *rest = (const char *)data + 1;
     int rc = 0;
     if (data[0] == 'j')
-        rc = tokenizer_parse(&t, rest, size - 1, NULL, 0, &why);
-    else if (data[0] == 'c')
-        rc = tokenizer_parse(&t, SMALL, sizeof SMALL - 1, rest, size - 1, &why);
+        rc = tokenizer_parse(&t, rest, size - 1, NULL, &why);
+    else if (data[0] == 'c' || data[0] == 'n')
+        rc = tokenizer_parse(
+            &t, SMALL, sizeof SMALL - 1,
+            &(struct tokenizer_texts){
+                .config = {data[0] == 'c' ? rest : NULL, size - 1},
+                .names = {rest, size - 1}},
+            &why);
     else if (tokenizer_parse(&t, small(data[0]), strlen(small(data[0])), NULL,
-                             0, &why))
+                             &why))
         abort();
     if (rc && why.code != rc) abort(); /* every refusal has a reason */
     if (!rc) encode(t, data, size);

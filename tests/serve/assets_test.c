@@ -71,6 +71,9 @@ static void the_nearest_template_wins(void **state)
     write_text(dir, "mine.jinja", "mine:{% if tools %}?{% endif %}");
     options.chat_template = mem_dup(path_in(dir, "mine.jinja"));
     expect_chat(&options, "mine:");
+    write_text(dir, "special_tokens_map.json", "{\"pad_token\":\"<p>\"}");
+    write_text(dir, "mine.jinja", "{{ bos_token }}{{ pad_token }}");
+    expect_chat(&options, "<s><p>");
     mem_free((void *)(uintptr_t)options.chat_template);
     temp_remove(dir);
 }

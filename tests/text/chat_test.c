@@ -1,6 +1,8 @@
 #include "tests/text/vocab.h"
 
 #include "base/mem.h"
+#include "tests/temp.h"
+#include "tests/text/golden.h"
 #include "text/chat.h"
 
 static struct tokenizer *tokenizer;
@@ -82,6 +84,84 @@ static void variables_are_those_of_transformers(void **state)
            "[{\"a\": 1}]");
 }
 
+/* A file of dir where json is an object; its name is left in path. */
+static void write_json(const char *dir, const char *name, const json_t *json,
+                       char path[200])
+{
+    snprintf(path, 200, "%s/%s", dir, name);
+    if (!json_is_object(json)) return;
+    char *text = json_dumps(json, 0);
+    temp_write(dir, name, text, strlen(text));
+    free(text);
+}
+
+/* What a folder's files name, against transformers. */
+static void special_tokens_are_those_of_transformers(void **state)
+{
+    (void)state;
+    json_t *all = golden_json("tests/golden/template/special.json"), *c;
+    const char *template = json_string_value(json_object_get(all, "template"));
+    size_t i;
+    assert_true(json_array_size(json_object_get(all, "cases")) > 10);
+    json_array_foreach (json_object_get(all, "cases"), i, c) {
+        char *dir = temp_dir(), config[200], names[200];
+        const struct tokenizer_paths beside = {config, names, NULL};
+        struct tokenizer *own = NULL, *shared = tokenizer;
+        struct why why = {0};
+        write_json(dir, "tokenizer_config.json", json_object_get(c, "config"),
+                   config);
+        write_json(dir, "special_tokens_map.json", json_object_get(c, "map"),
+                   names);
+        if (tokenizer_open(&own, "tests/golden/tokenizer/tiny_qwen.json",
+                           &beside, &why))
+            fail_msg("%s", why.text);
+        assert_int_equal(tokenizer_bos(own),
+                         json_integer_value(json_object_get(c, "bos")));
+        assert_int_equal(tokenizer_eos(own),
+                         json_integer_value(json_object_get(c, "eos")));
+        tokenizer = own;
+        expect(template, HI "}", json_string_value(json_object_get(c, "text")));
+        tokenizer = shared;
+        tokenizer_destroy(own);
+        temp_remove(dir);
+    }
+    json_decref(all);
+}
+
+static void names_that_are_no_tokens(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names;
+        int rc;
+        const char *said;
+    } rows[] = {
+        {"{\"eos_token\":\"<none>\"}", ERR_FORMAT,
+         "eos_token <none> is no token"},
+        {"{\"pad_token\":\"<none>\"}", 0, "<none>"},
+        {"[]", ERR_FORMAT, "special_tokens_map"},
+        {"{\"pad_token\":", ERR_FORMAT, "special_tokens_map"},
+        {"", ERR_FORMAT, "special_tokens_map"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *dir = temp_dir(), names[200];
+        const struct tokenizer_paths beside = {NULL, names, NULL};
+        struct tokenizer *t = NULL;
+        struct why why = {0};
+        snprintf(names, sizeof names, "%s/special_tokens_map.json", dir);
+        temp_write(dir, "special_tokens_map.json", rows[i].names,
+                   strlen(rows[i].names));
+        int rc = tokenizer_open(&t, "tests/golden/tokenizer/tiny_qwen.json",
+                                &beside, &why);
+        assert_int_equal(rc, rows[i].rc);
+        const char *said =
+            rc ? why.text : tokenizer_named_text(t, TOKENIZER_PAD);
+        if (!strstr(said, rows[i].said)) fail_msg("%s", said);
+        if (!rc) tokenizer_destroy(t);
+        temp_remove(dir);
+    }
+}
+
 #define PARTS                                                           \
     "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "    \
     "\"text\", \"text\": \"a\"}, {\"type\": \"text\", \"text\": \"b\"}" \
@@ -141,6 +221,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(variables_are_those_of_transformers),
+        T(special_tokens_are_those_of_transformers),
+        T(names_that_are_no_tokens),
         T(content_parts_go_as_the_template_takes_them),
         T(null_content_and_arguments_are_repaired),
         T(what_is_no_conversation_is_refused),

@@ -104,7 +104,8 @@ static void expect_model(const char *name, unsigned flags)
              name);
     snprintf(config, sizeof config,
              "tests/golden/tokenizer/%s/tokenizer_config.json", name);
-    if (tokenizer_open_model(&t, model, config, NULL, &why))
+    const struct tokenizer_paths beside = {.config = config};
+    if (tokenizer_open_model(&t, model, &beside, &why))
         fail_msg("%s", why.text);
     golden_expect_hashes(t, &all, flags, name);
     tokenizer_destroy(t);

@@ -57,7 +57,8 @@ static struct tokenizer *open_at(const char *dir, const char *name)
     struct why why = {0};
     snprintf(json, sizeof json, "%s/%s/tokenizer.json", dir, name);
     snprintf(config, sizeof config, "%s/%s/tokenizer_config.json", dir, name);
-    if (tokenizer_open(&t, json, config, &why)) fail_msg("%s", why.text);
+    const struct tokenizer_paths beside = {.config = config};
+    if (tokenizer_open(&t, json, &beside, &why)) fail_msg("%s", why.text);
     return t;
 }
 
@@ -110,7 +111,7 @@ static void qwen3(void **state)
     expect_ids(t, "qwen3");
     assert_int_equal(tokenizer_bos(t), -1);
     assert_int_equal(tokenizer_eos(t), 151645);
-    assert_string_equal(tokenizer_eos_text(t), "<|im_end|>");
+    assert_string_equal(tokenizer_named_text(t, TOKENIZER_EOS), "<|im_end|>");
     assert_int_equal(tokenizer_find(t, "<|im_start|>"), 151644);
     assert_true(tokenizer_is_special(t, 151644));
     assert_false(tokenizer_is_special(t, 151667)); /* <think> */

@@ -186,9 +186,10 @@ static struct tokenizer *parse(const char *config, const char *added,
 {
     struct buf b;
     struct tokenizer *t = NULL;
-    struct tokenizer_text model = own_model(&b), c = text_of(config),
-                          a = text_of(added);
-    int rc = tokenizer_parse_model(&t, &model, &c, &a, why);
+    struct tokenizer_text model = own_model(&b);
+    const struct tokenizer_texts beside = {.config = text_of(config),
+                                           .added = text_of(added)};
+    int rc = tokenizer_parse_model(&t, &model, &beside, why);
     assert_int_equal(rc == 0, t != NULL);
     assert_int_equal(why->code, rc);
     buf_fini(&b);
@@ -219,7 +220,7 @@ static void config_says_what_goes_around(void **state)
     struct tokenizer *t = parse(NULL, NULL, &why);
     assert_false(tokenizer_adds_bos(t));
     assert_int_equal(tokenizer_bos(t), 1);
-    assert_string_equal(tokenizer_eos_text(t), "</s>");
+    assert_string_equal(tokenizer_named_text(t, TOKENIZER_EOS), "</s>");
     expect_ids(t, "<s><think>", (int32_t[]){1, 3}, 2);
     tokenizer_destroy(t);
     t = parse("{\"add_bos_token\":true,\"add_eos_token\":true,"

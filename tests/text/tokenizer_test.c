@@ -62,8 +62,8 @@ static void added_tokens_are_cut_out_first(void **state)
     assert_true(tokenizer_is_added(t, ss));
     assert_true(tokenizer_adds_bos(t));
     assert_int_equal(tokenizer_bos(t), s);
-    assert_string_equal(tokenizer_bos_text(t), "<s>");
-    assert_string_equal(tokenizer_eos_text(t), "");
+    assert_string_equal(tokenizer_named_text(t, TOKENIZER_BOS), "<s>");
+    assert_string_equal(tokenizer_named_text(t, TOKENIZER_EOS), "");
     assert_int_equal(tokenizer_find(t, "<s>"), s);
     size_t len;
     assert_memory_equal(tokenizer_token_bytes(t, ss, &len), "<s>>", 4);
