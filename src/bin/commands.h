@@ -10,6 +10,7 @@ int bench_attention_main(int argc, char **argv);
 int bench_roofline_main(int argc, char **argv);
 int bench_tokenizer_main(int argc, char **argv);
 int bench_xfer_main(int argc, char **argv);
+int doctor_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int quantize_main(int argc, char **argv);
 int store_main(int argc, char **argv);

@@ -13,6 +13,7 @@
 #include "base/nodes.h"
 #include "bin/address.h"
 #include "bin/commands.h"
+#include "bin/cores.h"
 #include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
 #include "bin/memory.h"
@@ -88,11 +89,13 @@ static void on_note(void *arg, bool coped, const char *text)
 
 /* --- device and model --- */
 
-/* Compute workers: as told, else as many as cores; --tp-size asks for that
+/* Compute workers: as told, else as many as usable cores; --tp-size asks for that
  * many ranks elsewhere and means workers of one process here. */
 static int worker_count(const struct server_options *o)
 {
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    struct cores usable;
+    cores_read(&usable);
+    const int cores = usable.usable;
     if (o->threads) return (int)o->threads;
     if (o->tp_size == 1) return cores;
     int n = o->tp_size < cores ? (int)o->tp_size : cores;

@@ -16,6 +16,7 @@ static const struct {
     {"up", up_main, "run a whole local PD cluster, supervised"},
     {"bench", bench_main,
      "measure: baton bench engine|attention|tokenizer|xfer|roofline"},
+    {"doctor", doctor_main, "what this machine can do, and what would bite"},
     {"inspect", inspect_main, "what a model is and what it would take"},
     {"quantize", quantize_main, "round a model's weights into another folder"},
     {"store", store_main, "run a config store alone"},

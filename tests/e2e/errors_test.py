@@ -47,7 +47,7 @@ class CommandLine(unittest.TestCase):
                  "inspect": "MODEL", "quantize": "IN OUT", "store": "--url"}
         env = {"ASCEND_MF_STORE_URL": ""}
         for command in ("", "bench", "bench attention", "bench xfer",
-                        "bench roofline", *needs):
+                        "bench roofline", "doctor", *needs):
             words = command.split()
             name = " ".join(["baton"] + words)
             for ask in "--help", "-h":
