@@ -14,8 +14,7 @@ struct lexicon {
     enum lexicon_kind kind;
     struct token *tokens;
     char *arena;
-    struct word_key *keys; /* of the tokens that are found */
-    struct tag_index words;
+    struct tag_index words; /* of the tokens that are found */
     size_t token_count, arena_len, arena_cap;
     int32_t byte_id[256];
 };
@@ -52,13 +51,18 @@ static bool unspell(const char *s, size_t n, char *out, size_t *out_len)
     return true;
 }
 
-static int32_t find_key(const struct lexicon *l, struct word_key key,
-                        const char *s, size_t n)
+static uint64_t hash_of(const char *s, size_t n)
 {
-    struct tag_walk w = tag_walk(&l->words, word_key_hash(key));
+    return word_key_hash(word_key(s, n, s + n));
+}
+
+static int32_t find(const struct lexicon *l, uint64_t hash, const char *s,
+                    size_t n)
+{
+    struct tag_walk w = tag_walk(&l->words, hash);
     for (uint32_t id; tag_next(&l->words, &w, &id);) {
-        if (!word_key_same(l->keys[id], key)) continue;
-        if (n <= WORD_KEY_BYTES || !memcmp(l->arena + l->tokens[id].at, s, n))
+        const struct token *token = &l->tokens[id];
+        if (token->len == n && !memcmp(l->arena + token->at, s, n))
             return (int32_t)id;
     }
     return -1;
@@ -66,7 +70,7 @@ static int32_t find_key(const struct lexicon *l, struct word_key key,
 
 int32_t lexicon_find(const struct lexicon *l, const char *s, size_t n)
 {
-    return n ? find_key(l, word_key(s, n, s + n), s, n) : -1;
+    return n ? find(l, hash_of(s, n), s, n) : -1;
 }
 
 int lexicon_create(struct lexicon **out, enum lexicon_kind kind, size_t tokens,
@@ -79,10 +83,9 @@ int lexicon_create(struct lexicon **out, enum lexicon_kind kind, size_t tokens,
     memset(l->byte_id, -1, sizeof l->byte_id);
     if (tag_index_init(&l->words, tokens) && text_bytes <= INT32_MAX) {
         l->tokens = mem_try(tokens, sizeof *l->tokens, 0);
-        l->keys = mem_try(tokens, sizeof *l->keys, 0);
         l->arena = mem_try(text_bytes, 1, 0);
     }
-    if (!l->tokens || !l->keys || !l->arena) {
+    if (!l->tokens || !l->arena) {
         lexicon_destroy(l);
         return err_set(why, ERR_NOMEM, "vocabulary of %zu tokens", tokens);
     }
@@ -95,7 +98,6 @@ void lexicon_destroy(struct lexicon *l)
     if (!l) return;
     mem_free(l->tokens);
     mem_free(l->arena);
-    mem_free(l->keys);
     tag_index_fini(&l->words);
     mem_free(l);
 }
@@ -144,14 +146,13 @@ int lexicon_add(struct lexicon *l, uint32_t id, const char *spelling, size_t n,
         len = n;
     }
     if (known && found) {
-        struct word_key key = word_key(bytes, len, bytes + len);
-        if (find_key(l, key, bytes, len) >= 0)
+        uint64_t hash = hash_of(bytes, len);
+        if (find(l, hash, bytes, len) >= 0)
             return err_set(why, ERR_FORMAT, "token %u: two tokens are \"%.*s\"",
                            id, (int)n, spelling);
         int byte = own_byte(l, bytes, len);
         if (byte >= 0) l->byte_id[byte] = (int32_t)id;
-        l->keys[id] = key;
-        tag_index_add(&l->words, word_key_hash(key), id);
+        tag_index_add(&l->words, hash, id);
     }
     *token =
         (struct token){(uint32_t)l->arena_len, len & INT32_MAX, found && known};
