@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -89,6 +90,10 @@ int loop_create(struct loop **out, struct why *why)
     struct event_config *config = event_config_new();
     if (config) {
         event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+        /* What is watched for is told to the kernel once a turn: evhttp and
+         * libcurl take a watch back and set it again for each request. No
+         * descriptor may be watched under two numbers (dup). */
+        event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
         loop->base = event_base_new_with_config(config);
         event_config_free(config);
     }
@@ -217,6 +222,7 @@ int loop_watch_create(struct loop_watch **out, struct loop *loop, int fd,
                       void *arg)
 {
     *out = NULL;
+    if (fcntl(fd, F_GETFD) < 0) return ERR_IO;
     struct loop_watch *watch = mem_must(1, sizeof *watch);
     *watch =
         (struct loop_watch){.base = loop->base, .fd = fd, .fn = fn, .arg = arg};

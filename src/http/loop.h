@@ -46,7 +46,7 @@ enum { LOOP_READ = 1, LOOP_WRITE = 2 };
 /* Calls fn(arg, ready) while fd is ready for one of events (level triggered;
  * hang-up and error count as ready). The descriptor stays the caller's and is
  * closed only after the watch is destroyed. For descriptors that only tell
- * edges (ZeroMQ's), fn must drain. ERR_IO: fd cannot be watched. */
+ * edges (ZeroMQ's), fn must drain. ERR_IO: fd is none. */
 int loop_watch_create(struct loop_watch **out, struct loop *loop, int fd,
                       unsigned events, void (*fn)(void *arg, unsigned ready),
                       void *arg);
