@@ -35,6 +35,7 @@ struct side {
 struct side_options {
     struct pd_options pd; /* mode, times, max_requests */
     uint32_t page_tokens, pages, chunk_tokens, context;
+    unsigned via; /* of its transfer engine; 0: all ways */
     bool prefix_cache;
     bool (*before)(struct toy *toy);
     struct model *model; /* instead of the toy; with it: */
@@ -65,7 +66,7 @@ static inline void side_open_pool(struct side *s, const struct side_options *o)
                                   .type = o->kv};
     }
     shape.page_tokens = o->page_tokens;
-    const struct xfer_options xo = {.lanes = 1, .workers = 1};
+    const struct xfer_options xo = {.lanes = 1, .workers = 1, .via = o->via};
     if (xfer_open(&s->xfer, &xo, &why)) fail_msg("%s", why.text);
     if (xfer_alloc(s->xfer, kv_shape_slab_bytes(&shape, o->pages + 1), 0,
                    &s->slab, &why))
