@@ -150,8 +150,9 @@ enum xfer_state {
 };
 
 /* The peer of that name ("host:port", "[v6]:port"; our own name is fine), or
- * of a pass of that peer's, which is a peer of its own. The first open starts to connect in the background, later ones add a reference
- * to the same peer. ERR_INVALID: not a name. */
+ * of a pass of that peer's, which is a peer of its own. The first open starts
+ * to connect in the background, later ones add a reference to the same peer.
+ * ERR_INVALID: not a name. */
 int xfer_peer_open(struct xfer *x, const char *name, struct xfer_peer **out,
                    struct why *why);
 /* Drops a reference; the last one cancels what is unfinished and ends the

@@ -22,18 +22,37 @@ SLOW = os.environ.get("BATON_MODE", "") in ("asan", "tsan")
 LIMIT = 120 if SLOW else 60
 
 
+claims = []  # an abstract socket for each port, until this test ends
+
+
+def claim(port):
+    """False: another test has it, whether it listens there yet or not."""
+    s = socket.socket(socket.AF_UNIX)
+    try:
+        s.bind("\0baton-test-port-%d" % port)
+    except OSError:
+        s.close()
+        return False
+    claims.append(s)
+    return True
+
+
 def free_ports(n):
-    """Ports that nobody had when asked; all different. They lie below those
-    that the kernel hands out by itself, which any process may get meanwhile."""
+    """Ports that nobody has, for this test alone; all different. They lie below
+    those that the kernel hands out by itself, which any process may get."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
         low = int(f.read().split()[0])
     held = []
     while len(held) < n:
-        s = socket.socket()
+        s, port = socket.socket(), random.randrange(low // 2, low)
         try:
-            s.bind(("127.0.0.1", random.randrange(low // 2, low)))
-            held.append(s)
+            s.bind(("127.0.0.1", port))
         except OSError:
+            s.close()
+            continue
+        if claim(port):
+            held.append(s)
+        else:
             s.close()
     ports = [s.getsockname()[1] for s in held]
     for s in held:
