@@ -139,6 +139,8 @@ static void rows_have_the_same_bits_in_any_batch(void **state)
         }
         same_bits(cpu, other, DTYPE_Q4_1, 20, 64, 1030, &seed);
         same_bits(cpu, other, DTYPE_BF16, 20, 18, 1030, &seed);
+        same_bits(cpu, other, DTYPE_Q4_0, 250, 64, 395, &seed);
+        same_bits(cpu, other, DTYPE_BF16, 250, 18, 395, &seed);
         device_close(cpu);
         device_close(other);
     }

@@ -84,14 +84,14 @@ ALWAYS struct four four_at(const float *x, size_t cols, size_t token,
     return f;
 }
 
-/* Words of steps step, step + apart, ...; groups are of 4 or 2 tokens more. */
+/* Words of four steps; groups are of 4 or 2 tokens more. */
 ALWAYS void four_put(const struct acts_room *to, const struct four *f,
-                     size_t step, size_t apart, __m512i words)
+                     size_t step, __m512i words)
 {
     char *at = (char *)to->words + step / SLAB_STEPS * to->words_stride +
                (step % SLAB_STEPS * f->tokens + f->token) * 4;
-    size_t far = apart * f->tokens * 4;
-    if (apart == 1 && f->tokens == FOUR) {
+    size_t far = f->tokens * 4;
+    if (f->tokens == FOUR) {
         _mm512_storeu_si512(at, words);
         return;
     }
@@ -223,7 +223,7 @@ ALWAYS void round_words(const struct acts_room *to, const struct four *f,
             vi words =
                 any & (vi)_mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]),
                                              _mm512_packs_epi32(q[2], q[3]));
-            four_put(to, f, c / 4, 1, (__m512i)words);
+            four_put(to, f, c / 4, (__m512i)words);
             sum = vi_dot(sum, vi_set(0x01010101), words, 0);
             if (c + L == first + HALF) half = sum;
         }
@@ -284,28 +284,30 @@ static void acts_floats(const struct acts_room *to, const float *x,
 
 #if BF16_PAIRS
 
-#if VEC_AVX512
-/* bf16_of_vf, a half in each lane. */
-ALWAYS __m512i halves_of_vf(vf v)
+#if VEC_AVX512 && VEC_BF16
+/* Two rows of 16 columns as 8 words each, one row behind the other. What is
+ * subnormal becomes 0: products take it for that. */
+ALWAYS __m512i pairs_of_vf(vf first, vf second)
 {
-    return (__m512i)((vu)vf_round_bf16(v) >> 16);
+    return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
 
 /* Columns [0, cols) of four tokens, 16 at a time. */
 static void four_pairs(const struct acts_room *to, const struct four *f,
                        size_t cols)
 {
+    const __m512i steps = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10,
+                                            18, 26, 3, 11, 19, 27);
+    const __m512i next = _mm512_add_epi32(steps, _mm512_set1_epi32(4));
     for (size_t c = 0; c < cols; c += L) {
-        /* In each 128 bits: steps 2k, 2k + 1 of a token, and of the next. */
-        __m512 two[2];
+        __m512i two[2];
         UNROLLED (i, 2)
-            two[i] = (__m512)_mm512_packus_epi32(
-                halves_of_vf(vf_load(f->x[2 * i] + c)),
-                halves_of_vf(vf_load(f->x[2 * i + 1] + c)));
-        four_put(to, f, c / 2, 2,
-                 (__m512i)_mm512_shuffle_ps(two[0], two[1], 0x88));
-        four_put(to, f, c / 2 + 1, 2,
-                 (__m512i)_mm512_shuffle_ps(two[0], two[1], 0xdd));
+            two[i] = pairs_of_vf(vf_load(f->x[2 * i] + c),
+                                 vf_load(f->x[2 * i + 1] + c));
+        four_put(to, f, c / 2,
+                 _mm512_permutex2var_epi32(two[0], steps, two[1]));
+        four_put(to, f, c / 2 + 4,
+                 _mm512_permutex2var_epi32(two[0], next, two[1]));
     }
 }
 #endif
@@ -314,7 +316,7 @@ static void acts_pairs(const struct acts_room *to, const float *x,
                        size_t tokens, size_t cols)
 {
     size_t done = 0;
-#if VEC_AVX512
+#if VEC_AVX512 && VEC_BF16
     if (tokens > 1 && !to->by_token) {
         done = cols / L * L;
         for (size_t t = 0; t < tokens; t += FOUR) {

@@ -14,9 +14,10 @@
 enum {
     CHUNK_PANELS = PANELS_MAX,
     STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
-    /* Tokens whose sums a worker keeps: of whole groups. */
+    /* Tokens whose sums a worker keeps. */
     BLOCK_TOKENS = 516,
     LEAST_TOKENS = 48,
+    OWN_TOKENS = 128, /* see job_cut */
 };
 
 struct scratch {
@@ -38,7 +39,9 @@ struct job {
     const struct linear *list;
     size_t count;
     bool few;
-    size_t chunk_panels, block_tokens;
+    size_t chunk_panels, chunks; /* of all products             */
+    size_t block_tokens, blocks;
+    bool own_blocks; /* each worker has whole blocks */
 };
 
 static size_t parts_of(size_t all, size_t most)
@@ -89,6 +92,13 @@ static struct acts_room room_at(const struct job *job, size_t t, size_t n)
                               job_groups(job)->by_token};
 }
 
+/* Of the block that begins there: groups do not go beyond it. */
+static size_t block_end(const struct job *job, size_t begin)
+{
+    size_t end = begin + job->block_tokens;
+    return end < job->tokens ? end : job->tokens;
+}
+
 enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: about */
 
 /* Whole groups. */
@@ -104,10 +114,13 @@ static void prepare(void *arg, size_t chunk, int worker)
     (void)worker;
     struct job *job = arg;
     const struct kernels *k = job->cpu->kernels;
-    size_t each = prepare_tokens(job), t = chunk * each, end = t + each, n;
-    if (end > job->tokens) end = job->tokens;
+    size_t each = prepare_tokens(job),
+           parts = parts_of(job->block_tokens, each);
+    size_t begin = chunk / parts * job->block_tokens;
+    size_t last = block_end(job, begin), t = begin + chunk % parts * each, n;
+    size_t end = t + each < last ? t + each : last;
     for (; t < end; t += n) {
-        n = group_tokens(job, job->tokens - t);
+        n = group_tokens(job, last - t);
         struct acts_room to = room_at(job, t, n);
         const float *x = job->x + t * job->cols;
         if (job->acts.kind == ACTS_INT8)
@@ -217,7 +230,7 @@ static void tile_start(struct tile *tile, struct chunk *c, size_t p, size_t t)
 {
     const struct job *job = c->job;
     size_t rows = c->l->w->rows, columns = form_columns(c->form);
-    size_t n = group_tokens(job, job->tokens - t);
+    size_t n = group_tokens(job, c->t1 - t);
     *tile = (struct tile){
         .steps = (c->to - c->from + columns - 1) / columns,
         .tokens = n,
@@ -269,26 +282,27 @@ static struct slab_ahead ahead_of(const struct chunk *c)
     return a;
 }
 
-/* One slab of the panels of a tile, all groups of tokens. */
+/* One slab of the panels of a tile, all groups of tokens. What is taken apart
+ * goes where the tile before had its own: in the first level cache. */
 static void slab_tiles(struct chunk *c, size_t p)
 {
+    const struct kernels *k = c->job->cpu->kernels;
+    for (size_t i = 0; i < c->tile_panels && p + i < c->panels; i++)
+        k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p + i),
+                  c->from, c->to - c->from, &c->s->room[i], &c->slabs[p + i]);
     struct tile tile;
     for (size_t t = c->t0; t < c->t1; t += tile.tokens * tile.groups) {
         tile_start(&tile, c, p, t);
-        c->job->cpu->kernels->tile(c->form, &tile);
+        k->tile(c->form, &tile);
     }
 }
 
 static void chunk_tiles(struct chunk *c)
 {
-    const struct kernels *k = c->job->cpu->kernels;
     size_t cols = SLAB_STEPS * form_columns(c->form);
     for (c->from = 0; c->from < c->job->cols; c->from = c->to) {
         c->to = c->from + cols;
         if (c->to > c->job->cols) c->to = c->job->cols;
-        for (size_t p = 0; p < c->panels; p++)
-            k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p),
-                      c->from, c->to - c->from, &c->s->room[p], &c->slabs[p]);
         c->ahead = ahead_of(c);
         for (size_t p = 0; p < c->panels; p += c->tile_panels)
             slab_tiles(c, p);
@@ -305,9 +319,8 @@ static void chunk_many(const struct job *job, const struct linear *l,
                       .first = first,
                       .panels = panels,
                       .t0 = t0,
-                      .t1 = t0 + job->block_tokens,
+                      .t1 = block_end(job, t0),
                       .form = kernels_form(job->cpu->kernels, l->w->type)};
-    if (c.t1 > job->tokens) c.t1 = job->tokens;
     const struct kernels *k = job->cpu->kernels;
     c.tile_panels = k->tile_panels[c.form];
     if (k->tiles_begin) k->tiles_begin(c.form);
@@ -317,7 +330,7 @@ static void chunk_many(const struct job *job, const struct linear *l,
     if (is_whole(&c, p)) return;
     size_t in_tile = p % c.tile_panels;
     for (size_t t = c.t0, n; t < c.t1; t += n) {
-        n = group_tokens(job, job->tokens - t);
+        n = group_tokens(job, c.t1 - t);
         const float *sums = sums_at(&c, p - in_tile, t, n);
         for (size_t i = 0; i < n; i++)
             result_store(l, first + p, t + i, sums + (in_tile * n + i) * ROWS);
@@ -358,9 +371,11 @@ static const struct linear *chunk_find(const struct job *job, size_t chunk,
 static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
-    size_t blocks = (job->tokens + job->block_tokens - 1) / job->block_tokens;
-    size_t block = chunk % blocks, first;
-    const struct linear *l = chunk_find(job, chunk / blocks, &first);
+    size_t block = chunk % job->blocks, first;
+    if (job->own_blocks) block = chunk / job->chunks;
+    const struct linear *l = chunk_find(
+        job, job->own_blocks ? chunk % job->chunks : chunk / job->blocks,
+        &first);
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
     if (job->few)
@@ -368,6 +383,24 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     else
         chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels,
                    block * job->block_tokens);
+}
+
+/* Blocks of about the same size. Where there are tokens enough each worker has
+ * its own: rows of x become words, words are multiplied, and mostly the rows
+ * before and after that are computed, by one core, and lines that another one
+ * has read need not be taken from it. That is worth reading the weights once a
+ * block; but not on several nodes, where they lie with who reads them. */
+static void job_blocks(struct job *job)
+{
+    size_t threads = (size_t)job->cpu->device.threads;
+    size_t blocks = job->few ? 1 : parts_of(job->tokens, BLOCK_TOKENS);
+    size_t own = parts_of(blocks, threads) * threads;
+    job->own_blocks = !job->few && threads > 1 &&
+                      pool_nodes(job->cpu->pool) == 1 &&
+                      job->tokens / own >= OWN_TOKENS;
+    if (job->own_blocks) blocks = own;
+    job->block_tokens = parts_of(job->tokens, 2 * blocks) * 2;
+    job->blocks = parts_of(job->tokens, job->block_tokens);
 }
 
 /* Chunks of panels and blocks of tokens: large ones read less, but a few for
@@ -379,45 +412,40 @@ static void job_cut(struct job *job, size_t panels)
     while (job->few && job->chunk_panels > 2 &&
            panels / job->chunk_panels < wanted)
         job->chunk_panels /= 2;
-    size_t chunks = panels / job->chunk_panels + 1;
-    size_t unit = prepare_tokens(job), most = BLOCK_TOKENS / unit * unit;
-    size_t blocks = job->few ? 1 : parts_of(job->tokens, most);
-    job->block_tokens = job->tokens; /* blocks of about the same size */
-    if (blocks > 1)
-        job->block_tokens =
-            parts_of(parts_of(job->tokens, blocks), unit) * unit;
+    size_t chunks = panels / job->chunk_panels + 1, unit = prepare_tokens(job);
+    job_blocks(job);
     while (!job->few && job->block_tokens / 2 > LEAST_TOKENS &&
-           (job->tokens + job->block_tokens - 1) / job->block_tokens * chunks <
-               wanted)
+           job->blocks * chunks < wanted) {
         job->block_tokens = job->block_tokens / 2 / unit * unit;
+        job->blocks = parts_of(job->tokens, job->block_tokens);
+        job->own_blocks = false;
+    }
 }
 
-/* Cuts it; returns how many chunks there are of one block of tokens. */
-static size_t job_chunks(struct job *job)
+/* Cuts it; of each block there are so many chunks. */
+static void job_chunks(struct job *job)
 {
-    size_t panels = 0, chunks = 0;
+    size_t panels = 0;
     for (size_t i = 0; i < job->count; i++)
         if (takes(job, &job->list[i])) panels += panel_count(&job->list[i]);
     job_cut(job, panels);
+    job->chunks = 0;
     for (size_t i = 0; i < job->count; i++)
-        chunks += chunk_count(job, &job->list[i]);
-    return chunks;
+        job->chunks += chunk_count(job, &job->list[i]);
 }
 
 static void job_run(struct job *job)
 {
     struct cpu *cpu = job->cpu;
-    size_t chunks = job_chunks(job);
+    job_chunks(job);
     size_t columns = job->acts.kind == ACTS_INT8   ? 4
                      : job->acts.kind == ACTS_BF16 ? cpu->kernels->bf16 ? 2 : 1
                                                    : 1;
     size_t steps = (job->cols + columns - 1) / columns;
     job->slabs = (steps + SLAB_STEPS - 1) / SLAB_STEPS;
     pool_run(cpu->pool, prepare, job,
-             parts_of(job->tokens, prepare_tokens(job)));
-
-    pool_run(cpu->pool, chunk_run, job,
-             chunks * parts_of(job->tokens, job->block_tokens));
+             job->blocks * parts_of(job->block_tokens, prepare_tokens(job)));
+    pool_run(cpu->pool, chunk_run, job, job->blocks * job->chunks);
 }
 
 /* Of a worker's share, into its second level cache. */
@@ -435,10 +463,12 @@ void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
                       .acts = acts_of(list->w->type, list->w->cols)};
     job.few = is_few(&job);
     if (!job.few) return; /* arithmetic limits those */
-    size_t chunks = job_chunks(&job), threads = (size_t)cpu->device.threads;
+    size_t threads = (size_t)cpu->device.threads;
+    job_chunks(&job);
     for (size_t i = 0; i < threads; i++) {
         size_t panel;
-        const struct linear *l = chunk_find(&job, chunks * i / threads, &panel);
+        const struct linear *l =
+            chunk_find(&job, job.chunks * i / threads, &panel);
         const struct cpu_weight *w = (const struct cpu_weight *)l->w;
         size_t bytes = (w->panel_count - panel) * w->panel_bytes;
         if (bytes > EXPECT_BYTES) bytes = EXPECT_BYTES;

@@ -22,8 +22,11 @@ static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
         vf v = vf_load(x + c);
         sums[0] = vf_fma(v, v, sums[0]);
     }
-    vf last = vf_load_some(x + whole, rest);
-    sums[0] = vf_fma(last, last, sums[0]);
+    vf last = {0};
+    if (rest) {
+        last = vf_load_some(x + whole, rest);
+        sums[0] = vf_fma(last, last, sums[0]);
+    }
     float squares = vf_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
     vf inverse = vf_set(1 / sqrtf(squares / (float)cols + eps));
     for (c = 0; c < whole; c += L)
@@ -50,18 +53,32 @@ static void silu_mul(float *out, const float *gate, const float *up, size_t n)
                       rest);
 }
 
+/* a, b = (a, b) turned by an angle of cosine c, sine s. */
+ALWAYS void turn(vf *a, vf *b, vf c, vf s)
+{
+    vf first = *a;
+    *a = vf_fma(first, c, -(*b * s));
+    *b = vf_fma(*b, c, first * s);
+}
+
 static void rope(float *x, const float *cs, size_t heads, size_t rotary,
                  size_t d)
 {
     size_t half = rotary / 2, whole = half / L * L, rest = half - whole;
     for (size_t h = 0; h < heads; h++, x += d) {
-        for (size_t i = 0; i <= whole; i += L) {
-            size_t n = i < whole ? L : rest;
-            vf a = vf_load_some(x + i, n), b = vf_load_some(x + half + i, n);
-            vf c = vf_load_some(cs + i, n), s = vf_load_some(cs + half + i, n);
-            vf_store_some(x + i, vf_fma(a, c, -(b * s)), n);
-            vf_store_some(x + half + i, vf_fma(b, c, a * s), n);
+        for (size_t i = 0; i < whole; i += L) {
+            vf a = vf_load(x + i), b = vf_load(x + half + i);
+            turn(&a, &b, vf_load(cs + i), vf_load(cs + half + i));
+            vf_store(x + i, a);
+            vf_store(x + half + i, b);
         }
+        if (rest == 0) continue;
+        float *p = x + whole;
+        vf a = vf_load_some(p, rest), b = vf_load_some(p + half, rest);
+        turn(&a, &b, vf_load_some(cs + whole, rest),
+             vf_load_some(cs + half + whole, rest));
+        vf_store_some(p, a, rest);
+        vf_store_some(p + half, b, rest);
     }
 }
 
