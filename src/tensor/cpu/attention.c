@@ -16,7 +16,7 @@
 enum {
     CHUNKS_EACH = 4, /* for each worker, to share the work evenly */
     TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
-    WRITE_ROWS = 16, /* of a chunk of op_kv_write */
+    WRITE_ROWS = 4,  /* of a chunk of op_kv_write */
 };
 
 size_t attention_scratch_bytes(void)

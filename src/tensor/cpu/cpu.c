@@ -238,7 +238,7 @@ struct job {
     size_t chunk_rows;
 };
 
-enum { CHUNK_FLOATS = 16384 }; /* less is not worth another thread */
+enum { CHUNK_FLOATS = 4096 }; /* less is not worth another thread */
 
 /* Runs fn on chunks of whole rows, of about CHUNK_FLOATS each. */
 static void rows_run(struct job *job, void (*fn)(void *, size_t, int),
