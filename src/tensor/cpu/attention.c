@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    CHUNKS_EACH = 4, /* for each worker, to share the work evenly */
+    CHUNKS_EACH = 4, /* a task that is more of a worker's share is split */
     TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
     WRITE_ROWS = 4,  /* of a chunk of op_kv_write */
 };
@@ -77,7 +77,8 @@ static size_t task_cost(const struct job *job, const struct op_seq *seq)
     return (s.to - s.from) * (is_direct(job, seq) ? job->group : TILE_COST);
 }
 
-/* As many kv heads in a task as leave enough chunks for all workers. */
+/* As many kv heads in a task as leave a chunk for each worker: those of a token
+ * lie side by side, and fewer of them are slower to read. */
 static size_t choose_group(const struct job *job)
 {
     size_t ready = 0, segments = 0, g = job->kv->kv_heads, group = g;
@@ -89,8 +90,7 @@ static size_t choose_group(const struct job *job)
         else
             ready += seq_tiles(job, s) * g;
     }
-    size_t threads = (size_t)job->cpu->device.threads;
-    size_t want = threads > 1 ? CHUNKS_EACH * threads : 1;
+    size_t want = (size_t)job->cpu->device.threads;
     while (group > 1 && (group * job->ratio > ATTEND_ROWS ||
                          ready + segments * up_div(g, group) < want))
         group = (group + 1) / 2;

@@ -2,131 +2,183 @@
  * and a segment, for the instruction set of the file that includes it.
  *
  * Reading K and V costs more here than using them: they are used as they lie,
- * by the rows of their head, and never stored, and the heads of a few tokens
- * are read together, since they lie side by side. The sums are those of
- * attention_tile_body.h. */
+ * by the rows of their head, and never stored. K is read as it lies in memory,
+ * token by token with all their heads, V a few tokens at a time; the rows that
+ * come then are asked for meanwhile, of V behind K, of the next segment's K
+ * behind V. The sums are those of attention_tile_body.h. */
 #ifndef BATON_TENSOR_CPU_ATTENTION_DIRECT_BODY_H
 #define BATON_TENSOR_CPU_ATTENTION_DIRECT_BODY_H
 
 #include "tensor/cpu/attention_words_body.h"
 
 enum {
-    TOKENS = 4,                  /* whose K or V is taken at a time */
-    K_ROWS = L / 4,              /* rows that meet those at a time  */
+    TOKENS = 4,                  /* whose V is taken at a time */
     PV_FEW = VEC_AVX512 ? 8 : 4, /* vectors at a time of 1 or 2 rows */
+    /* Bytes that are asked for ahead, in at most so many rows. */
+    K_AHEAD = 6144,
+    V_AHEAD = 8192,
+    ROWS_PAST = 16,
 };
 
-/* The rows to be read next, asked for piece by piece in the order of memory
- * while others are used. */
-enum { ASK_LINES = 8 };
-struct ahead {
-    const char *const *row, *const *end;
-    size_t at, pieces; /* bytes from the row; at a time */
-    struct span bytes; /* of a row */
+/* Rows in the order in which they are used: K of a segment's tokens, their V,
+ * and for the sake of asking what comes then. */
+struct walk {
+    const char *at[2 * SEGMENT + 2 * ROWS_PAST];
+    size_t bytes;          /* of a row */
+    size_t k_past, v_past; /* rows that are asked for ahead */
 };
-
-/* Rows [t, end) of at in so many asks. */
-ALWAYS struct ahead ahead_of(const char *const *at, size_t t, size_t end,
-                             struct span bytes, size_t asks)
-{
-    const size_t piece = ASK_LINES * 64;
-    size_t pieces = (bytes.to - bytes.from + piece - 1) / piece;
-    if (t < end) pieces *= end - t;
-    return (struct ahead){at + t, at + end, bytes.from,
-                          (pieces + asks - 1) / asks, bytes};
-}
-
-ALWAYS void ahead_ask(struct ahead *a)
-{
-    for (size_t i = 0; i < a->pieces && a->row < a->end; i++) {
-        const char *p = *a->row + a->at;
-        UNROLLED (line, ASK_LINES)
-            __builtin_prefetch(p + line * 64, 0, 3);
-        a->at += ASK_LINES * 64;
-        if (a->at < a->bytes.to) continue;
-        a->at = a->bytes.from;
-        a->row++;
-    }
-}
 
 /* --- scores ------------------------------------------------------------ */
 
-/* Scores of K_ROWS rows from r on (the last of all instead of those behind it)
- * at TOKENS tokens from t on, where k has their rows and head the bytes from
- * there to each row's head. */
-ALWAYS void qk_direct(enum dtype type, const struct attend *a, size_t r,
-                      size_t t, const char *const k[TOKENS],
-                      const size_t head[K_ROWS], struct ahead *ahead)
+/* Each R rows of a head: where their words and their head's bytes are. Rows
+ * behind the last, up to L of them, are the last ones again. */
+struct k_rows {
+    uint32_t q[ATTEND_ROWS + L], head[ATTEND_ROWS + L];
+};
+
+ALWAYS void k_rows_set(enum dtype type, int R, const struct attend *a, size_t d,
+                       struct k_rows *at)
 {
-    struct attend_scratch *s = a->scratch;
-    const size_t d = a->kv->head_dim, words = k_words(type, d);
-    const size_t channels = L * K_CHANNELS(type);
-    const float *q[K_ROWS];
-    vf m[L];
-    UNROLLED (i, K_ROWS)
-        q[i] = s->q + size_least(r + (size_t)i, a->count - 1) * words;
-    UNROLLED (i, L)
-        m[i] = (vf){0};
-    size_t c = 0;
-    for (; d - c >= channels; c += channels) {
-        ahead_ask(ahead);
-        UNROLLED (i, K_ROWS) {
-            vf x = vf_load(q[i] + c / K_CHANNELS(type));
-            UNROLLED (j, TOKENS)
-                m[4 * i + j] = k_mul_add(
-                    type, x, k_load(type, k[j] + head[i], c, channels),
-                    m[4 * i + j]);
-        }
+    for (size_t r = 0, i = 0; r < round_up(a->count, L); r += (size_t)R, i++) {
+        size_t row = size_least(r, a->count - (size_t)R);
+        at->q[i] = (uint32_t)(row * k_words(type, d));
+        at->head[i] = (uint32_t)(row / a->ratio * d * element_bytes(type));
     }
-    if (c < d)
-        for (int i = 0; i < L; i++)
-            m[i] =
-                k_mul_add(type, vf_load(q[i / 4] + c / K_CHANNELS(type)),
-                          k_load(type, k[i % 4] + head[i / 4], c, d - c), m[i]);
-    float scores[L];
-    if (type == DTYPE_KV8)
-        vf_store(scores, vf_of(vi_sums((vi *)m) + vi_load(s->q_start + r * 4)) *
-                             vf_load(s->q_scale + r * 4));
-    else
-        vf_store(scores, vf_sums(m));
-    for (size_t i = 0; i < K_ROWS && r + i < a->count; i++)
-        memcpy(s->p[r + i] + t, scores + i * 4, 4 * sizeof *scores);
 }
 
-/* Scores of all rows at the tokens of span. */
-ALWAYS void scores_direct(enum dtype type, const struct attend *a,
-                          struct span span, struct span bytes,
-                          const char *const *k_at, const char *const *v_at)
+/* The sums of so many times R rows at the token k, L lanes each; next is asked
+ * for. */
+ALWAYS void qk_direct(enum dtype type, int R, size_t d, const float *q,
+                      const struct k_rows *at, size_t first, size_t count,
+                      const char *k, const char *next, float *sums)
 {
-    size_t head[ATTEND_ROWS + K_ROWS], count = round_up(a->count, K_ROWS);
-    for (size_t r = 0; r < count; r++)
-        head[r] = head_at(a, size_least(r, a->count - 1) / a->ratio);
-    size_t asks =
-        count / K_ROWS * size_most(a->kv->head_dim / (L * K_CHANNELS(type)), 1);
-    size_t from = span.from / TOKENS * TOKENS, next;
-    for (size_t t = from; t < span.to; t = next) {
-        next = t + TOKENS;
-        struct ahead ahead =
-            next < span.to
-                ? ahead_of(k_at, next, size_least(next + TOKENS, span.to),
-                           bytes, asks)
-                : ahead_of(v_at, span.from,
-                           size_least(span.from + TOKENS, span.to), bytes,
-                           asks);
-        const char *k[TOKENS];
-        for (size_t i = 0; i < TOKENS; i++) /* softmax leaves others out */
-            k[i] = k_at[k_at[t + i] ? t + i : span.from];
-        for (size_t r = 0; r < a->count; r += K_ROWS)
-            qk_direct(type, a, r, t, k, head + r, &ahead);
+    const size_t channels = L * K_CHANNELS(type), words = k_words(type, d);
+    for (size_t i = first; i < first + count; i++, sums += R * L) {
+        const float *x = q + at->q[i];
+        const char *row = k + at->head[i], *then = next + at->head[i];
+        vf f[2] = {{0}};
+        size_t c = 0;
+        for (; d - c >= channels; c += channels, x += L) {
+            __builtin_prefetch(then + c * element_bytes(type));
+            vf w = k_load(type, row, c, channels);
+            UNROLLED (j, R)
+                f[j] = k_mul_add(type, vf_load(x + (size_t)j * words), w, f[j]);
+        }
+        if (channels > 32 && c < d) { /* d is a multiple of 32 */
+            vf w = k_load(type, row, c, d - c);
+            UNROLLED (j, R)
+                f[j] = k_mul_add(type, vf_load(x + (size_t)j * words), w, f[j]);
+        }
+        UNROLLED (j, R)
+            vf_store(sums + j * L, f[j]);
     }
+}
+
+/* The scores of L times L lanes (their integers, of KV8). */
+ALWAYS vf sums_across(enum dtype type, const float *sums)
+{
+    vf m[L];
+    UNROLLED (i, L)
+        m[i] = vf_load(sums + i * L);
+    return type == DTYPE_KV8 ? (vf)vi_sums((vi *)m) : vf_sums(m);
+}
+
+/* Scores of rows r .. r + L - 1 at L tokens from t on, [token][row], to p. */
+ALWAYS void scores_turn(enum dtype type, const struct attend *a, size_t r,
+                        size_t t, const float *scores)
+{
+    struct attend_scratch *s = a->scratch;
+    vf m[L];
+    UNROLLED (i, L) {
+        m[i] = vf_load(scores + i * L);
+        if (type == DTYPE_KV8)
+            m[i] = vf_of((vi)m[i] + vi_load(s->q_start + r)) *
+                   vf_load(s->q_scale + r);
+    }
+    vf_transpose(m);
+    UNROLLED (i, L)
+        if (r + (size_t)i < a->count) vf_store(s->p[r + (size_t)i] + t, m[i]);
+}
+
+/* KV8: asks for the scales of the token at *k, and of its V. */
+ALWAYS void scales_ask(enum dtype type, const struct attend *a,
+                       const char *const *k, size_t tokens)
+{
+    if (type != DTYPE_KV8) return;
+    size_t at = scale_at(a, a->head) - head_at(a, 0);
+    __builtin_prefetch(k[ROWS_PAST] + at);
+    __builtin_prefetch(k[tokens] + at);
+}
+
+/* Scores of all rows at the tokens of span, of L rows at a time. */
+ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
+                        size_t d, struct span span, const struct walk *walk,
+                        const struct k_rows *at)
+{
+    const size_t groups = round_up(a->count, L) / L;
+    float scores[ATTEND_ROWS / L][L * L], sums[L * L];
+    const char *const *k = walk->at;
+    for (size_t t = span.from; t < span.to; t++, k++) {
+        scales_ask(type, a, k, span.to - span.from);
+        for (size_t g = 0; g < groups; g++) {
+            qk_direct(type, R, d, a->scratch->q, at, g * (L / (size_t)R),
+                      L / (size_t)R, *k, k[walk->k_past], sums);
+            vf_store(scores[g] + t % L * L, sums_across(type, sums));
+        }
+        if (t % L != L - 1 && t + 1 != span.to) continue;
+        for (size_t g = 0; g < groups; g++)
+            scores_turn(type, a, g * L, t / L * L, scores[g]);
+    }
+}
+
+/* The same of fewer rows than L, of a few tokens at a time. */
+ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
+                       struct span span, const struct walk *walk,
+                       const struct k_rows *at)
+{
+    struct attend_scratch *s = a->scratch;
+    const size_t tokens = L / a->count, rows = a->count;
+    float sums[L * L] = {0}, scores[L];
+    const char *const *k = walk->at;
+    for (size_t t = span.from, n; t < span.to; t += n) {
+        n = size_least(tokens, span.to - t);
+        for (size_t i = 0; i < n; i++, k++) {
+            scales_ask(type, a, k, span.to - span.from);
+            qk_direct(type, R, d, s->q, at, 0, rows / (size_t)R, *k,
+                      k[walk->k_past], sums + i * rows * L);
+        }
+        vf_store(scores, sums_across(type, sums));
+        for (size_t i = 0; i < n; i++)
+            for (size_t r = 0; r < rows; r++) {
+                float score = scores[i * rows + r];
+                if (type == DTYPE_KV8) {
+                    int32_t sum;
+                    memcpy(&sum, &score, sizeof sum);
+                    score = (float)(sum + s->q_start[r]) * s->q_scale[r];
+                }
+                s->p[r][t + i] = score;
+            }
+    }
+}
+
+ALWAYS void scores_direct(enum dtype type, int R, const struct attend *a,
+                          size_t d, struct span span, const struct walk *walk)
+{
+    struct k_rows at;
+    k_rows_set(type, R, a, d, &at);
+    if (a->count < L)
+        scores_few(type, R, a, d, span, walk, &at);
+    else
+        scores_many(type, R, a, d, span, walk, &at);
 }
 
 /* --- p v --------------------------------------------------------------- */
 
-/* R rows times C vectors of V from channel c on, over n tokens. */
+/* R rows times C vectors of V from channel c on, over n tokens; next are asked
+ * for. */
 ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
-                      size_t c, size_t n, const float *p, float *sum,
-                      struct ahead *ahead)
+                      const char *const *next, size_t c, int n, const float *p,
+                      float *sum)
 {
     const bool pairs = V_PAIRS(type);
     const int step = pairs ? 2 : 1;
@@ -134,13 +186,19 @@ ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
     UNROLLED (r, R)
         UNROLLED (i, C)
             f[r * C + i] = vf_load(sum + r * OP_HEAD_DIM_MAX + i * L);
-    for (size_t t = 0; t < n; t += (size_t)step, v += step) {
-        ahead_ask(ahead);
+    const int lines = C * L * (int)element_bytes(type) / 64;
+    for (int t = 0; t < n; t += step) {
+        UNROLLED (i, step)
+            for (int line = 0; line == 0 || line < lines; line++)
+                __builtin_prefetch(next[t + i] + c * element_bytes(type) +
+                                   line * 64);
         vf x[8];
-        for (int i = 0; i < C; i += step)
-            v_turn(type, v[0], v[step - 1], c + (size_t)i * L, 2 * L, x + i);
+        UNROLLED (i, C)
+            if (i % step == 0)
+                v_turn(type, v[t], v[t + step - 1], c + (size_t)i * L, 2 * L,
+                       x + i);
         UNROLLED (r, R) {
-            vf w = (vf)vi_spread(p + (size_t)r * SEGMENT + t / (size_t)step);
+            vf w = (vf)vi_spread(p + r * SEGMENT + t / step);
             UNROLLED (i, C)
                 f[r * C + i] = v_mul_add(pairs, w, x[i], f[r * C + i]);
         }
@@ -152,13 +210,14 @@ ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
 
 #define PV_VECTORS(R, C)               \
     for (; d - c >= (C)*L; c += (C)*L) \
-        pv_direct(type, R, C, v, c, n, p, sum + c, ahead);
+        pv_direct(type, R, C, v, next, c, n, p, sum + c);
 
 static const uint8_t pv_direct_groups[] = {4, 3, 2, 1};
 
 /* rows rows of a head over the n tokens at v. */
-ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v, size_t d,
-                   size_t n, const float *p, float *sum, struct ahead *ahead)
+ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v,
+                   const char *const *next, size_t d, int n, const float *p,
+                   float *sum)
 {
     size_t c = 0;
     switch (rows) {
@@ -169,68 +228,138 @@ ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v, size_t d,
     }
 }
 
-/* How often a head's rows walk the tokens at least. */
-ALWAYS size_t pv_walks(size_t ratio, size_t d)
+/* All heads' rows over the TOKENS tokens at v. */
+ALWAYS void heads_direct(enum dtype type, const struct attend *a, size_t d,
+                         const char *const *v, const char *const *next,
+                         size_t t)
 {
-    size_t wide = d / L, few = size_most(wide / PV_FEW, 1);
-    return ratio / 4 * size_most(wide / (PV_FEW / 2), 1) +
-           (ratio % 4 == 3   ? size_most(wide / (PV_FEW / 2), 1)
-            : ratio % 4 != 0 ? few
-                             : 0);
+    struct attend_scratch *s = a->scratch;
+    const size_t step = V_PAIRS(type) ? 2 : 1, bytes = d * element_bytes(type);
+    size_t ratio = a->ratio, count = a->count;
+    const char *row[TOKENS], *then[TOKENS];
+    UNROLLED (i, TOKENS) {
+        row[i] = v[i];
+        then[i] = next[i];
+    }
+    for (size_t r = 0, rows; r < count;) {
+        for (size_t end = r + ratio; r < end; r += rows) {
+            rows = rows_group(pv_direct_groups, end - r);
+            pv_few(type, rows, row, then, d, TOKENS, s->p[r] + t / step,
+                   s->sum[r]);
+        }
+        UNROLLED (i, TOKENS) {
+            row[i] += bytes;
+            then[i] += bytes;
+        }
+    }
+}
+
+/* The same where some of the TOKENS are NULL, which nobody sees. */
+ALWAYS void heads_some(enum dtype type, const struct attend *a, size_t d,
+                       const char *const *v, size_t t)
+{
+    struct attend_scratch *s = a->scratch;
+    const int step = V_PAIRS(type) ? 2 : 1;
+    for (size_t r = 0; r < a->count; r++) {
+        size_t at = r / a->ratio * d * element_bytes(type);
+        for (int i = 0; i < TOKENS; i += step) {
+            if (!v[i] && !v[i + step - 1]) continue;
+            const char *row[2];
+            for (int j = 0; j < step; j++)
+                row[j] = v[i + j] ? v[i + j] + at : nothing;
+            pv_few(type, 1, row, row, d, step,
+                   s->p[r] + (t + (size_t)i) / (size_t)step, s->sum[r]);
+        }
+    }
 }
 
 /* All rows' sums of p v over the tokens of span. */
-ALWAYS void sums_direct(enum dtype type, const struct attend *a,
-                        struct span span, struct span bytes,
-                        const char *const *v_at)
+ALWAYS void sums_direct(enum dtype type, const struct attend *a, size_t d,
+                        struct span span, const struct walk *walk)
 {
-    struct attend_scratch *s = a->scratch;
-    const size_t d = a->kv->head_dim, step = V_PAIRS(type) ? 2 : 1;
-    const size_t walks = a->count / a->ratio * pv_walks(a->ratio, d);
+    const char *const *v = walk->at + (span.to - span.from);
     for (size_t t = span.from / TOKENS * TOKENS; t < span.to; t += TOKENS) {
-        size_t from = size_most(span.from, t) / step * step;
-        size_t to = size_least(t + TOKENS, span.to);
-        struct ahead ahead =
-            ahead_of(v_at, to, size_least(to + TOKENS, span.to), bytes,
-                     walks * ((to - from + step - 1) / step));
-        for (size_t h = 0, r = 0, n; r < a->count; h++) {
-            const char *row[TOKENS];
-            for (size_t i = from; i < t + TOKENS; i++)
-                row[i - from] = v_at[i] ? v_at[i] + head_at(a, h) : nothing;
-            for (size_t end = r + a->ratio; r < end; r += n) {
-                n = rows_group(pv_direct_groups, end - r);
-                pv_few(type, n, row, d, to - from, s->p[r] + from / step,
-                       s->sum[r], &ahead);
-            }
+        if (t >= span.from && t + TOKENS <= span.to) {
+            heads_direct(type, a, d, v, v + walk->v_past, t);
+            v += TOKENS;
+            continue;
         }
+        const char *some[TOKENS] = {NULL};
+        for (size_t i = 0; i < TOKENS; i++)
+            if (t + i >= span.from && t + i < span.to) some[i] = *v++;
+        heads_some(type, a, d, some, t);
     }
 }
 
 /* --- a segment --------------------------------------------------------- */
 
+/* Rows of the tokens [from, to), which lie in pages. */
+ALWAYS const char **walk_add(const struct attend *a, const void *base,
+                             size_t from, size_t to, const char **at)
+{
+    size_t bytes =
+        op_kv_token_bytes(a->kv->type, a->kv->kv_heads, a->kv->head_dim);
+    for (size_t t = from, end; t < to; t = end) {
+        const char *row = token_row(a, base, t);
+        end = size_least(round_up(t + 1, a->kv->page_tokens), to);
+        row += head_at(a, 0);
+        for (size_t i = t; i < end; i++, row += bytes)
+            *at++ = row;
+    }
+    return at;
+}
+
+ALWAYS void walk_set(const struct attend *a, size_t t0, struct span span,
+                     struct walk *walk)
+{
+    const size_t heads = a->count / a->ratio, seen = row_end(a, 0);
+    const char **at = walk->at;
+    at = walk_add(a, a->kv->k, t0 + span.from, t0 + span.to, at);
+    at = walk_add(a, a->kv->v, t0 + span.from, t0 + span.to, at);
+    size_t next = t0 + SEGMENT;
+    at = walk_add(a, a->kv->k, next, size_least(seen, next + ROWS_PAST), at);
+    size_t past = 2 * (span.to - span.from + ROWS_PAST);
+    for (const char *last = at[-1]; at < walk->at + past;)
+        *at++ = last;
+    walk->bytes = head_at(a, heads) - head_at(a, 0);
+    walk->k_past = size_least(K_AHEAD / walk->bytes + 1, ROWS_PAST);
+    walk->v_past = size_least(V_AHEAD / walk->bytes + 1, ROWS_PAST);
+}
+
 ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
 {
     struct attend_scratch *s = a->scratch;
-    const size_t d = a->kv->head_dim, heads = a->count / a->ratio;
-    struct span bytes = {head_at(a, 0), head_at(a, heads)};
-    if (a->head + heads == a->kv->kv_heads) /* and scales */
-        bytes.to = op_kv_token_bytes(type, a->kv->kv_heads, d);
     struct span span = row_span(a, 0, t0);
-    const char *k_at[SEGMENT], *v_at[SEGMENT];
-    rows_of(a, a->kv->k, t0, span, k_at);
-    rows_of(a, a->kv->v, t0, span, v_at);
-    scores_direct(type, a, span, bytes, k_at, v_at);
+    size_t n = span.to - span.from, d = a->kv->head_dim;
+    struct walk walk;
+    walk_set(a, t0, span, &walk);
+    for (size_t i = 0; i < walk.k_past; i++)
+        row_ask(walk.at[i], walk.bytes);
+    /* Of 128 channels loops are unrolled. */
+    if (a->ratio % 2 == 0 && d == 128)
+        scores_direct(type, 2, a, 128, span, &walk);
+    else if (a->ratio % 2 == 0)
+        scores_direct(type, 2, a, d, span, &walk);
+    else
+        scores_direct(type, 1, a, d, span, &walk);
+    for (size_t i = walk.k_past; i < walk.v_past + TOKENS; i++)
+        row_ask(walk.at[n + i], walk.bytes);
     for (size_t h = 0, r = 0; r < a->count; h++) {
         if (type == DTYPE_KV8) {
-            scales_load(a, k_at, a->head + h, span, s->k_scale);
-            scales_load(a, v_at, a->head + h, span, s->v_scale);
+            const char *const *at = walk.at - span.from;
+            size_t scale = scale_at(a, a->head + h) - head_at(a, 0);
+            scales_load(at, scale, span, s->k_scale);
+            scales_load(at + n, scale, span, s->v_scale);
         }
         for (size_t end = r + a->ratio; r < end; r++) {
             row_softmax(a, r, span);
             zeros_set(s->sum[r], d);
         }
     }
-    sums_direct(type, a, span, bytes, v_at);
+    if (d == 128)
+        sums_direct(type, a, 128, span, &walk);
+    else
+        sums_direct(type, a, d, span, &walk);
 }
 
 #endif

@@ -55,7 +55,7 @@ ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(a, row, a->head, span, a->scratch->k_scale);
+        scales_load(row, scale_at(a, a->head), span, a->scratch->k_scale);
 }
 
 /* V of a segment's tokens -> scratch v [tokens or pairs][v_words]. */
@@ -81,7 +81,7 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(a, row, a->head, span, a->scratch->v_scale);
+        scales_load(row, scale_at(a, a->head), span, a->scratch->v_scale);
 }
 
 /* --- scores ------------------------------------------------------------ */
@@ -145,7 +145,7 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
     const float *q = s->q + r * words, *k = s->k + b * words;
     vf f[2 * 6];
     UNROLLED (i, 2 * R)
-        f[i] = (vf)vi_set(s->q_start[(r + (size_t)i / 2) * 4]);
+        f[i] = (vf)vi_set(s->q_start[r + (size_t)i / 2]);
     for (size_t n = 0; n < words; n++, k += BLOCK, q++) {
         vf x = vf_load(k), y = vf_load(k + L);
         UNROLLED (i, R) {
@@ -156,7 +156,7 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
     }
     UNROLLED (i, 2 * R)
         vf_store(s->p[r + (size_t)i / 2] + b + i % 2 * L,
-                 vf_of((vi)f[i]) * s->q_scale[(r + (size_t)i / 2) * 4]);
+                 vf_of((vi)f[i]) * s->q_scale[r + (size_t)i / 2]);
 }
 
 #define QK_OF(name, TILE)                                        \

@@ -153,11 +153,16 @@ ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
             t < span.from || t >= span.to ? NULL : token_row(a, base, t0 + t);
 }
 
-/* KV8: the scales of a kv head (of all) at the tokens of span. */
-static void scales_load(const struct attend *a, const char *const *row,
-                        size_t head, struct span span, float *out)
+/* KV8: bytes from the first head of all to a kv head's scale. */
+ALWAYS size_t scale_at(const struct attend *a, size_t head)
 {
-    size_t at = (size_t)a->kv->kv_heads * a->kv->head_dim + head * sizeof *out;
+    return (size_t)a->kv->kv_heads * a->kv->head_dim + head * sizeof(float);
+}
+
+/* KV8: the scales that lie so many bytes behind the rows of span. */
+static void scales_load(const char *const *row, size_t at, struct span span,
+                        float *out)
+{
     for (size_t t = span.from; t < span.to; t++)
         memcpy(out + t, row[t] + at, sizeof *out);
 }
@@ -247,10 +252,8 @@ static void q_bytes(const struct attend *a, size_t r, const float *q,
     float scale = encode_bytes(x, to, d);
     for (size_t c = 0; c < d; c++)
         sum += to[c];
-    for (size_t i = r * 4; i < r * 4 + 4; i++) {
-        s->q_scale[i] = scale;
-        s->q_start[i] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
-    }
+    s->q_scale[r] = scale;
+    s->q_start[r] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
 }
 
 /* All rows of the call, scaled, as words [rows][k_words]. */

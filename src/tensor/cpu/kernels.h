@@ -276,9 +276,9 @@ struct attend_scratch {
     float sum[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of one segment */
     float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
     float k_scale[SEGMENT], v_scale[SEGMENT];
-    /* Of q in bytes, each four times: scales, what its sums begin with. */
-    float q_scale[4 * (ATTEND_ROWS + ROWS)];
-    int32_t q_start[4 * (ATTEND_ROWS + ROWS)];
+    /* Of q in bytes: scales, what its sums begin with. */
+    float q_scale[ATTEND_ROWS + ROWS];
+    int32_t q_start[ATTEND_ROWS + ROWS];
     float max[ATTEND_ROWS], total[ATTEND_ROWS];
     float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
     struct span span[ATTEND_ROWS]; /* tokens of a segment that it sees */
