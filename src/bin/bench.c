@@ -7,11 +7,11 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mem.h"
-#include "base/nodes.h"
 #include "base/opt.h"
 #include "bin/commands.h"
 #include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
+#include "bin/memory.h"
 #include "engine/sample.h"
 #include "model/model.h"
 #include "tensor/roofline.h"
@@ -108,7 +108,7 @@ static int rig_open_pool(struct rig *r, const struct bench *b, struct why *why)
         r->slab = NULL;
         return err_set(why, ERR_NOMEM, "KV cache of %zu bytes", r->slab_bytes);
     }
-    nodes_interleave(r->slab, r->slab_bytes);
+    memory_wish(r->slab, r->slab_bytes);
     memset(r->slab, 0, r->slab_bytes); /* touched before any run */
     po.slab = r->slab;
     int rc = kv_pool_create(&r->pool, &po, why);

@@ -192,6 +192,15 @@ static void check_memory(struct doctor *d)
                : "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled "
                  "makes packing and reading weights faster",
         "%s", *line ? line : "this kernel has no transparent ones");
+    read_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled", line,
+              sizeof line);
+    bool never = strstr(line, "[never]") || strstr(line, "[deny]") || !*line;
+    say(d, never ? NOTE : OK, "huge pages, shared",
+        never ? "echo advise > /sys/kernel/mm/transparent_hugepage/"
+                "shmem_enabled makes decode behind long prompts faster where "
+                "a KV cache is shared with a peer"
+              : NULL,
+        "%s", *line ? line : "this kernel has no transparent ones");
 }
 
 static void check_limits(struct doctor *d)

@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/nodes.h"
 #include "bin/address.h"
 #include "bin/commands.h"
 #include "bin/cores.h"
@@ -257,7 +256,7 @@ static int open_pool(struct server *s, struct why *why)
         }
         po.slab = s->slab;
     }
-    nodes_interleave(po.slab, s->slab_bytes);
+    memory_wish(po.slab, s->slab_bytes);
     rc = kv_pool_create(&s->pool, &po, why);
     if (rc) return rc;
     log_info("kv",

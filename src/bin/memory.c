@@ -1,7 +1,10 @@
 #include "bin/memory.h"
 
+#include "base/nodes.h"
+
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* The number in a one-line file; UINT64_MAX for "max" or when unreadable. */
 static uint64_t read_number(const char *path)
@@ -76,4 +79,10 @@ bool memory_may_grow(void *unused, size_t bytes)
     uint64_t left = memory_available(), keep = memory_total() / 16;
     if (keep > (uint64_t)1 << 30) keep = (uint64_t)1 << 30;
     return left == 0 || left > keep + bytes;
+}
+
+void memory_wish(void *slab, size_t bytes)
+{
+    nodes_interleave(slab, bytes);
+    madvise(slab, bytes, MADV_HUGEPAGE);
 }

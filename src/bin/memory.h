@@ -1,7 +1,8 @@
-/* bin/memory.h - how much memory this process may still take.
+/* bin/memory.h - how much memory this process may still take, and what kind
+ * is wished for.
  *
- * The least of what the machine reports as available and what the control
- * group (v2 or v1) leaves. Any thread. */
+ * What is left is the least of what the machine reports as available and what
+ * the control group (v2 or v1) leaves. Any thread. */
 #ifndef BATON_BIN_MEMORY_H
 #define BATON_BIN_MEMORY_H
 
@@ -16,5 +17,11 @@ uint64_t memory_total(void);
  * a sixteenth of the machine (at most 1 GiB) would be left: a server that
  * shares its host refuses or evicts before the kernel kills somebody. */
 bool memory_may_grow(void *unused, size_t bytes);
+
+/* Where the pages of a KV cache should lie, before any is touched: on all
+ * nodes in turn (base/nodes.h), and in huge ones, since a token's K and V are
+ * far apart. Shared memory has those where the kernel's shmem_enabled says
+ * "advise". A wish; slab is the start of a page. */
+void memory_wish(void *slab, size_t bytes);
 
 #endif

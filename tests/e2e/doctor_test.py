@@ -38,7 +38,8 @@ class Doctor(unittest.TestCase):
         self.assertEqual(said["config store"]["state"], "ok")
         self.assertTrue(said["cores"]["found"].startswith("1 compute worker"))
         for what in ("processor", "memory", "shared memory", "loopback",
-                     "transfer engine", "huge pages", "open files"):
+                     "transfer engine", "huge pages", "huge pages, shared",
+                     "open files"):
             self.assertIn(what, said)
 
     def test_what_is_wrong_is_a_problem(self):
