@@ -2,10 +2,11 @@
  *
  * Values come as "--name value" or "--name=value"; one that begins with "--"
  * only in the second way, so that a forgotten value is not the next option's
- * name. An unknown name is refused with the nearest known one. Options of the programs that Baton replaces and
- * that mean nothing here are in the table too (OPT_IGNORED*): they are taken,
- * and opt_parse reports each once, so that the caller can log why. Those that
- * would change results are refused by name (OPT_REFUSED). */
+ * name. An unknown name is refused with the nearest known one. Options of the
+ * programs that Baton replaces and that mean nothing here are in the table too
+ * (OPT_IGNORED*): they are taken, and opt_parse reports each once, so that the
+ * caller can log why. Those that would change results are refused by name
+ * (OPT_REFUSED). */
 #ifndef BATON_BASE_OPT_H
 #define BATON_BASE_OPT_H
 

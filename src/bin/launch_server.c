@@ -88,8 +88,8 @@ static void on_note(void *arg, bool coped, const char *text)
 
 /* --- device and model --- */
 
-/* Compute workers: as told, else as many as usable cores; --tp-size asks for that
- * many ranks elsewhere and means workers of one process here. */
+/* Compute workers: as told, else as many as usable cores; --tp-size asks for
+ * that many ranks elsewhere and means workers of one process here. */
 static int worker_count(const struct server_options *o)
 {
     struct cores usable;

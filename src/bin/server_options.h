@@ -43,8 +43,8 @@ struct server_options {
 };
 
 /* Fills *out, starts the log (level, role), then logs, once each, what was
- * given and has no effect here. Returns 0, 1 (--help was printed) or an ERR_ code. Strings are borrowed
- * from argv and the environment. */
+ * given and has no effect here. Returns 0, 1 (--help was printed) or an ERR_
+ * code. Strings are borrowed from argv and the environment. */
 int server_options_read(struct server_options *out, int argc, char **argv,
                         struct why *why);
 

@@ -360,7 +360,8 @@ static int group_look(struct engine *e, struct group *g)
     return g->status;
 }
 
-/* Waits until g is over, without the lock; the caller is a user of its batch. */
+/* Waits until g is over, without the lock; the caller is a user of its
+ * batch. */
 static int group_wait(struct engine *e, struct group *g)
 {
     struct xfer_done done;

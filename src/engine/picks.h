@@ -2,8 +2,8 @@
  *
  * A row's token depends on the row alone (engine/sample.h), so it does not
  * matter which worker draws it, or how many do together: rows are shared out
- * where there are as many as workers, else the parts of each. The engine thread owns this and calls it;
- * nothing is allocated after create. */
+ * where there are as many as workers, else the parts of each. The engine thread
+ * owns this and calls it; nothing is allocated after create. */
 #ifndef BATON_ENGINE_PICKS_H
 #define BATON_ENGINE_PICKS_H
 

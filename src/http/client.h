@@ -59,7 +59,8 @@ void http_client_close(struct http_client *client);
 
 /* Starts a call. A URL that cannot be used is reported by on_done. *out (may
  * be NULL where nobody cancels) is valid until on_done or cancel. ERR_NOMEM,
- * ERR_INVALID (a line break in a header): nothing started, no callback comes. */
+ * ERR_INVALID (a line break in a header): nothing started, no callback
+ * comes. */
 int http_call(struct http_client *client,
               const struct http_call_options *options, struct http_call **out);
 void http_call_cancel(struct http_call *call); /* NULL is fine */

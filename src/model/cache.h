@@ -9,11 +9,12 @@
  *
  * A file is written beside its final name and renamed once it is whole and on
  * disk, so that a reader sees none or all of it; a second writer steps back
- * (and would do no harm: the last one's file stays). It is of no use to another machine (numbers are in
- * host order) and never believed: head, index and every weight have checksums
- * that are checked before anything is used, and what it was made of must be
- * what there is now. It is mapped for reading, so servers of one host share
- * its pages. Who shortens a mapped file ends its readers (file.h). */
+ * (and would do no harm: the last one's file stays). It is of no use to another
+ * machine (numbers are in host order) and never believed: head, index and every
+ * weight have checksums that are checked before anything is used, and what it
+ * was made of must be what there is now. It is mapped for reading, so servers
+ * of one host share its pages. Who shortens a mapped file ends its readers
+ * (file.h). */
 #ifndef BATON_MODEL_CACHE_H
 #define BATON_MODEL_CACHE_H
 
@@ -55,8 +56,8 @@ int cache_parse(struct cache_index *out, const char *name, const void *bytes,
                 size_t size, const char *source, struct why *why);
 
 /* What weights on dev would be made of: form, program, rounding, files with
- * their times and samples of all tensors. And the file of folder for it, whose name
- * tells models, forms and roundings apart. Both the caller's: mem_free. */
+ * their times and samples of all tensors. And the file of folder for it, whose
+ * name tells models, forms and roundings apart. Both the caller's: mem_free. */
 char *cache_source(const struct model_files *files,
                    const struct model_config *config,
                    const struct model_options *options,

@@ -1,7 +1,7 @@
 /* Metadata values are left where they are in the file: opening walks over
  * them once, checks their lengths and notes where each begins. Only keys and
- * strings that stand alone are copied, to end them with a 0. Getters of metadata:
- * gguf_get.c. */
+ * strings that stand alone are copied, to end them with a 0. Getters of
+ * metadata: gguf_get.c. */
 #include "model/gguf_impl.h"
 #include "base/mem.h"
 #include "tensor/tensor.h"

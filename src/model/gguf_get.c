@@ -1,4 +1,5 @@
-/* Metadata of a GGUF file, found by key and checked against what is asked for. */
+/* Metadata of a GGUF file, found by key and checked against what is asked
+ * for. */
 #include "base/mem.h"
 #include "model/gguf_impl.h"
 

@@ -1,5 +1,5 @@
-/* model/gguf_impl.h - an open GGUF file inside: gguf.c reads it, gguf_get.c looks
- * metadata up. Immutable once open. */
+/* model/gguf_impl.h - an open GGUF file inside: gguf.c reads it, gguf_get.c
+ * looks metadata up. Immutable once open. */
 #ifndef BATON_MODEL_GGUF_IMPL_H
 #define BATON_MODEL_GGUF_IMPL_H
 

@@ -20,7 +20,8 @@
  * Scales of int4 and of groups become float16: exact where the file has them
  * so; where they would not fit, or GPTQ's g_idx scatters the groups, the rows
  * are decoded to bf16. Sources: AutoAWQ's and AutoGPTQ's pack functions,
- * compressed-tensors' compressors, msmodelslim's W8A8 (docs/models/weights.md). */
+ * compressed-tensors' compressors, msmodelslim's W8A8
+ * (docs/models/weights.md). */
 #ifndef BATON_MODEL_MATRIX_H
 #define BATON_MODEL_MATRIX_H
 

@@ -3,8 +3,8 @@
  * model_open maps a GGUF file or a Hugging Face folder, checks every tensor's
  * name, type and shape, and binds the weights to a device. The architecture
  * is a row in model.c's table and one file with a forward pass to read from
- * top to bottom (llama.c, qwen3.c, ...). One thread (the engine's) calls forward;
- * the rest is read-only after open. */
+ * top to bottom (llama.c, qwen3.c, ...). One thread (the engine's) calls
+ * forward; the rest is read-only after open. */
 #ifndef BATON_MODEL_MODEL_H
 #define BATON_MODEL_MODEL_H
 

@@ -13,9 +13,9 @@
  *               where 128 does not divide the columns of every matrix)
  *
  * Rounded are the projections of attention, feed-forwards and experts
- * (NAME ends in _proj) whose columns are whole groups and rows a multiple of 8; all else is copied, the
- * folder's other files too. config.json is written last: a folder without it
- * is not finished. */
+ * (NAME ends in _proj) whose columns are whole groups and rows a multiple of 8;
+ * all else is copied, the folder's other files too. config.json is written
+ * last: a folder without it is not finished. */
 #ifndef BATON_MODEL_QUANTIZE_H
 #define BATON_MODEL_QUANTIZE_H
 

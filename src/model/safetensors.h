@@ -20,8 +20,8 @@ struct safetensors;
 
 /* Maps model.safetensors.index.json's shards in folder, or, without an index,
  * model.safetensors; or the only index or file of another name (msmodelslim
- * writes quant_model_weight_w8a8.safetensors). ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (an
- * element type of unknown size), ERR_NOMEM. */
+ * writes quant_model_weight_w8a8.safetensors). ERR_NOT_FOUND, ERR_IO,
+ * ERR_FORMAT, ERR_UNSUPPORTED (an element type of unknown size), ERR_NOMEM. */
 int safetensors_open(struct safetensors **out, const char *folder,
                      struct why *why);
 /* One file's n bytes, valid and unchanged until safetensors_close; name

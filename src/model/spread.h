@@ -7,7 +7,8 @@
 
 /* Calls fn(arg, first, end) so that all rows 0 .. rows - 1 are done once, first
  * a multiple of 8, on as many threads as there are usable cores, and returns
- * when they are. Where a thread cannot be had its share is done by the caller. */
+ * when they are. Where a thread cannot be had its share is done by the
+ * caller. */
 void spread_rows(size_t rows, void (*fn)(void *arg, size_t first, size_t end),
                  void *arg);
 

@@ -36,7 +36,8 @@ int stored_reserve(struct stored_table *table, size_t count, struct why *why);
  * replaced: the n bytes of name are copied, file is borrowed. */
 int stored_add(struct stored_table *table, const struct stored_tensor *tensor,
                const char *name, size_t n, const char *file, struct why *why);
-/* Sorts; again after more were added. ERR_FORMAT: a name comes twice, or two tensors share bytes. */
+/* Sorts; again after more were added. ERR_FORMAT: a name comes twice, or two
+ * tensors share bytes. */
 int stored_index(struct stored_table *table, struct why *why);
 const struct stored_tensor *stored_find(const struct stored_table *table,
                                         const char *name); /* or NULL */

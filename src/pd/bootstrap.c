@@ -88,7 +88,7 @@ static json_t *body_of(struct pd_bootstrap *b, struct http_request *request)
     return NULL;
 }
 
-/* ---- ranks ------------------------------------------------------------------ */
+/* ---- ranks -------------------------------------------------------------- */
 
 static uint64_t rank_key(uint32_t dp, uint32_t cp, uint32_t tp, uint32_t pp)
 {
@@ -237,7 +237,7 @@ static void on_get_route(void *arg, struct http_request *request)
         answer(b, request, 400, "Missing inputs for bootstrap server.");
 }
 
-/* ---- rooms -------------------------------------------------------------------- */
+/* ---- rooms -------------------------------------------------------------- */
 
 static void forget_oldest(struct pd_bootstrap *b)
 {
@@ -309,7 +309,7 @@ static void on_query_dp_ranks(void *arg, struct http_request *request)
     answer_json(b, request, found);
 }
 
-/* ---- life ----------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static const struct http_route routes[] = {
     {HTTP_GET, "/health", on_health},

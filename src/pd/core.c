@@ -8,7 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
-/* ---- rooms ---------------------------------------------------------------- */
+/* ---- rooms -------------------------------------------------------------- */
 
 const char *pd_state_name(enum pd_state state)
 {
@@ -74,7 +74,7 @@ void pd_room_enter(struct pd_room *room, enum pd_state state)
     enter(room, state);
 }
 
-/* ---- clients -------------------------------------------------------------- */
+/* ---- clients ------------------------------------------------------------ */
 
 static void client_free(struct pd_client *client)
 {
@@ -120,7 +120,7 @@ void pd_one_token(struct request_spec *spec)
         s->min_new_tokens = s->max_new_tokens;
 }
 
-/* ---- aux rows ---------------------------------------------------------------- */
+/* ---- aux rows ----------------------------------------------------------- */
 
 bool pd_aux_take(struct pd_core *core, uint32_t *row)
 {
@@ -136,7 +136,7 @@ void pd_aux_give(struct pd_core *core, uint32_t row)
     core->aux_free[core->aux_free_count++] = row;
 }
 
-/* ---- the rest ------------------------------------------------------------------ */
+/* ---- the rest ----------------------------------------------------------- */
 
 void pd_core_send(struct pd_core *core, const struct pd_address *to)
 {

@@ -42,7 +42,8 @@ struct pd_core {
     struct pd_stats stats;
 };
 
-/* Passes a RESUMED, TOKEN or DONE on; a DONE frees the client. Others are dropped. */
+/* Passes a RESUMED, TOKEN or DONE on; a DONE frees the client. Others are
+ * dropped. */
 void pd_client_event(struct pd_client *client,
                      const struct engine_event *event);
 /* The engine does not have it: DONE with FINISH_ABORT comes at the next turn

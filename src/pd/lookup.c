@@ -46,7 +46,7 @@ struct pd_lookup {
     uint32_t count;
 };
 
-/* ---- the end of an asking ------------------------------------------------------ */
+/* ---- the end of an asking ----------------------------------------------- */
 
 static void stop(struct prefill *p)
 {
@@ -87,7 +87,7 @@ void pd_prefill_lost(struct pd_prefill *prefill, const char *detail)
     p->lookup->options.on_lost(p->lookup->options.arg, prefill, text);
 }
 
-/* ---- does it fit? -------------------------------------------------------------- */
+/* ---- does it fit? ------------------------------------------------------- */
 
 static void name_of(const struct prefill *p, char out[PD_HOST_MAX + 32])
 {
@@ -138,7 +138,7 @@ static int check_fit(const struct prefill *p, const struct pd_sizes *sizes,
     return 0;
 }
 
-/* ---- asking ---------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------- */
 
 static void ask(struct prefill *p, enum question question);
 
@@ -230,7 +230,7 @@ static void on_answer(struct prefill *p, int status)
     json_decref(body);
 }
 
-/* ---- heartbeat --------------------------------------------------------------------- */
+/* ---- heartbeat ---------------------------------------------------------- */
 
 static void on_beat(struct prefill *p, const struct http_result *result)
 {
@@ -255,7 +255,7 @@ static void on_timer(void *arg)
         ask(p, ASK_HEALTH);
 }
 
-/* ---- calls ---------------------------------------------------------------------------- */
+/* ---- calls -------------------------------------------------------------- */
 
 /* False: the answer is of another life than the one we know. */
 static bool same_instance(struct prefill *p, const struct http_call *call)
@@ -338,7 +338,7 @@ static void ask(struct prefill *p, enum question question)
     if (http_call(p->lookup->client, &call, &p->call)) retry(p);
 }
 
-/* ---- life ------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static void prefill_free(struct prefill *p)
 {

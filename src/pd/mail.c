@@ -59,7 +59,7 @@ static void endpoint(char *out, size_t size, const char *host, const char *port)
              port);
 }
 
-/* ---- receiving ------------------------------------------------------------------ */
+/* ---- receiving ---------------------------------------------------------- */
 
 /* One message into frames; its parts stay open until parts_close. */
 struct parts {
@@ -129,7 +129,7 @@ static void on_pull(void *arg, unsigned ready)
     receive(arg);
 }
 
-/* ---- sending -------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 static void push_close(struct push *p)
 {
@@ -308,7 +308,7 @@ void pd_mail_hang_up(struct pd_mail *mail, const struct pd_address *to)
     push_close(p);
 }
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 /* The first numeric address of host. */
 static int resolve(const char *host, char out[PD_HOST_MAX + 1], struct why *why)

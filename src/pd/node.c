@@ -50,7 +50,7 @@ struct pd_node {
     uint64_t last_id;
 };
 
-/* ---- events --------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------- */
 
 static void on_flushed(struct pd_node *node, const struct engine_event *event)
 {
@@ -124,7 +124,7 @@ static void on_ended(void *arg)
     }
 }
 
-/* ---- messages --------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 static void on_message(void *arg, const struct pd_frame *frames, size_t count)
 {
@@ -150,7 +150,7 @@ static void on_peer_lost(void *arg, const struct pd_address *address)
         pd_recv_lost(node->recv, address);
 }
 
-/* ---- the rank's entry in the bootstrap server ------------------------------------------- */
+/* ---- the rank's entry in the bootstrap server --------------------------- */
 
 static void put_entry(void *arg);
 
@@ -230,7 +230,7 @@ static void entry_close(struct entry *e)
     mem_free(e->body);
 }
 
-/* ---- open and close ------------------------------------------------------------------------ */
+/* ---- open and close ----------------------------------------------------- */
 
 static uint32_t or_default(uint32_t value, uint32_t fallback)
 {
@@ -384,7 +384,7 @@ void pd_node_close(struct pd_node *node)
     mem_free(node);
 }
 
-/* ---- requests -------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static struct pd_client *client_create(
     struct pd_node *node,

@@ -112,7 +112,7 @@ static bool session_is_waited_for(const struct pd_recv *recv,
     return false;
 }
 
-/* ---- the end of a room ------------------------------------------------------ */
+/* ---- the end of a room -------------------------------------------------- */
 
 static void room_free(struct recv_room *r)
 {
@@ -232,7 +232,7 @@ static void on_deadline(void *arg)
         fail_handshake(r, 500, text);
 }
 
-/* ---- asking the prefill ------------------------------------------------------ */
+/* ---- asking the prefill ------------------------------------------------- */
 
 static int send_register(struct pd_recv *recv, struct pd_prefill *prefill,
                          struct why *why)
@@ -328,7 +328,7 @@ static int reserve(struct recv_room *r, const struct request_spec *spec,
     return 0;
 }
 
-/* ---- the prefill's answer ------------------------------------------------------ */
+/* ---- the prefill's answer ----------------------------------------------- */
 
 static uint32_t vocab_of(const struct engine *engine)
 {
@@ -437,7 +437,7 @@ void pd_recv_event(struct recv_room *r, const struct engine_event *event)
     pd_client_event(client, event);
 }
 
-/* ---- what becomes of prefills ------------------------------------------------------ */
+/* ---- what becomes of prefills ------------------------------------------- */
 
 /* Calls fn for each room of prefill. fn may free the room and change the map,
  * but adds no room: the walk begins anew, behind those that fn kept. */
@@ -522,7 +522,7 @@ void pd_recv_lost(struct pd_recv *recv, const struct pd_address *prefill)
     if (p) pd_prefill_lost(p, "connection closed");
 }
 
-/* ---- submit --------------------------------------------------------------------- */
+/* ---- submit ------------------------------------------------------------- */
 
 static struct recv_room *room_create(struct pd_recv *recv,
                                      struct pd_client *client,
@@ -578,7 +578,7 @@ void pd_recv_abort(struct recv_room *r, int status, const char *message)
     fail(r, status, message, false);
 }
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 int pd_recv_open(struct pd_recv **out, struct pd_core *core, struct why *why)
 {

@@ -104,7 +104,7 @@ json_t *pd_address_encode(const struct pd_address *address)
     return to;
 }
 
-/* ---- reading --------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static int get_number(const json_t *from, const char *key, int64_t fallback,
                       int64_t min, int64_t max, uint32_t *out, struct why *why)

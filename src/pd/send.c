@@ -89,7 +89,7 @@ static unsigned long long number_of(const struct send_room *r)
     return r->base.number;
 }
 
-/* ---- the end of a room ---------------------------------------------------------- */
+/* ---- the end of a room -------------------------------------------------- */
 
 static void tell_failure(struct pd_send *send, uint64_t number,
                          const struct pd_address *to, bool is_baton, int status,
@@ -248,7 +248,7 @@ static void fail_transfer(struct send_room *r, const char *reason)
     fail(r, 500, text);
 }
 
-/* ---- writing ----------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 static int submit(struct send_room *r, struct why *why)
 {
@@ -388,7 +388,7 @@ bool pd_send_event(struct send_room *r, struct engine_event *event)
     return false;
 }
 
-/* ---- beginning ----------------------------------------------------------------------- */
+/* ---- beginning ---------------------------------------------------------- */
 
 /* Is what the decode asks for our prompt? */
 static int check_request(const struct send_room *r, struct why *why)
@@ -549,7 +549,7 @@ void pd_send_abort(struct send_room *r, int status, const char *message)
     fail(r, status, message);
 }
 
-/* ---- messages ---------------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 static void refuse(struct pd_send *send, const struct pd_request *q, int status,
                    const char *text)
@@ -650,7 +650,7 @@ void pd_send_message(struct pd_send *send, const struct pd_note *note)
     if (note->kind == PD_ABORT) on_abort(send, &note->abort);
 }
 
-/* ---- the decode is gone ---------------------------------------------------------------------- */
+/* ---- the decode is gone ------------------------------------------------- */
 
 /* Failing a room may free it and change the map, never add to it: each round
  * begins anew. */
@@ -683,7 +683,7 @@ void pd_send_lost(struct pd_send *send, const struct pd_address *decode)
     pd_decodes_forget(&send->decodes, decode);
 }
 
-/* ---- life -------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 int pd_send_open(struct pd_send **out, struct pd_core *core, struct why *why)
 {

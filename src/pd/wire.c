@@ -170,7 +170,7 @@ uint64_t pd_prompt_hash(const int32_t *tokens, uint32_t count)
     return hash_bytes(tokens, count * sizeof *tokens, 0);
 }
 
-/* ---- layout --------------------------------------------------------------- */
+/* ---- layout ------------------------------------------------------------- */
 
 /* The types that a KV cache may have, by their names on the wire. */
 static const struct {
@@ -364,7 +364,7 @@ int pd_layout_check(const struct pd_layout *ours,
     return 0;
 }
 
-/* ---- decoding --------------------------------------------------------------- */
+/* ---- decoding ----------------------------------------------------------- */
 
 /* A frame that only a Baton peer sends: SGLang's have no text there. */
 static bool frame_is_layout(const struct pd_frame *f)
@@ -546,7 +546,7 @@ int pd_decode_decode(const struct pd_frame *frames, size_t count,
     return status_decode(frames, count, &out->status, why);
 }
 
-/* ---- encoding --------------------------------------------------------------- */
+/* ---- encoding ----------------------------------------------------------- */
 
 void pd_message_init(struct pd_message *message)
 {

@@ -320,7 +320,7 @@ static void leg_erred(struct session *s, struct leg *leg)
     pass_error(s, leg);
 }
 
-/* --- relaying -------------------------------------------------------------- */
+/* --- relaying ------------------------------------------------------------ */
 
 static void begin(struct session *s)
 {
@@ -437,7 +437,7 @@ static void advance(struct session *s)
     if (s->decode.good && (!s->merge || s->prefill.good)) finish(s);
 }
 
-/* --- what the legs report -------------------------------------------------- */
+/* --- what the legs report ------------------------------------------------ */
 
 /* Does decode mark what it sends? False: it would begin from the beginning
  * what the client has in part, and the session is over. */
@@ -601,7 +601,7 @@ void dispatch_hung(struct dispatch *d, struct worker *worker)
     }
 }
 
-/* --- starting -------------------------------------------------------------- */
+/* --- starting ------------------------------------------------------------ */
 
 static int leg_start(struct leg *leg, struct worker *worker, const char *path,
                      const struct http_header *headers)

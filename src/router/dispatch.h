@@ -21,10 +21,11 @@
  *   is not                      connection can be kept
  *
  * From the beginning another pair is only tried while no byte of an answer
- * went to the client. A stream is answered 200 as soon as decode sent its headers and either its
- * first byte or prefill's good end came: until then every failure still
- * reaches the client as a status. Once decode streams, it has the KV cache,
- * and what becomes of prefill no longer matters to the client.
+ * went to the client. A stream is answered 200 as soon as decode sent its
+ * headers and either its first byte or prefill's good end came: until then
+ * every failure still reaches the client as a status. Once decode streams, it
+ * has the KV cache, and what becomes of prefill no longer matters to the
+ * client.
  *
  * All in the loop's thread. */
 #ifndef BATON_ROUTER_DISPATCH_H

@@ -436,7 +436,7 @@ void router_destroy(struct router *router)
     mem_free(router);
 }
 
-/* --- the program ----------------------------------------------------------- */
+/* --- the program --------------------------------------------------------- */
 
 struct run {
     struct loop *loop;

@@ -4,7 +4,7 @@
  *
  *     POST /generate /v1/chat/completions /v1/completions   over a pair
  *     GET  /health /liveness      200: the router runs
- *     GET  /readiness             200: a prefill and a decode worker are healthy
+ *     GET  /readiness             200: a prefill and a decode worker are fine
  *     GET  /health_generate       200: one of each really generates
  *     POST /flush_cache /abort_request                      to every worker
  *     GET  /get_server_info /server_info                    of every worker

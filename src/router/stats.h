@@ -1,5 +1,6 @@
 /* router/stats.h - what the router counts, and GET /metrics of it.
- * Owned by the loop's thread. Names follow SGLang's router where it has them. */
+ * Owned by the loop's thread. Names follow SGLang's router where it has
+ * them. */
 #ifndef BATON_ROUTER_STATS_H
 #define BATON_ROUTER_STATS_H
 

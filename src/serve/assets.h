@@ -2,8 +2,9 @@
  * tokenizer, chat template, and the model's generation defaults.
  *
  * They come from where the model is: a Hugging Face folder (tokenizer.json or
- * else tokenizer.model, tokenizer_config.json, chat_template.jinja, generation_config.json) or the
- * metadata of a GGUF file. Immutable once open; any thread. */
+ * else tokenizer.model, tokenizer_config.json, chat_template.jinja,
+ * generation_config.json) or the metadata of a GGUF file. Immutable once open;
+ * any thread. */
 #ifndef BATON_SERVE_ASSETS_H
 #define BATON_SERVE_ASSETS_H
 

@@ -1,4 +1,5 @@
-/* The answers of /v1/chat/completions, whole and streamed; sources: openai.c. */
+/* The answers of /v1/chat/completions, whole and streamed; sources:
+ * openai.c. */
 #include "serve/internal.h"
 #include "serve/openai.h"
 #include "serve/render.h"

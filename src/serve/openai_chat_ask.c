@@ -221,7 +221,8 @@ static int take_reasoning(struct ask *ask, const struct ask_env *env,
 }
 
 /* Whether the answer begins inside of the reasoning, and whether none can come
- * any more: by the prompt, then by the beginning of the answer that is given. */
+ * any more: by the prompt, then by the beginning of the answer that is
+ * given. */
 struct beginning {
     bool inside, over;
 };

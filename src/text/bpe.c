@@ -1,5 +1,6 @@
-/* A text says the same words again and again: short ones are looked up in a memo
- * of what became of them. Others are matched against the vocabulary or merged.
+/* A text says the same words again and again: short ones are looked up in a
+ * memo of what became of them. Others are matched against the vocabulary or
+ * merged.
  *
  * Where they are merged, most still are one token. lexicon_find sees that at
  * once, but merges must be able to reach the token; `whole` remembers that they

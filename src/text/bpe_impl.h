@@ -67,8 +67,8 @@ size_t bpe_merge_told(const struct bpe *b, struct bpe_scratch *s, int32_t *ids,
 int bpe_match_create(struct bpe_match **out, const struct bpe *b);
 void bpe_match_destroy(struct bpe_match *m); /* NULL is fine */
 /* What merging the bytes of a piece would give, or BPE_GAVE_UP. whole: a piece
- * that is a token is that token. The first call makes what it needs; ready: that
- * was done. ERR_NOMEM. */
+ * that is a token is that token. The first call makes what it needs; ready:
+ * that was done. ERR_NOMEM. */
 enum { BPE_GAVE_UP = 0 };
 int64_t bpe_match(const struct bpe *b, struct bpe_scratch *s, const char *piece,
                   size_t n, int32_t *ids, bool whole);

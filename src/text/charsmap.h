@@ -43,9 +43,9 @@ struct charsmap_rules {
     bool squeeze; /* remove_extra_whitespaces: no spaces at the ends, one
                    * between words                                    */
 };
-/* Appends it of valid text: at each place the longest symbol or else the longest
- * key, spaces as U+2581. prefix: one more in front, if the text is not empty.
- * out must be empty. */
+/* Appends it of valid text: at each place the longest symbol or else the
+ * longest key, spaces as U+2581. prefix: one more in front, if the text is not
+ * empty. out must be empty. */
 void charsmap_sentencepiece(const struct charsmap_rules *rules, bool prefix,
                             struct buf *out, const char *s, size_t n);
 

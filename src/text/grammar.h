@@ -1,6 +1,6 @@
 /* text/grammar.h - output that cannot but have a given form.
  *
- *     JSON Schema, regex, EBNF, ... --> pattern --> automaton over bytes (text/pattern.h)
+ *     JSON Schema, regex, EBNF, ... --> pattern --> automaton over bytes
  *     token so far + automaton --> the tokens that may come next
  *
  * A grammar is compiled once for a vocabulary and shared; a matcher follows one
@@ -64,7 +64,8 @@ struct matcher *matcher_create(struct grammar *grammar, const int32_t *ends,
 void matcher_destroy(struct matcher *matcher); /* NULL is fine */
 
 /* The bits of the tokens that may come next, bit id % 64 of word id / 64, for
- * ids below *vocab: none beyond may. NULL: any may. Good until matcher_accept. */
+ * ids below *vocab: none beyond may. NULL: any may. Good until
+ * matcher_accept. */
 const uint64_t *matcher_allowed(struct matcher *matcher, uint32_t *vocab);
 /* Only an end token can follow. */
 bool matcher_must_end(const struct matcher *matcher);

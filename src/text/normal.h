@@ -52,7 +52,8 @@ struct normal_scratch {
 void normal_scratch_fini(struct normal_scratch *s);
 
 /* Replaces valid text by what it becomes, which is itself or lies in scratch.
- * starts: nothing is in front of it. ERR_NOMEM; ERR_RANGE when an expression gave up on hostile text. */
+ * starts: nothing is in front of it. ERR_NOMEM; ERR_RANGE when an expression
+ * gave up on hostile text. */
 int normal_run(const struct normal *n, struct normal_scratch *scratch,
                bool starts, const char **text, size_t *len);
 

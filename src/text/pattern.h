@@ -37,9 +37,10 @@ pattern_node pattern_text(struct pattern *p, const char *text, size_t n);
 enum { PATTERN_TOKEN = 0xff };
 pattern_node pattern_token(struct pattern *p, int32_t id);
 void pattern_token_bytes(int32_t id, uint8_t out[4]);
-/* Any bytes in which none of the texts (not empty, not long) stands, and between
- * them `other` any number of times (0: nothing), which must begin with
- * PATTERN_TOKEN. first_not (0: none): not this byte behind nothing but blanks. */
+/* Any bytes in which none of the texts (not empty, not long) stands, and
+ * between them `other` any number of times (0: nothing), which must begin with
+ * PATTERN_TOKEN. first_not (0: none): not this byte behind nothing but
+ * blanks. */
 pattern_node pattern_without(struct pattern *p, const char *const *texts,
                              size_t count, pattern_node other, char first_not);
 pattern_node pattern_call(struct pattern *p, uint32_t rule);

@@ -11,8 +11,8 @@
  * The texts: members of an object in the schema's order, and none that it does
  * not name unless additionalProperties allows them (xgrammar's strict mode); a
  * bare object takes any. Between tokens nothing, a space, or a new line and up
- * to 24 blanks; numbers have at most 18 digits before the point, 16 behind, 2 in a power.
- * So no model can write blanks or digits for ever.
+ * to 24 blanks; numbers have at most 18 digits before the point, 16 behind, 2
+ * in a power. So no model can write blanks or digits for ever.
  *
  * Source: JSON Schema 2020-12, and what xgrammar makes of it. */
 #ifndef BATON_TEXT_PATTERN_SCHEMA_H

@@ -3,7 +3,8 @@
  *
  * {"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}, or
  * {"format": F} with F, by its type:
- *     const_string {value}, json_schema {json_schema}, regex {pattern}, any_text
+ *     const_string {value}, json_schema {json_schema}, regex {pattern},
+ *     any_text
  *     sequence {elements}, or {elements}
  *     tag {begin, content, end: one or a list}
  *     triggered_tags {triggers, tags}: any text, in which the beginning of a
@@ -19,7 +20,8 @@
 
 struct tokenizer; /* text/tokenizer.h */
 
-/* Defines rule 0 of an empty pattern. ERR_INVALID, ERR_UNSUPPORTED, ERR_RANGE. */
+/* Defines rule 0 of an empty pattern. ERR_INVALID, ERR_UNSUPPORTED,
+ * ERR_RANGE. */
 int pattern_structure(struct pattern *p, const struct tokenizer *tokenizer,
                       const json_t *of, struct why *why);
 

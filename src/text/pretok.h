@@ -78,8 +78,8 @@ int pretok_add_prefix_space(struct pretok *p, struct why *why);
 
 /* Calls sink with all pieces in order, some at a time; stops at the first code
  * other than 0 and returns it. text is valid UTF-8. Pieces lie in text, or in
- * memory that is gone after the call. ERR_NOMEM; ERR_RANGE when an expression gave up on
- * hostile text. */
+ * memory that is gone after the call. ERR_NOMEM; ERR_RANGE when an expression
+ * gave up on hostile text. */
 enum pretok_place {
     PRETOK_WITHIN,
     PRETOK_START,    /* text starts the whole text */

@@ -4,8 +4,8 @@
 
 #include "text/pretok.h"
 
-/* The pieces from s on, PRETOK_SOME at most; valid text, s < end. Their bytes go
- * to lens; returns how many, at least 1. */
+/* The pieces from s on, PRETOK_SOME at most; valid text, s < end. Their bytes
+ * go to lens; returns how many, at least 1. */
 enum { PRETOK_SOME = 64 };
 typedef size_t pretok_scanner(const char *s, const char *end,
                               size_t lens[PRETOK_SOME]);

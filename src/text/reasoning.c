@@ -1,7 +1,7 @@
 /* The first stage of text/reply.h. Tags and names: SGLang's reasoning parsers.
  * Blanks around the tags are dropped. A block that does not begin the answer is
- * content, tags and all. A model that forgets the closing tag and calls a tool has
- * ended its reasoning. */
+ * content, tags and all. A model that forgets the closing tag and calls a tool
+ * has ended its reasoning. */
 #include "text/reply_impl.h"
 
 /* The tags of Qwen3, DeepSeek-R1 and most others, and Kimi's. */

@@ -1,6 +1,6 @@
 /* text/spm.h - tokenizer.model, SentencePiece's file: one message of protocol
- * buffers. The few fields that say how to encode are read here; the rest (how it
- * was trained) is passed over. Source: sentencepiece_model.proto.
+ * buffers. The few fields that say how to encode are read here; the rest (how
+ * it was trained) is passed over. Source: sentencepiece_model.proto.
  *
  * The file is not trusted: lengths are held against what is there, and every
  * error names the byte. */

@@ -1,7 +1,7 @@
 /* tokenizer_config.json and special_tokens_map.json: special tokens, the chat
- * template. Which of the files counts: transformers 5 (tokenization_utils_base).
- * Only the members that matter become trees: others may hold numbers beyond any
- * integer, as Llama's model_max_length of 1e30. */
+ * template. Which of the files counts: transformers 5
+ * (tokenization_utils_base). Only the members that matter become trees: others
+ * may hold numbers beyond any integer, as Llama's model_max_length of 1e30. */
 #include "base/mem.h"
 #include "text/tokenizer_impl.h"
 

@@ -76,7 +76,8 @@ int tokenizer_add_symbol(struct tokenizer *t, const struct added_token *token,
                          struct why *why);
 int tokenizer_finish(struct tokenizer *t, struct why *why);
 
-/* Of a tokenizer_spec's token: its type, put into the lexicon, as an added one. */
+/* Of a tokenizer_spec's token: its type, put into the lexicon, as an added
+ * one. */
 int32_t tokenizer_spec_type(const struct tokenizer_spec *spec, size_t id);
 int tokenizer_spec_add(struct tokenizer *t, const struct tokenizer_spec *spec,
                        size_t id, bool found, struct why *why);

@@ -16,8 +16,8 @@ static bool is_word(int32_t type)
     return type == TOKEN_NORMAL || type == TOKEN_USER_DEFINED;
 }
 
-/* transformers' LlamaTokenizer keeps everything in one vocabulary, so that merges
- * may run through any of it. */
+/* transformers' LlamaTokenizer keeps everything in one vocabulary, so that
+ * merges may run through any of it. */
 static bool is_llama(const struct tokenizer_spec *spec)
 {
     return spec->rules == TOKENIZER_RULES_LLAMA ||
@@ -33,8 +33,8 @@ static int add_listed(struct tokenizer *t, const struct tokenizer_spec *spec,
     return rc;
 }
 
-/* SentencePiece leaves a user-defined symbol as it is and goes on around it; the
- * others cut the text there. */
+/* SentencePiece leaves a user-defined symbol as it is and goes on around it;
+ * the others cut the text there. */
 static int add_special(struct tokenizer *t, const struct tokenizer_spec *spec,
                        size_t id, struct why *why)
 {

@@ -65,7 +65,8 @@ int xfer_store_wait(struct xfer_store_client *client, int timeout_ms,
 int xfer_store_meet(struct xfer_store_client *client, int timeout_ms,
                     struct why *why);
 /* Open, wait, and disconnect when that failed. A client whose server went away
- * connects anew by itself. ERR_PEER: "config store URL: connection refused"; ERR_AUTH: as above. */
+ * connects anew by itself. ERR_PEER: "config store URL: connection refused";
+ * ERR_AUTH: as above. */
 int xfer_store_connect(const char *url, const struct xfer_store_auth *auth,
                        int timeout_ms, struct xfer_store_client **out,
                        struct why *why);

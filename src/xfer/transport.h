@@ -58,7 +58,8 @@ struct xfer_way {
     /* Moves a chunk, synchronously, on any thread, without the lock. */
     int (*copy)(struct xfer_chunk *chunk, struct why *why);
     /* The same, for a framing way, by a caller that waits for it anyway (of at
-     * most a MiB, ask.c). NULL: callers always wait for the way's own threads. */
+     * most a MiB, ask.c). NULL: callers always wait for the way's own
+     * threads. */
     int (*ask)(struct xfer_chunk *chunk, struct why *why);
     /* Streams of this way wait: see that somebody takes them. */
     void (*kick)(struct xfer_link *link);

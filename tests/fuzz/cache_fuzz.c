@@ -1,5 +1,5 @@
-/* A weight cache of any bytes: refused with a text, or every weight's bytes lie in
- * it. Its checksums are made to fit, so that what they guard is reached. */
+/* A weight cache of any bytes: refused with a text, or every weight's bytes lie
+ * in it. Its checksums are made to fit, so that what they guard is reached. */
 #include "base/checksum.h"
 #include "base/mem.h"
 #include "model/cache.h"

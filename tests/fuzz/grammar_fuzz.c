@@ -1,7 +1,8 @@
 /* The first byte: a regular expression, a JSON Schema, EBNF, structural
  * tags or a description of calls
- * (also its tools alone), and how to go on; the rest is its text. What compiles is followed: only allowed tokens, which must
- * be taken, until it ends or is long. */
+ * (also its tools alone), and how to go on; the rest is its text. What compiles
+ * is followed: only allowed tokens, which must be taken, until it ends or is
+ * long. */
 #include "base/buf.h"
 #include "base/clock.h"
 #include "text/grammar.h"

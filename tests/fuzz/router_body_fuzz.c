@@ -1,7 +1,7 @@
 /* Any bytes as a request and as two answers. What the skimmer accepts and
  * what jansson accepts differ only in numbers' ranges, UTF-8, lone surrogates
- * and duplicate keys (and a NUL at the end): what jansson takes, the skimmer takes; what is built
- * from a body that jansson takes, jansson takes. */
+ * and duplicate keys (and a NUL at the end): what jansson takes, the skimmer
+ * takes; what is built from a body that jansson takes, jansson takes. */
 #include "json/json.h"
 #include "router/body.h"
 

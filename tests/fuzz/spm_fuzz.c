@@ -1,7 +1,7 @@
 /* The first byte chooses, the next two are a length: a tokenizer.model of that
- * length with a tokenizer_config.json behind it, whose ids of a text must decode
- * to whole characters; or a text of that length, with a table of replacements
- * ('c') that must make valid text of it. */
+ * length with a tokenizer_config.json behind it, whose ids of a text must
+ * decode to whole characters; or a text of that length, with a table of
+ * replacements ('c') that must make valid text of it. */
 #include "base/buf.h"
 #include "text/charsmap.h"
 #include "text/detok.h"

@@ -1,6 +1,6 @@
 /* The first byte chooses: a tokenizer.json, a tokenizer_config.json (or names
- * alone) beside a small tokenizer.json, or text for a small tokenizer of one kind, whose ids
- * must decode to whole characters. */
+ * alone) beside a small tokenizer.json, or text for a small tokenizer of one
+ * kind, whose ids must decode to whole characters. */
 #include "base/buf.h"
 #include "text/detok.h"
 #include "text/utf8.h"

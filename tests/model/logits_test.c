@@ -96,7 +96,8 @@ static double golden_difference(struct rig *r, const char *name,
 
 /* Weights in bf16 multiply activations rounded to bf16 (tensor/ops.h), in the
  * golden logits too. Where two programs' activations lie on the two sides of a
- * rounding, one in 256 of it is seen; without such a case they agree to 5e-7. */
+ * rounding, one in 256 of it is seen; without such a case they agree to
+ * 5e-7. */
 static double nearness(const struct rig *r)
 {
     return model_config(r->model)->dtype == DTYPE_BF16 ? 0.03 : 1e-3;

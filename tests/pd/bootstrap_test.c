@@ -152,7 +152,7 @@ static void a_rank_is_changed_only_by_its_host(void **state)
     rig_fini(&rig);
 }
 
-/* ---- lookup ------------------------------------------------------------------ */
+/* ---- lookup ------------------------------------------------------------- */
 
 /* A server that speaks what the test puts in, and what it was asked. */
 struct stock {

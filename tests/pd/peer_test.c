@@ -19,7 +19,7 @@ static void kv_landed(const struct peer *p, const struct ask *ask,
     }
 }
 
-/* ---- a fake decode ------------------------------------------------------------ */
+/* ---- a fake decode ------------------------------------------------------ */
 
 struct scene {
     struct rig rig;

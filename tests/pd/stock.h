@@ -131,7 +131,7 @@ static inline void peer_says(struct peer *p, const struct part *parts,
                              i + 1 < count ? ZMQ_SNDMORE : 0) >= 0);
 }
 
-/* ---- what the toy's KV looks like ------------------------------------------ */
+/* ---- what the toy's KV looks like --------------------------------------- */
 
 static inline void kv_of(const struct ask *ask, uint32_t at, float k[4],
                          float v[4])
@@ -146,7 +146,7 @@ static inline void kv_of(const struct ask *ask, uint32_t at, float k[4],
     v[0] = (float)(digest >> 44);
 }
 
-/* ---- a fake prefill --------------------------------------------------------------- */
+/* ---- a fake prefill ----------------------------------------------------- */
 
 struct stock {
     struct rig rig;
@@ -277,7 +277,8 @@ static inline void stock_asked(struct stock *s, uint64_t room, uint32_t tokens)
     stock_asked_by(s, &s->leg, room, tokens);
 }
 
-/* A page's worth of what is not KV into the REQUEST's first page: the result. */
+/* A page's worth of what is not KV into the REQUEST's first page: the
+ * result. */
 static inline int late_write(struct stock *s, struct xfer_peer *to)
 {
     int32_t page;

@@ -146,7 +146,7 @@ static void a_worker_that_was_down_is_a_stranger(void **state)
     teardown(&t);
 }
 
-/* --- members ---------------------------------------------------------------- */
+/* --- members ------------------------------------------------------------- */
 
 static const struct http_header with_key[] = {{"Authorization", "Bearer k"},
                                               {NULL, NULL}};

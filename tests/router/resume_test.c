@@ -197,7 +197,7 @@ static void no_retries_no_going_on(void **state)
     teardown(&t);
 }
 
-/* --- watch.h alone: any pieces --------------------------------------------- */
+/* --- watch.h alone: any pieces ------------------------------------------- */
 
 static void pass(void *arg, const char *bytes, size_t n)
 {

@@ -1,7 +1,7 @@
 /* tests/router/rig.h - a router between a client and scripted workers, all
- * real HTTP on one loop of this thread. A test scripts its workers, starts requests and runs the loop
- * until something it waits for has happened; nothing depends on time but the
- * tests of timeouts. */
+ * real HTTP on one loop of this thread. A test scripts its workers, starts
+ * requests and runs the loop until something it waits for has happened; nothing
+ * depends on time but the tests of timeouts. */
 #ifndef BATON_TESTS_ROUTER_RIG_H
 #define BATON_TESTS_ROUTER_RIG_H
 
@@ -121,7 +121,7 @@ static inline void until(struct test *t, const int *counter, int value)
     t->want = NULL;
 }
 
-/* --- workers --------------------------------------------------------------- */
+/* --- workers ------------------------------------------------------------- */
 
 static inline void worker_left(void *arg, struct http_request *r, int rc)
 {
@@ -241,7 +241,7 @@ static inline void script(struct worker_end *w, enum act act, int status,
     w->steps[w->step_count++] = (struct step){act, status, body};
 }
 
-/* --- set-up ----------------------------------------------------------------- */
+/* --- set-up -------------------------------------------------------------- */
 
 static inline int parse(struct router_options *o, struct words *w,
                         const char *line, struct why *why)
@@ -327,7 +327,7 @@ static inline void teardown(struct test *t)
     log_sink(NULL, NULL);
 }
 
-/* --- the client -------------------------------------------------------------- */
+/* --- the client ---------------------------------------------------------- */
 
 static inline void on_headers(void *arg, struct http_call *call, int status)
 {

@@ -509,7 +509,7 @@ static void failing_worker_trips(void **state)
     teardown(&t);
 }
 
-/* --- logprobs ---------------------------------------------------------------- */
+/* --- logprobs ------------------------------------------------------------ */
 
 #define LP(text, list)                                                         \
     "{\"text\": \"" text "\", \"meta_info\": {\"input_token_logprobs\": " list \
@@ -598,7 +598,7 @@ static void prompt_logprobs_are_merged_into_streams(void **state)
     teardown(&t);
 }
 
-/* --- headers, keys, limits ------------------------------------------------------ */
+/* --- headers, keys, limits ----------------------------------------------- */
 
 static void allowed_headers_pass_both_ways(void **state)
 {
@@ -704,7 +704,7 @@ static void requests_over_the_limit_get_429(void **state)
     teardown(&t);
 }
 
-/* --- the other endpoints ------------------------------------------------------ */
+/* --- the other endpoints ------------------------------------------------- */
 
 static void health_routes_tell_the_truth(void **state)
 {
@@ -791,7 +791,7 @@ static void infos_are_collected_and_proxied(void **state)
     teardown(&t);
 }
 
-/* --- life ---------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------- */
 
 static void drained(void *arg)
 {

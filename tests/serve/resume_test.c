@@ -1,4 +1,5 @@
-/* Streams that another server goes on with: http/resume.h, the server's side. */
+/* Streams that another server goes on with: http/resume.h, the server's
+ * side. */
 #include "tests/serve/rig.h"
 
 #include "http/resume.h"

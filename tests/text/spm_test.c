@@ -1,5 +1,5 @@
-/* tokenizer.model: what is read, what is refused, what the files beside add. The
- * ids of many texts are golden_many_test's. */
+/* tokenizer.model: what is read, what is refused, what the files beside add.
+ * The ids of many texts are golden_many_test's. */
 #include "tests/test.h"
 #include "tests/text/golden.h"
 

@@ -165,8 +165,8 @@ static double work_per_byte(const struct tokenizer *t, const char *part,
     return work;
 }
 
-/* Counted, not timed: thirty-two times the text may take a few more steps a byte
- * for the heap's depth, no more. */
+/* Counted, not timed: thirty-two times the text may take a few more steps a
+ * byte for the heap's depth, no more. */
 static void expect_no_quadratic_text(const struct tokenizer *t)
 {
     static const char *const parts[] = {
@@ -197,7 +197,8 @@ static void work_grows_with_the_text_alone(void **state)
         expect_no_quadratic_text(t);
         tokenizer_destroy(t);
     }
-    /* Merges in the worst order: each brings one that should have been first. */
+    /* Merges in the worst order: each brings one that should have been
+     * first. */
     struct vocab v;
     vocab_init(&v);
     vocab_merge(&v, "aa", "b");

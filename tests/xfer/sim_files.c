@@ -556,7 +556,8 @@ static struct file *passed_in(const struct msghdr *m)
     return file_of(fd);
 }
 
-/* Bytes between iovecs and one block; others may run in between, as they do while a kernel copies. */
+/* Bytes between iovecs and one block; others may run in between, as they do
+ * while a kernel copies. */
 static void iov_copy(const struct msghdr *m, uint8_t *block, size_t n, bool in)
 {
     size_t took = 0;

@@ -117,7 +117,7 @@ ALWAYS vi sum_signed(const int32_t *n, int32_t sum)
     return (vi)((vu)vi_load(n) - (vu)vi_set(128 * sum));
 }
 
-/* --- one scale a row, and floats ------------------------------------------- */
+/* --- one scale a row, and floats ----------------------------------------- */
 
 /* Between slabs sums are in tile->sums, [panels][tokens][16]: those of 16
  * tokens go there and come back as a tile, fewer through s. */
@@ -193,7 +193,7 @@ ALWAYS void amx_plain(enum form form, const struct tile *tile)
         amx_plain_half(form, 1, tile);
 }
 
-/* --- groups ---------------------------------------------------------------- */
+/* --- groups -------------------------------------------------------------- */
 
 /* Where a group's weights, scales and marks are. */
 struct amx_group {
@@ -296,7 +296,7 @@ ALWAYS void amx_groups(enum form form, const struct tile *tile,
         amx_groups_half(form, 1, tile, scale);
 }
 
-/* --- few tokens of bf16 ------------------------------------------------------ */
+/* --- few tokens of bf16 -------------------------------------------------- */
 
 /* Panels p and q of all; q may be p. */
 static void amx_stream_two(const struct stream *s, size_t p, size_t q)
@@ -340,7 +340,7 @@ static void amx_stream(const struct stream *s)
     tiles_release();
 }
 
-/* --- the doors --------------------------------------------------------------- */
+/* --- the doors ----------------------------------------------------------- */
 
 #define AMX_GROUPS(FORM, NAME, SCALE)                       \
     static __attribute__((noinline)) void SCALE(            \
@@ -389,7 +389,7 @@ static void amx_tile(enum form form, const struct tile *all)
     }
 }
 
-/* --- what they can, and how fast --------------------------------------------- */
+/* --- what they can, and how fast ----------------------------------------- */
 
 #if AMX_TILES
 

@@ -89,8 +89,8 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
 static const uint8_t qk_groups[] = {6, 4, 3, 2, 1};
 static const uint8_t pv_groups[] = {6, 4, 3, 2, 1};
 
-/* Onto f [QK_CHAINS][2 R]: QK_CHAINS chains of R rows of q, words apart, times a
- * block of k. */
+/* Onto f [QK_CHAINS][2 R]: QK_CHAINS chains of R rows of q, words apart, times
+ * a block of k. */
 ALWAYS void qk_chains(enum dtype type, int R, const float *q, size_t words,
                       const float *k, vf *f)
 {

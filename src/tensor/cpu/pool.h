@@ -44,7 +44,8 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
               void *arg, size_t count);
 
 /* The same, but each chunk is run on the node whose workers take it first in
- * other jobs of as many bytes: for memory that is touched for the first time. */
+ * other jobs of as many bytes: for memory that is touched for the first
+ * time. */
 void pool_run_near(struct pool *pool,
                    void (*fn)(void *, size_t chunk, int worker), void *arg,
                    size_t count);

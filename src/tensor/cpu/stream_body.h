@@ -87,7 +87,7 @@ ALWAYS void bytes_add(int T, const uint8_t *w, const uint8_t *x, size_t n,
     }
 }
 
-/* --- integers, one scale a row --------------------------------------------- */
+/* --- integers, one scale a row ------------------------------------------- */
 
 ALWAYS void stream_row(enum form form, int T, const struct stream *s,
                        size_t first)
@@ -107,7 +107,7 @@ ALWAYS void stream_row(enum form form, int T, const struct stream *s,
     stream_results(s, T, first, f);
 }
 
-/* --- integers in groups ---------------------------------------------------- */
+/* --- integers in groups -------------------------------------------------- */
 
 /* The runs of a group: nibbles of low halves and of high ones are two chains
  * by themselves. */
@@ -246,7 +246,7 @@ ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
     stream_results(s, T, first, f);
 }
 
-/* --- floats ---------------------------------------------------------------- */
+/* --- floats -------------------------------------------------------------- */
 
 /* A sum of floats is one chain in the order of columns, so where that is
  * slower than memory, P panels that lie apart are walked at once. */
@@ -303,7 +303,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     floats_results(s, P, T, first, apart, f);
 }
 
-/* --- the doors ------------------------------------------------------------- */
+/* --- the doors ----------------------------------------------------------- */
 
 #define STREAM_EACH(CORE, T, ...)                   \
     {                                               \

@@ -51,7 +51,8 @@ enum { L = 4 };
 #define VEC_BF16 0
 #endif
 
-/* Whether products take bfloat16 in pairs: by vectors, by tiles (amx_body.h). */
+/* Whether products take bfloat16 in pairs: by vectors, by tiles
+ * (amx_body.h). */
 #if !defined(PAIRS_TILES)
 #define PAIRS_TILES 0
 #endif
