@@ -90,8 +90,10 @@ static char *stream_of(struct server *s, const struct talk *talk, uint32_t from,
         event.kind = EVENT_RESUMED;
         event.text_len = strlen(part);
         uint32_t ends[128];
-        for (uint32_t i = 0; i < from; i++)
+        for (uint32_t i = 0; i < from; i++) { /* the last may be shorter */
             ends[i] = (i + 1) * (uint32_t)talk->n;
+            if (ends[i] > event.text_len) ends[i] = event.text_len;
+        }
         event.text_ends = ends;
         text += event.text_len;
         fake_play(s->node, r.id, &event, 1);
