@@ -58,12 +58,3 @@ void nodes_interleave(void *at, size_t bytes)
     syscall(SYS_mbind, at, bytes, MPOL_INTERLEAVE, &mask, 8 * sizeof mask + 1,
             0u);
 }
-
-int nodes_of_page(const void *at)
-{
-    int node = -1;
-    if (syscall(SYS_get_mempolicy, &node, NULL, 0ul, at,
-                (unsigned long)(MPOL_F_NODE | MPOL_F_ADDR)))
-        return -1;
-    return node;
-}

@@ -34,8 +34,4 @@ int nodes_of_worker(const struct nodes *nodes, int i, int n);
  * the start of a page. */
 void nodes_interleave(void *at, size_t bytes);
 
-/* The node (the kernel's number) where a page that was touched lies; negative:
- * not known. */
-int nodes_of_page(const void *at);
-
 #endif

@@ -9,7 +9,7 @@
 #include "base/opt.h"
 #include "bin/address.h"
 #include "bin/commands.h"
-#include "bin/cores.h"
+#include "base/cores.h"
 #include "bin/kv_type.h"
 #include "bin/memory.h"
 #include "http/server.h"

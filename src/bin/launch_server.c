@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "bin/address.h"
 #include "bin/commands.h"
-#include "bin/cores.h"
+#include "base/cores.h"
 #include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
 #include "bin/memory.h"

@@ -7,17 +7,15 @@
 #include "tensor/cpu/pool.h"
 
 #include "base/clock.h"
+#include "base/cores.h"
 #include "base/mem.h"
 #include "base/nodes.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -371,24 +369,8 @@ int pool_nodes(const struct pool *pool)
     return pool->nodes.count > 1 ? pool->nodes.count : 1;
 }
 
-/* cgroup v2: "max 100000" or "quota period". No limit: INT_MAX-like. */
-static int quota_cores(void)
-{
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!f) return MAX_THREADS;
-    long long quota = 0, period = 0;
-    int n = fscanf(f, "%lld %lld", &quota, &period);
-    fclose(f);
-    if (n != 2 || quota <= 0 || period <= 0) return MAX_THREADS;
-    long long cores = (quota + period - 1) / period;
-    return cores < MAX_THREADS ? (int)cores : MAX_THREADS;
-}
-
 int pool_usable_cores(void)
 {
     cpu_set_t set;
-    int cores = usable_cores(&set) ? CPU_COUNT(&set) : 1;
-    int quota = quota_cores();
-    if (quota < cores) cores = quota;
-    return cores < 1 ? 1 : cores;
+    return cores_within_quota(usable_cores(&set) ? CPU_COUNT(&set) : 1);
 }

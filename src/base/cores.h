@@ -1,9 +1,9 @@
-/* bin/cores.h - how many cores this process may use.
+/* base/cores.h - how many cores this process may use.
  *
  * What it is bound to, and what the quota of its control group (v2 or v1, or
  * one above it) allows. Any thread. */
-#ifndef BATON_BIN_CORES_H
-#define BATON_BIN_CORES_H
+#ifndef BATON_BASE_CORES_H
+#define BATON_BASE_CORES_H
 
 struct cores {
     int online;   /* of the machine */
@@ -13,5 +13,7 @@ struct cores {
 };
 
 void cores_read(struct cores *out);
+/* The usable ones of so many that we may run on: at least 1. */
+int cores_within_quota(int bound);
 
 #endif

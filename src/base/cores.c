@@ -1,4 +1,4 @@
-#include "bin/cores.h"
+#include "base/cores.h"
 
 #include <math.h>
 #include <sched.h>
@@ -62,6 +62,12 @@ static double quota_find(void)
     return least(quota, v1 > 0 && period > 0 ? v1 / period : 0);
 }
 
+static int within(int bound, double quota)
+{
+    int cores = quota > 0 && quota < bound ? (int)ceil(quota) : bound;
+    return cores < 1 ? 1 : cores;
+}
+
 void cores_read(struct cores *out)
 {
     cpu_set_t set;
@@ -70,7 +76,10 @@ void cores_read(struct cores *out)
     out->bound = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
                                                              : out->online;
     out->quota = quota_find();
-    out->usable = out->bound;
-    if (out->quota > 0 && out->quota < out->usable)
-        out->usable = (int)ceil(out->quota);
+    out->usable = within(out->bound, out->quota);
+}
+
+int cores_within_quota(int bound)
+{
+    return within(bound, quota_find());
 }
