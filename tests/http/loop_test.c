@@ -140,6 +140,51 @@ static void descriptors_are_watched_level_triggered(void **state)
     inbox_destroy(seen.rig.words);
 }
 
+static void *take_number(void *arg)
+{
+    struct seen *seen = arg;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Relaxed: the loop is not told in an order that a race checker sees. */
+    __atomic_store_n(&seen->pipe[1], fd, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+/* The watch is gone, and its number is another thread's socket before the
+ * kernel has heard of either. */
+static void let_go(void *arg, unsigned ready)
+{
+    struct seen *seen = arg;
+    (void)ready;
+    loop_watch_destroy(seen->watch);
+    close(seen->pipe[0]);
+    pthread_create(&seen->rig.thread, NULL, take_number, seen);
+    while (__atomic_load_n(&seen->pipe[1], __ATOMIC_RELAXED) < 0)
+        sched_yield();
+    loop_timer_set(seen->timer, 1, 0);
+}
+
+static void a_number_let_go_may_be_anothers(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    rig_init(&seen.rig);
+    assert_int_equal(pipe(seen.pipe), 0);
+    assert_int_equal(write(seen.pipe[1], "x", 1), 1);
+    close(seen.pipe[1]);
+    seen.pipe[1] = -1;
+    assert_int_equal(loop_watch_create(&seen.watch, seen.rig.loop, seen.pipe[0],
+                                       LOOP_READ, let_go, &seen),
+                     0);
+    seen.timer = loop_timer_create(seen.rig.loop, stop_loop, &seen);
+    loop_run(seen.rig.loop);
+    pthread_join(seen.rig.thread, NULL);
+    assert_int_equal(seen.pipe[1], seen.pipe[0]);
+    close(seen.pipe[1]);
+    loop_timer_destroy(seen.timer);
+    loop_destroy(seen.rig.loop);
+    inbox_destroy(seen.rig.words);
+}
+
 static void note_signal(void *arg, int signal)
 {
     struct seen *seen = arg;
@@ -164,4 +209,5 @@ static void signals_arrive_in_the_loop(void **state)
 
 TESTS(T(posts_of_threads_all_arrive), T(full_posts_are_refused),
       T(timers_repeat_and_can_be_unset),
-      T(descriptors_are_watched_level_triggered), T(signals_arrive_in_the_loop))
+      T(descriptors_are_watched_level_triggered),
+      T(a_number_let_go_may_be_anothers), T(signals_arrive_in_the_loop))
