@@ -81,7 +81,7 @@ static int layer_fill(struct rig *r, struct op_kv *kv, struct why *why)
     if (!kv->k || !kv->v) return err_set(why, ERR_NOMEM, "KV cache");
     float *x = values((size_t)kv->kv_heads * kv->head_dim);
     struct op_seq one = {0, 1, 1, r->pages};
-    op_kv_write(r->dev, kv, &one, 1, x, x);
+    op_kv_write(r->dev, kv, &one, 1, x, x, NULL);
     mem_free(x);
     const char *from = (char *)kv->k + r->pages[0] * PAGE * token;
     for (size_t t = 0; t < tokens; t++) {

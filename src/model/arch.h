@@ -78,7 +78,7 @@ struct model {
      * v and a share their place with gate and up, and with room. */
     float *activations;
     float *x;         /* [t, n] the residual stream                  */
-    float *y;         /* [t, n] x normed, what the products read     */
+    float *y;         /* [t, n] x normed for experts; the asked rows */
     float *scores;    /* [t, experts] the router's                   */
     float *q, *k, *v; /* [t, h, d] [t, g, d] [t, g, d]               */
     float *a;         /* [t, h, d] what attention found              */
@@ -95,10 +95,17 @@ struct model {
     uint64_t fingerprint;
 };
 
+/* What the products of attention, and of the feed-forward part, read:
+ * norm(x). How heads of q or k are turned, gain NULL: without a norm. */
+struct input attention_input(const struct model *m, const struct layer *l);
+struct input ffn_input(const struct model *m, const struct layer *l);
+struct turn head_turn(const struct model *m, const struct batch *b,
+                      const float *gain);
+
 /* Of a batch's last layer all rows' k and v are wanted (of later tokens'
  * attention), and for the rest only the rows whose logits are asked. Whether
- * some are not, so that layer i has to tell them apart; makes x, and y =
- * norm(x), those of the asked rows, and returns the batch of them. */
+ * some are not, so that layer i has to tell them apart; makes x that of the
+ * asked rows, and returns the batch of them. */
 bool forward_parts(const struct model *m, const struct batch *b, uint32_t i);
 const struct batch *forward_asked(struct model *m, const struct batch *b);
 

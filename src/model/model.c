@@ -224,6 +224,24 @@ void forward_embed(struct model *m, const struct batch *b)
     op_embed(m->dev, m->x, m->embed, b->ids, b->tokens);
 }
 
+struct input attention_input(const struct model *m, const struct layer *l)
+{
+    return (struct input){
+        .x = m->x, .gain = l->attn_norm, .eps = m->config.norm_eps};
+}
+
+struct input ffn_input(const struct model *m, const struct layer *l)
+{
+    return (struct input){
+        .x = m->x, .gain = l->ffn_norm, .eps = m->config.norm_eps};
+}
+
+struct turn head_turn(const struct model *m, const struct batch *b,
+                      const float *gain)
+{
+    return (struct turn){gain, m->config.norm_eps, &m->rope, b->positions};
+}
+
 bool forward_parts(const struct model *m, const struct batch *b, uint32_t i)
 {
     return i + 1 == m->config.layers && b->logit_count < b->tokens;
@@ -263,14 +281,10 @@ static void asked_fill(struct asked *a, const struct batch *b)
 
 const struct batch *forward_asked(struct model *m, const struct batch *b)
 {
-    const struct model_config *c = &m->config;
-    const struct layer *l = &m->layers[c->layers - 1];
     float *x = m->x;
-    op_gather(m->dev, m->y, x, b->logit_rows, b->logit_count, c->hidden);
+    op_gather(m->dev, m->y, x, b->logit_rows, b->logit_count, m->config.hidden);
     m->x = m->y; /* both have room for all rows */
     m->y = x;
-    op_rmsnorm(m->dev, m->y, m->x, l->attn_norm, b->logit_count, c->hidden,
-               c->norm_eps);
     asked_fill(&m->asked, b);
     return &m->asked.batch;
 }
@@ -301,16 +315,15 @@ void expect_ffn(struct model *m, const struct layer *l, size_t t)
 
 void forward_swiglu(struct model *m, const struct layer *l, size_t t)
 {
-    const struct model_config *c = &m->config;
-    op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
+    const struct input y = ffn_input(m, l);
+    const struct input silu = {.x = m->gate, .up = m->up};
     const struct linear gate_up[] = {{m->gate, l->gate, l->gate_bias, false},
                                      {m->up, l->up, l->up_bias, false}};
     const struct linear down = {m->x, l->down, l->down_bias, true};
     op_expect(m->dev, t, &down, 1);
-    op_linear(m->dev, m->y, t, gate_up, 2);                   /* [t, f] */
-    op_silu_mul(m->dev, m->gate, m->gate, m->up, t * c->ffn); /* [t, f] */
+    op_linear(m->dev, &y, t, gate_up, 2); /* [t, f] */
     expect_attention(m, l + 1, t);
-    op_linear(m->dev, m->gate, t, &down, 1); /* [t, n] */
+    op_linear(m->dev, &silu, t, &down, 1); /* [t, n] */
 }
 
 void forward_experts(struct model *m, const struct layer *l, size_t t)
@@ -318,7 +331,8 @@ void forward_experts(struct model *m, const struct layer *l, size_t t)
     const struct model_config *c = &m->config;
     op_rmsnorm(m->dev, m->y, m->x, l->ffn_norm, t, c->hidden, c->norm_eps);
     const struct linear router = {m->scores, l->router, NULL, false};
-    op_linear(m->dev, m->y, t, &router, 1); /* [t, experts] */
+    const struct input y = {.x = m->y};
+    op_linear(m->dev, &y, t, &router, 1); /* [t, experts] */
     op_experts(m->dev, m->x, m->y, m->scores, t, &l->experts, m->room);
 }
 
@@ -327,10 +341,10 @@ void forward_logits(struct model *m, const struct batch *b)
     const struct model_config *c = &m->config;
     const size_t rows = b->logit_count;
     op_gather(m->dev, m->last, m->x, b->logit_rows, rows, c->hidden);
-    op_rmsnorm(m->dev, m->last, m->last, m->final_norm, rows, c->hidden,
-               c->norm_eps);
+    const struct input last = {
+        .x = m->last, .gain = m->final_norm, .eps = c->norm_eps};
     const struct linear head = {m->logits, m->head, NULL, false};
-    op_linear(m->dev, m->last, rows, &head, 1); /* [logit rows, V] */
+    op_linear(m->dev, &last, rows, &head, 1); /* [logit rows, V] */
 }
 
 static int check_tokens(const struct model *m, const struct batch *b,

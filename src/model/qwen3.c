@@ -12,29 +12,28 @@ const struct batch *qwen3_attention(struct model *m, const struct batch *b,
     const struct layer *l = &m->layers[i];
     const struct op_kv kv = kv_pool_layer(pool, i);
     struct device *dev = m->dev;
-    const size_t h = c->heads, g = c->kv_heads, d = c->head_dim;
+    const size_t h = c->heads, d = c->head_dim;
     const float scale = 1 / sqrtf((float)d);
     const bool parts = forward_parts(m, b, i);
     size_t t = b->tokens;
 
     /* q [t, h, d], k and v [t, g, d] of the normed x */
-    op_rmsnorm(dev, m->y, m->x, l->attn_norm, t, c->hidden, c->norm_eps);
+    struct input y = attention_input(m, l);
     const struct linear qkv[] = {{m->q, l->q, l->q_bias, false},
                                  {m->k, l->k, l->k_bias, false},
                                  {m->v, l->v, l->v_bias, false}};
-    op_linear(dev, m->y, t, qkv + parts, parts ? 2 : 3);
+    op_linear(dev, &y, t, qkv + parts, parts ? 2 : 3);
 
-    /* each head of k and q on its own: t * g and t * h rows of d */
-    op_rmsnorm(dev, m->k, m->k, l->k_norm, t * g, d, c->norm_eps);
-    op_rope(dev, m->k, &m->rope, b->positions, t, g, d);
-    op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v);
+    struct turn turn = head_turn(m, b, l->k_norm);
+    op_kv_write(dev, &kv, b->seqs, b->seq_count, m->k, m->v, &turn);
     if (parts) {
         b = forward_asked(m, b);
         t = b->tokens;
-        op_linear(dev, m->y, t, qkv, 1);
+        y = attention_input(m, l);
+        op_linear(dev, &y, t, qkv, 1);
     }
-    op_rmsnorm(dev, m->q, m->q, l->q_norm, t * h, d, c->norm_eps);
-    op_rope(dev, m->q, &m->rope, b->positions, t, h, d);
+    turn = head_turn(m, b, l->q_norm);
+    op_rope(dev, m->q, &turn, t, h, d);
 
     /* a [t, h, d] over the cached k and v of each token's sequence */
     const struct linear o = {m->x, l->o, l->o_bias, true};
@@ -42,7 +41,7 @@ const struct batch *qwen3_attention(struct model *m, const struct batch *b,
     op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale,
                  layer_window(c, i));
     expect_ffn(m, l, t);
-    op_linear(dev, m->a, t, &o, 1); /* x += o(a) */
+    op_linear(dev, &(struct input){.x = m->a}, t, &o, 1); /* x += o(a) */
     return b;
 }
 

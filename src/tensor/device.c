@@ -279,9 +279,10 @@ void op_rmsnorm(struct device *dev, float *out, const float *x,
     span_end(dev, begin, "rmsnorm");
 }
 
-void op_linear(struct device *dev, const float *x, size_t tokens,
+void op_linear(struct device *dev, const struct input *x, size_t tokens,
                const struct linear *list, size_t count)
 {
+    assert(!x->gain || !x->up);
     for (size_t i = 1; i < count; i++)
         assert(list[i].w->cols == list[0].w->cols);
     if (tokens == 0 || count == 0) return;
@@ -297,13 +298,20 @@ void op_expect(struct device *dev, size_t tokens, const struct linear *list,
         dev->ops->expect(dev, tokens, list, count);
 }
 
-void op_rope(struct device *dev, float *x, const struct rope *rope,
-             const uint32_t *positions, size_t tokens, size_t heads, size_t d)
+static void turn_check(const struct turn *turn, size_t d)
 {
-    assert(rope->rotary % 2 == 0 && rope->rotary <= d && d <= OP_HEAD_DIM_MAX);
-    if (tokens == 0 || heads == 0 || rope->rotary == 0) return;
+    size_t rotary = turn->rope->rotary;
+    assert(rotary % 2 == 0 && rotary <= d && d <= OP_HEAD_DIM_MAX);
+    (void)rotary, (void)d;
+}
+
+void op_rope(struct device *dev, float *x, const struct turn *turn,
+             size_t tokens, size_t heads, size_t d)
+{
+    turn_check(turn, d);
+    if (tokens == 0 || heads == 0) return;
     struct span begin = span_begin(dev);
-    dev->ops->rope(dev, x, rope, positions, tokens, heads, d);
+    dev->ops->rope(dev, x, turn, tokens, heads, d);
     span_end(dev, begin, "rope");
 }
 
@@ -316,14 +324,15 @@ static void kv_check(const struct op_kv *kv)
 
 void op_kv_write(struct device *dev, const struct op_kv *kv,
                  const struct op_seq *seqs, size_t seq_count, const float *k,
-                 const float *v)
+                 const float *v, const struct turn *turn)
 {
     kv_check(kv);
+    if (turn) turn_check(turn, kv->head_dim);
     for (size_t s = 0; s < seq_count; s++)
         assert(seqs[s].rows <= seqs[s].kv_len);
     if (seq_count == 0) return;
     struct span begin = span_begin(dev);
-    dev->ops->kv_write(dev, kv, seqs, seq_count, k, v);
+    dev->ops->kv_write(dev, kv, seqs, seq_count, k, v, turn);
     span_end(dev, begin, "kv_write");
 }
 
@@ -341,15 +350,6 @@ void op_attention(struct device *dev, float *out, const float *q,
     if (dev->trace)
         span_count(dev, begin, &(struct trace_row){.op = "attention"}, 0,
                    attention_ops(kv, seqs, seq_count, heads, window));
-}
-
-void op_silu_mul(struct device *dev, float *out, const float *gate,
-                 const float *up, size_t n)
-{
-    if (n == 0) return;
-    struct span begin = span_begin(dev);
-    dev->ops->silu_mul(dev, out, gate, up, n);
-    span_end(dev, begin, "silu_mul");
 }
 
 void op_experts(struct device *dev, float *x, const float *y,

@@ -55,23 +55,20 @@ struct device_ops {
                   const int32_t *ids, size_t tokens);
     void (*rmsnorm)(struct device *dev, float *out, const float *x,
                     const float *gain, size_t rows, size_t cols, float eps);
-    void (*linear)(struct device *dev, const float *x, size_t tokens,
+    void (*linear)(struct device *dev, const struct input *x, size_t tokens,
                    const struct linear *list, size_t count);
     /* NULL: it does not care */
     void (*expect)(struct device *dev, size_t tokens, const struct linear *list,
                    size_t count);
-    void (*rope)(struct device *dev, float *x, const struct rope *rope,
-                 const uint32_t *positions, size_t tokens, size_t heads,
-                 size_t d);
+    void (*rope)(struct device *dev, float *x, const struct turn *turn,
+                 size_t tokens, size_t heads, size_t d);
     void (*kv_write)(struct device *dev, const struct op_kv *kv,
                      const struct op_seq *seqs, size_t seq_count,
-                     const float *k, const float *v);
+                     const float *k, const float *v, const struct turn *turn);
     void (*attention)(struct device *dev, float *out, const float *q,
                       const struct op_kv *kv, const struct op_seq *seqs,
                       size_t seq_count, size_t heads, float scale,
                       uint32_t window);
-    void (*silu_mul)(struct device *dev, float *out, const float *gate,
-                     const float *up, size_t n);
     void (*experts)(struct device *dev, float *x, const float *y,
                     const float *scores, size_t tokens, const struct experts *e,
                     float *room);

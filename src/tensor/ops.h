@@ -29,12 +29,25 @@ void op_embed(struct device *dev, float *out, const struct weight *table,
               const int32_t *ids, size_t tokens);
 
 /* out[r,:] = x[r,:] / sqrt(mean(x[r,:]^2) + eps) * gain[:]   (out may be x)
- * With rows = t * h and cols = d it is the per-head norm of Qwen3.
  * Source: RMSNorm (Zhang, Sennrich 2019) as in transformers' llama, qwen3. */
 void op_rmsnorm(struct device *dev, float *out, const float *x,
                 const float *gain, size_t rows, size_t cols, float eps);
 
-/* For each of count products that share the input:
+/* What products read: rows as they lie in memory, or made of them on the way,
+ * so that what only products want is nowhere written and read again:
+ *     x[t,:]
+ *     op_rmsnorm's of x[t,:], where gain is not NULL
+ *     silu(x[t,:]) * up[t,:], elementwise, where up is not NULL
+ * gain or up is NULL. Rows that are made are float32 before products round
+ * them. silu(g) = g / (1 + exp(-g)). */
+struct input {
+    const float *x;    /* [t, cols] */
+    const float *gain; /* [cols] */
+    float eps;
+    const float *up; /* [t, cols] */
+};
+
+/* For each of count products that share the input, x being its rows:
  *   out[t, w.rows] (+)= x[t, w.cols] . w^T  (+ bias[w.rows])
  * Weights in F32 and F16 multiply float32 by float32. Weights in BF16 multiply
  * x rounded to bf16, nearest even, and sum in float32: what processors with
@@ -65,7 +78,7 @@ struct linear {
     const float *bias; /* NULL: none */
     bool add;          /* out += (residual) instead of out = */
 };
-void op_linear(struct device *dev, const float *x, size_t tokens,
+void op_linear(struct device *dev, const struct input *x, size_t tokens,
                const struct linear *list, size_t count);
 
 /* The op_linear that will follow the next operation: a device may fetch
@@ -73,18 +86,27 @@ void op_linear(struct device *dev, const float *x, size_t tokens,
 void op_expect(struct device *dev, size_t tokens, const struct linear *list,
                size_t count);
 
-/* Rotates pairs (i, i + rotary/2) of the first rotary elements of each head
- * by positions[t] * freqs[i] (float32 radians, cos and sin in float64), times
- * scale (1 but for yarn). rotary is even and at most d, d <= OP_HEAD_DIM_MAX.
- *   x [t, h, d] in place. freqs [rotary / 2].
+/* What heads of q and k go through before attention: each is normed as
+ * op_rmsnorm would, where gain is not NULL (Qwen3), and then its pairs
+ * (i, i + rotary/2) of the first rotary elements are rotated by positions[t] *
+ * freqs[i] (float32 radians, cos and sin in float64), times scale (1 but for
+ * yarn). rotary is even and at most d, d <= OP_HEAD_DIM_MAX.
+ *   x [t, h, d] in place. gain [d]. freqs [rotary / 2], positions [t] in host
+ * memory.
  * Source: RoPE (Su 2021) in the half-split form of transformers. */
 struct rope {
-    const float *freqs; /* host memory */
+    const float *freqs;
     size_t rotary;
     float scale;
 };
-void op_rope(struct device *dev, float *x, const struct rope *rope,
-             const uint32_t *positions, size_t tokens, size_t heads, size_t d);
+struct turn {
+    const float *gain;
+    float eps;
+    const struct rope *rope;
+    const uint32_t *positions;
+};
+void op_rope(struct device *dev, float *x, const struct turn *turn,
+             size_t tokens, size_t heads, size_t d);
 
 /* Where the tokens of a batch live in the paged KV cache (kv/pool.h). */
 struct op_seq {
@@ -112,10 +134,11 @@ static inline size_t op_kv_token_bytes(enum dtype type, size_t g, size_t d)
 }
 
 /* Rounds k, v [t, g, d] into the cache: row first_row + i of sequence s goes
- * to its token kv_len - rows + i. */
+ * to its token kv_len - rows + i. k as op_rope would turn it; turn NULL: as it
+ * is. */
 void op_kv_write(struct device *dev, const struct op_kv *kv,
                  const struct op_seq *seqs, size_t seq_count, const float *k,
-                 const float *v);
+                 const float *v, const struct turn *turn);
 
 /* out[t,h,:] = softmax(q[t,h,:] . K[0..pos(t), h*g/heads] * scale) V[...]
  *   q, out [t, heads, d]; the KV of this step is already written; heads is a
@@ -137,10 +160,6 @@ void op_attention(struct device *dev, float *out, const float *q,
                   const struct op_kv *kv, const struct op_seq *seqs,
                   size_t seq_count, size_t heads, float scale, uint32_t window);
 
-/* out = silu(gate) * up, elementwise over n values (out may be gate). */
-void op_silu_mul(struct device *dev, float *out, const float *gate,
-                 const float *up, size_t n);
-
 /* A mixture of experts, one layer of it. For each token the experts with the
  * used largest scores are chosen (of equals those of lower index), with
  *
@@ -152,7 +171,7 @@ void op_silu_mul(struct device *dev, float *out, const float *gate,
  *     x[t,:] += weight[e] * (silu(y[t,:] . gate[e]^T) * (y[t,:] . up[e]^T))
  *                           . down[e]^T
  *
- * with op_linear's products and op_silu_mul's elements. room is device memory
+ * with op_linear's inputs and products. room is device memory
  * for EXPERTS_ROOM floats, undefined before and after.
  *   x, y [t, n]; scores [t, count]; gate, up [f, n] and down [n, f] of each.
  * Source: Qwen3MoeSparseMoeBlock of transformers. */

@@ -64,7 +64,7 @@ static float *product_by(struct device *dev, const struct product *p)
     float *out = floats(p->s.tokens * p->s.rows);
     memcpy(out, p->out, p->s.tokens * p->s.rows * sizeof *out);
     struct linear l = {out, w, p->bias, true};
-    op_linear(dev, p->x, p->s.tokens, &l, 1);
+    op_linear(dev, &(struct input){.x = p->x}, p->s.tokens, &l, 1);
     weight_destroy(w);
     return out;
 }

@@ -47,7 +47,7 @@ static void step(struct device *dev, struct cache *c, size_t from, size_t rows,
     size_t g = c->kv.kv_heads, row = c->heads * c->d;
     struct op_seq seq = {0, (uint32_t)rows, (uint32_t)(from + rows), c->pages};
     op_kv_write(dev, &c->kv, &seq, 1, c->k + from * g * c->d,
-                c->v + from * g * c->d);
+                c->v + from * g * c->d, NULL);
     op_attention(dev, out + from * row, c->q + from * row, &c->kv, &seq, 1,
                  c->heads, 1 / sqrtf((float)c->d), c->window);
 }
@@ -191,7 +191,7 @@ static void a_batch_gives_what_each_alone_gives(void **state)
                            PT,
                            G,
                            D};
-        op_kv_write(cpu, &kv, &whole, 1, k, v);
+        op_kv_write(cpu, &kv, &whole, 1, k, v, NULL);
         for (uint32_t window = 0; window < 60; window += 19) {
             if (left_out(window)) continue;
             op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f, window);

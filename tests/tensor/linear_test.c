@@ -42,8 +42,8 @@ static void compare(struct device *cpu, struct device *ref, enum dtype type,
         memcpy(got, start, tokens * rows * sizeof *got);
         memcpy(want, start, tokens * rows * sizeof *got);
         struct linear mine = {got, w, b, add}, its = {want, r, b, add};
-        op_linear(cpu, x, tokens, &mine, 1);
-        op_linear(ref, x, tokens, &its, 1);
+        op_linear(cpu, &(struct input){.x = x}, tokens, &mine, 1);
+        op_linear(ref, &(struct input){.x = x}, tokens, &its, 1);
         for (size_t t = 0; t < tokens; t++)
             for (size_t i = 0; i < rows; i++) {
                 size_t at = t * rows + i;
@@ -94,14 +94,14 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
     float *want = floats(tokens * rows), *got = floats(tokens * rows);
     struct weight *w = make(cpu, type, rows, cols, bytes);
     struct linear all = {want, w, NULL, false};
-    op_linear(cpu, x, tokens, &all, 1);
+    op_linear(cpu, &(struct input){.x = x}, tokens, &all, 1);
     for (int split = 0; split < 4; split++) { /* by one, then at random */
         memset(got, 0, tokens * rows * sizeof *got);
         for (size_t t = 0, n; t < tokens; t += n) {
             n = split ? 1 + rng_next(seed) % 20 : 1;
             if (n > tokens - t) n = tokens - t;
             struct linear part = {got + t * rows, w, NULL, false};
-            op_linear(cpu, x + t * cols, n, &part, 1);
+            op_linear(cpu, &(struct input){.x = x + t * cols}, n, &part, 1);
         }
         if (memcmp(got, want, tokens * rows * sizeof *got) != 0)
             fail_msg("%s %s %zux%zu: bits depend on the batch",
@@ -110,7 +110,7 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
     struct weight *v = make(other, type, rows, cols, bytes);
     for (size_t n = 1; n <= tokens; n += n < 8 ? 1 : 9) {
         struct linear part = {got, v, NULL, false};
-        op_linear(other, x, n, &part, 1);
+        op_linear(other, &(struct input){.x = x}, n, &part, 1);
         if (memcmp(got, want, n * rows * sizeof *got) != 0)
             fail_msg("%s %s %zux%zu: bits depend on the threads",
                      device_describe(cpu), dtype_name(type), rows, cols);
@@ -166,9 +166,9 @@ static void a_list_shares_one_input(void **state)
                 make(cpu, types[i], rows[i], COLS, bytes[i]), NULL, false};
             one[i] = list[i];
             one[i].out = floats(tokens * rows[i]);
-            op_linear(cpu, x, tokens, &one[i], 1);
+            op_linear(cpu, &(struct input){.x = x}, tokens, &one[i], 1);
         }
-        op_linear(cpu, x, tokens, list, 5);
+        op_linear(cpu, &(struct input){.x = x}, tokens, list, 5);
         for (int i = 0; i < 5; i++) {
             assert_memory_equal(list[i].out, one[i].out,
                                 tokens * rows[i] * sizeof(float));
@@ -199,10 +199,10 @@ static void no_number_stays_in_its_row(void **state)
                   *out = floats(TOKENS * ROWS_);
             struct weight *w = make(cpu, type, ROWS_, COLS, bytes);
             struct linear l = {clean, w, NULL, false};
-            op_linear(cpu, x, TOKENS, &l, 1);
+            op_linear(cpu, &(struct input){.x = x}, TOKENS, &l, 1);
             x[5 * COLS + 77] = bad[type % 3];
             l.out = out;
-            op_linear(cpu, x, TOKENS, &l, 1);
+            op_linear(cpu, &(struct input){.x = x}, TOKENS, &l, 1);
             for (size_t t = 0; t < TOKENS; t++)
                 for (size_t r = 0; r < ROWS_; r++) {
                     size_t at = t * ROWS_ + r;
@@ -233,14 +233,14 @@ static void extreme_rows_keep_their_meaning(void **state)
     struct device *ref = open_ref();
     struct weight *r = make(ref, DTYPE_Q8_0, 1, COLS, bytes);
     struct linear its = {want, r, NULL, false};
-    op_linear(ref, x, 3, &its, 1);
+    op_linear(ref, &(struct input){.x = x}, 3, &its, 1);
     assert_true(want[0] == 0 && want[1] == 0 && isfinite(want[2]));
     for (int i = 0; i < PRODUCT_ISAS; i++) {
         struct device *cpu = open_cpu(i, 1);
         if (!cpu) continue;
         struct weight *w = make(cpu, DTYPE_Q8_0, 1, COLS, bytes);
         struct linear mine = {out, w, NULL, false};
-        op_linear(cpu, x, 3, &mine, 1);
+        op_linear(cpu, &(struct input){.x = x}, 3, &mine, 1);
         check_close(out, want, 3, 1e20, 1e-5);
         assert_true(out[0] == 0 && out[1] == 0);
         weight_destroy(w);
@@ -272,7 +272,7 @@ static void ref_rounds_over_the_group(void **state)
         }
         struct weight *r = make(ref, type, 1, COLS, bytes);
         struct linear l = {&out, r, NULL, false};
-        op_linear(ref, x, 1, &l, 1);
+        op_linear(ref, &(struct input){.x = x}, 1, &l, 1);
         assert_true(fabs(want - out) <=
                     1e-5 * magnitude(type, bytes, 0, COLS, x));
         weight_destroy(r);

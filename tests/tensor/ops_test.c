@@ -1,8 +1,26 @@
-/* The operations but op_linear and op_attention: close to "ref", the same
- * bits in any batch, and "ref" itself against values worked out by hand. */
+/* The operations but op_attention, and of op_linear what it reads: close to
+ * "ref", the same bits in any batch, and "ref" itself against values worked
+ * out by hand. */
 #include "tests/tensor/ops_help.h"
 
 #include "tensor/trace.h"
+
+/* The rows that products read, by a product that leaves them as they are: they
+ * are finite, or alone. */
+static void rows_made(struct device *dev, float *out, const struct input *x,
+                      size_t tokens, size_t cols)
+{
+    float *one = floats(cols * cols);
+    for (size_t i = 0; i < cols; i++)
+        one[i * cols + i] = 1;
+    struct weight *w;
+    assert_int_equal(weight_create(&w, dev, DTYPE_F32, cols, cols, one, NULL),
+                     0);
+    struct linear l = {out, w, NULL, false};
+    op_linear(dev, x, tokens, &l, 1);
+    weight_destroy(w);
+    mem_free(one);
+}
 
 static void ref_means_what_the_contract_says(void **state)
 {
@@ -16,14 +34,15 @@ static void ref_means_what_the_contract_says(void **state)
 
     float turned[4] = {1, 2, 3, 4}, freqs[1] = {0.5f};
     struct rope rope = {freqs, 2, 1};
-    op_rope(ref, turned, &rope, (uint32_t[]){2}, 1, 1, 4);
+    struct turn turn = {NULL, 0, &rope, (uint32_t[]){2}};
+    op_rope(ref, turned, &turn, 1, 1, 4);
     check_close(turned,
                 (float[]){(float)(cos(1) - 2 * sin(1)),
                           (float)(2 * cos(1) + sin(1)), 3, 4},
                 4, 1e-6, 0);
 
     float g[2] = {0, 2}, up[2] = {5, 3};
-    op_silu_mul(ref, out, g, up, 2);
+    rows_made(ref, out, &(struct input){.x = g, .up = up}, 1, 2);
     check_close(out, (float[]){0, (float)(6 / (1 + exp(-2)))}, 2, 1e-6, 0);
 
     /* One head of dimension 2, three tokens, a page each, in odd order. */
@@ -32,7 +51,7 @@ static void ref_means_what_the_contract_says(void **state)
     uint32_t pages[] = {3, 1, 2};
     struct op_seq seq = {0, 1, 3, pages};
     float new_k[2] = {3, 7}, new_v[2] = {2, 2}, q[2] = {1, 0};
-    op_kv_write(ref, &kv, &seq, 1, new_k, new_v);
+    op_kv_write(ref, &kv, &seq, 1, new_k, new_v, NULL);
     assert_true(k[4] == 3 && k[5] == 7 && v[4] == 2);
     op_attention(ref, out, q, &kv, &seq, 1, 1, 1, 0);
     double e1 = exp(1), e2 = exp(2), e3 = exp(3), all = e1 + e2 + e3;
@@ -80,63 +99,123 @@ static void norms(struct device *cpu, struct device *ref)
 static void silus(struct device *cpu, struct device *ref)
 {
     uint64_t seed = 12;
-    enum { N = 50001 };
+    enum { TOKENS = 60, COLS = 131, N = TOKENS * COLS };
     float *g = random_floats(N, &seed), *up = random_floats(N, &seed);
     float *got = floats(N), *want = floats(N);
     for (int i = 0; i < 4000; i++)
         g[i] = (float)(i - 2000) * 0.06f;
-    op_silu_mul(cpu, got, g, up, N);
-    op_silu_mul(ref, want, g, up, N);
+    struct input x = {.x = g, .up = up};
+    rows_made(cpu, got, &x, TOKENS, COLS);
+    rows_made(ref, want, &x, TOKENS, COLS);
     check_close(got, want, N, 1e-36, 2e-6);
-    for (size_t i = 0, n; i < N; i += n) { /* other cuts, in place */
-        n = 1 + rng_next(&seed) % 700;
-        if (n > N - i) n = N - i;
-        op_silu_mul(cpu, g + i, g + i, up + i, n);
+    for (size_t t = 0, n; t < TOKENS; t += n) { /* other cuts */
+        n = 1 + rng_next(&seed) % 14;
+        if (n > TOKENS - t) n = TOKENS - t;
+        struct input part = {.x = g + t * COLS, .up = up + t * COLS};
+        rows_made(cpu, want + t * COLS, &part, n, COLS);
     }
-    assert_memory_equal(g, got, N * sizeof *g);
+    assert_memory_equal(want, got, N * sizeof *got);
 
     float odd[5] = {NAN, INFINITY, -INFINITY, 1e38f, -1e38f}, ones[5], out[5];
     for (int i = 0; i < 5; i++)
         ones[i] = 1;
-    op_silu_mul(cpu, out, odd, ones, 5);
+    rows_made(cpu, out, &(struct input){.x = odd, .up = ones}, 5, 1);
     assert_true(isnan(out[0]) && out[1] == INFINITY && out[3] == 1e38f);
     assert_true(out[4] == 0);
     mem_free(g), mem_free(up), mem_free(got), mem_free(want);
+}
+
+/* Rows that are made on the way are those made before, to the bit. */
+static void made_alike(struct device *cpu, enum dtype type, size_t tokens)
+{
+    enum { ROWS_ = 40, COLS = 512, MOST = 270 };
+    static float norm[MOST * COLS], silu[MOST * COLS];
+    float out[2][MOST * ROWS_];
+    uint64_t seed = 17 + type;
+    float *x = random_floats(tokens * COLS, &seed);
+    float *up = random_floats(tokens * COLS, &seed);
+    float *gain = random_floats(COLS, &seed);
+    void *bytes = random_matrix(type, ROWS_, COLS, &seed);
+    struct weight *w;
+    assert_int_equal(weight_create(&w, cpu, type, ROWS_, COLS, bytes, NULL), 0);
+    struct linear l[2] = {{out[0], w, NULL, false}, {out[1], w, NULL, false}};
+    const struct input made[] = {{.x = x, .gain = gain, .eps = 1e-5f},
+                                 {.x = x, .up = up}},
+                       before[] = {{.x = norm}, {.x = silu}};
+    op_rmsnorm(cpu, norm, x, gain, tokens, COLS, 1e-5f);
+    rows_made(cpu, silu, &made[1], tokens, COLS);
+    for (int i = 0; i < 2; i++) {
+        op_linear(cpu, &made[i], tokens, &l[0], 1);
+        op_linear(cpu, &before[i], tokens, &l[1], 1);
+        assert_memory_equal(out[0], out[1], tokens * ROWS_ * sizeof(float));
+    }
+    weight_destroy(w);
+    mem_free(x), mem_free(up), mem_free(gain), mem_free(bytes);
+}
+
+static void inputs(struct device *cpu, struct device *ref)
+{
+    static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
+                                       DTYPE_Q8_0, DTYPE_Q6_K, DTYPE_INT8};
+    static const size_t tokens[] = {1, 3, 9, 47, 270};
+    (void)ref;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        for (size_t n = 0; n < sizeof tokens / sizeof *tokens; n++)
+            if (!left_out(i + n)) made_alike(cpu, types[i], tokens[n]);
+}
+
+/* Heads of some shape, once with a gain and once without. */
+static void heads_turned(struct device *cpu, struct device *ref, size_t heads,
+                         size_t d, size_t rotary, const float *gain)
+{
+    enum { TOKENS = 70 };
+    uint64_t seed = 13 + d;
+    uint32_t positions[TOKENS];
+    float freqs[64];
+    for (size_t f = 0; f < rotary / 2; f++)
+        freqs[f] = (float)pow(1e4, -2.0 * (double)f / (double)rotary);
+    for (int t = 0; t < TOKENS; t++)
+        positions[t] = (uint32_t)(rng_next(&seed) % 40000);
+    const struct rope rope = {freqs, rotary, 1.25f};
+    const struct turn turn = {gain, 1e-6f, &rope, positions};
+    size_t row = heads * d, n = TOKENS * row;
+    float *x = random_floats(n, &seed), *got = floats(n), *want = floats(n);
+    memcpy(got, x, n * sizeof *x);
+    memcpy(want, x, n * sizeof *x);
+    for (int twice = 0; twice < 2; twice++) { /* the second: known sines */
+        op_rope(cpu, got, &turn, TOKENS, heads, d);
+        op_rope(ref, want, &turn, TOKENS, heads, d);
+        check_close(got, want, n, 4e-6 * largest(want, n), 2e-6);
+    }
+    for (size_t t = 0; t < TOKENS; t++) {
+        struct turn one = turn;
+        one.positions += t;
+        if (gain) /* in two steps: the same */
+            op_rmsnorm(cpu, x + t * row, x + t * row, gain, heads, d, 1e-6f);
+        one.gain = NULL;
+        op_rope(cpu, x + t * row, &one, 1, heads, d);
+        one.gain = gain;
+        op_rope(cpu, x + t * row, &one, 1, heads, d);
+    }
+    assert_memory_equal(x, got, n * sizeof *x);
+    mem_free(x), mem_free(got), mem_free(want);
 }
 
 static void ropes(struct device *cpu, struct device *ref)
 {
     static const struct {
         size_t heads, d, rotary;
-    } shapes[] = {
-        {3, 64, 64}, {1, 128, 128}, {9, 80, 80}, {2, 96, 32}, {4, 64, 2}};
-    uint64_t seed = 13;
-    enum { TOKENS = 70 };
-    uint32_t positions[TOKENS];
+    } shapes[] = {{3, 64, 64}, {1, 128, 128}, {9, 80, 80},
+                  {2, 96, 32}, {4, 64, 2},    {3, 64, 0}};
+    uint64_t seed = 18;
+    float *gain = random_floats(128, &seed);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        size_t heads = shapes[i].heads, d = shapes[i].d;
-        size_t n = TOKENS * heads * d;
-        float freqs[64];
-        for (size_t f = 0; f < shapes[i].rotary / 2; f++)
-            freqs[f] =
-                (float)pow(1e4, -2.0 * (double)f / (double)shapes[i].rotary);
-        for (int t = 0; t < TOKENS; t++)
-            positions[t] = (uint32_t)(rng_next(&seed) % 40000);
-        struct rope rope = {freqs, shapes[i].rotary, 1.25f};
-        float *x = random_floats(n, &seed), *got = floats(n), *want = floats(n);
-        memcpy(got, x, n * sizeof *x);
-        memcpy(want, x, n * sizeof *x);
-        for (int twice = 0; twice < 2; twice++) { /* the second: known turns */
-            op_rope(cpu, got, &rope, positions, TOKENS, heads, d);
-            op_rope(ref, want, &rope, positions, TOKENS, heads, d);
-            check_close(got, want, n, 2e-6 * largest(want, n), 2e-6);
-        }
-        for (size_t t = 0; t < TOKENS * 2; t++)
-            op_rope(cpu, x + t / 2 * heads * d, &rope, positions + t / 2, 1,
-                    heads, d);
-        assert_memory_equal(x, got, n * sizeof *x);
-        mem_free(x), mem_free(got), mem_free(want);
+        heads_turned(cpu, ref, shapes[i].heads, shapes[i].d, shapes[i].rotary,
+                     NULL);
+        heads_turned(cpu, ref, shapes[i].heads, shapes[i].d, shapes[i].rotary,
+                     gain);
     }
+    mem_free(gain);
 }
 
 static void rows_copied(struct device *cpu, struct device *ref)
@@ -196,14 +275,52 @@ static void kv_written(struct device *cpu, struct device *ref)
         float *its[2] = {floats(ELEMS), floats(ELEMS)};
         struct op_kv a = {mine[0], mine[1], type, PAGE_TOKENS, G, D};
         struct op_kv b = {its[0], its[1], type, PAGE_TOKENS, G, D};
-        op_kv_write(cpu, &a, seqs, 3, k, v);
-        op_kv_write(ref, &b, seqs, 3, k, v);
+        op_kv_write(cpu, &a, seqs, 3, k, v, NULL);
+        op_kv_write(ref, &b, seqs, 3, k, v, NULL);
         for (int i = 0; i < 2; i++) {
             assert_memory_equal(mine[i], its[i], ELEMS * sizeof(float));
             mem_free(mine[i]), mem_free(its[i]);
         }
     }
     mem_free(k), mem_free(v);
+}
+
+/* What op_rope makes of k is what op_kv_write writes of it. */
+static void kv_turned(struct device *cpu, struct device *ref)
+{
+    enum { G = 3, D = 64, ROWS_ = 29, TOKENS = 32 };
+    uint64_t seed = 16;
+    uint32_t pages[] = {1, 0}, positions[ROWS_];
+    float freqs[D / 2], *gain = random_floats(D, &seed);
+    float *k = random_floats(ROWS_ * G * D, &seed);
+    float *v = random_floats(ROWS_ * G * D, &seed);
+    float *turned = floats(ROWS_ * G * D);
+    for (int i = 0; i < D / 2; i++)
+        freqs[i] = (float)pow(1e4, -2.0 * i / D);
+    for (uint32_t i = 0; i < ROWS_; i++)
+        positions[i] = 3 + i * 7;
+    struct device *both[] = {cpu, ref};
+    struct op_seq seq = {0, ROWS_, ROWS_, pages};
+    struct rope rope = {freqs, D, 1};
+    for (int i = 0; i < 4; i++) {
+        struct device *dev = both[i / 2];
+        struct turn turn = {i % 2 ? gain : NULL, 1e-6f, &rope, positions};
+        float *all[4];
+        for (int n = 0; n < 4; n++)
+            all[n] = floats(TOKENS * G * D);
+        struct op_kv a = {all[0], all[1], DTYPE_BF16, 16, G, D};
+        struct op_kv b = {all[2], all[3], DTYPE_BF16, 16, G, D};
+        memcpy(turned, k, ROWS_ * G * D * sizeof *k);
+        op_kv_write(dev, &a, &seq, 1, k, v, &turn);
+        assert_memory_not_equal(all[0], all[1], 64);
+        op_rope(dev, turned, &turn, ROWS_, G, D);
+        op_kv_write(dev, &b, &seq, 1, turned, v, NULL);
+        for (int n = 0; n < 2; n++)
+            assert_memory_equal(all[n], all[n + 2], TOKENS * G * D * 2);
+        for (int n = 0; n < 4; n++)
+            mem_free(all[n]);
+    }
+    mem_free(k), mem_free(v), mem_free(turned), mem_free(gain);
 }
 
 static void norms_are_close_and_alone(void **state)
@@ -216,6 +333,12 @@ static void silu_is_close_and_alone(void **state)
 {
     (void)state;
     on_each_isa(silus);
+}
+
+static void rows_made_on_the_way_are_the_same(void **state)
+{
+    (void)state;
+    on_each_isa(inputs);
 }
 
 static void rope_is_close_and_alone(void **state)
@@ -234,6 +357,7 @@ static void kv_is_rounded_into_its_pages(void **state)
 {
     (void)state;
     on_each_isa(kv_written);
+    on_each_isa(kv_turned);
 }
 
 static void nothing(struct device *cpu, struct device *ref)
@@ -250,14 +374,14 @@ static void nothing(struct device *cpu, struct device *ref)
         struct linear l = {x, w, NULL, false};
         op_embed(both[i], x, w, NULL, 0);
         op_rmsnorm(both[i], x, x, x, 0, 1, 1);
-        op_linear(both[i], x, 0, &l, 1);
-        op_linear(both[i], x, 1, &l, 0);
-        op_rope(both[i], x, &rope, NULL, 0, 1, 2);
-        op_kv_write(both[i], &kv, NULL, 0, x, x);
-        op_kv_write(both[i], &kv, &none, 1, x, x);
+        op_linear(both[i], &(struct input){.x = x}, 0, &l, 1);
+        op_linear(both[i], &(struct input){.x = x}, 1, &l, 0);
+        struct turn turn = {NULL, 0, &rope, NULL};
+        op_rope(both[i], x, &turn, 0, 1, 2);
+        op_kv_write(both[i], &kv, NULL, 0, x, x, NULL);
+        op_kv_write(both[i], &kv, &none, 1, x, x, NULL);
         op_attention(both[i], x, x, &kv, NULL, 0, 1, 1, 0);
         op_attention(both[i], x, x, &kv, &none, 1, 1, 1, 0);
-        op_silu_mul(both[i], x, x, x, 0);
         op_gather(both[i], x, x, NULL, 0, 1);
         assert_true(x[0] == 1);
         weight_destroy(w);
@@ -288,16 +412,16 @@ static void traced(struct device *cpu, struct device *ref)
                              0);
         struct linear list[] = {{out[0], w[0], NULL, false},
                                 {out[1], w[1], NULL, false}};
-        op_linear(both[i], x, TOKENS, list, 2);
+        op_linear(both[i], &(struct input){.x = x}, TOKENS, list, 2);
         device_trace(both[i], &trace);
         op_expect(both[i], TOKENS, list, 2);
         op_rmsnorm(both[i], y, x, x, 1, COLS, 1);
         list[0].out = again[0];
         list[1].out = again[1];
-        op_linear(both[i], x, TOKENS, list, 2);
-        op_linear(both[i], x, TOKENS, list, 2);
+        op_linear(both[i], &(struct input){.x = x}, TOKENS, list, 2);
+        op_linear(both[i], &(struct input){.x = x}, TOKENS, list, 2);
         device_trace(both[i], NULL);
-        op_linear(both[i], x, TOKENS, list, 1);
+        op_linear(both[i], &(struct input){.x = x}, TOKENS, list, 1);
         assert_memory_equal(again[0], out[0], sizeof out[0]);
         assert_memory_equal(again[1], out[1], TOKENS * 64 * sizeof(float));
         assert_int_equal(trace.count, 2);
@@ -321,6 +445,7 @@ static void a_trace_counts_calls_and_bytes(void **state)
 }
 
 TESTS(T(ref_means_what_the_contract_says), T(norms_are_close_and_alone),
-      T(silu_is_close_and_alone), T(rope_is_close_and_alone),
-      T(embed_and_gather_copy_rows), T(kv_is_rounded_into_its_pages),
-      T(empty_calls_do_nothing), T(a_trace_counts_calls_and_bytes))
+      T(silu_is_close_and_alone), T(rows_made_on_the_way_are_the_same),
+      T(rope_is_close_and_alone), T(embed_and_gather_copy_rows),
+      T(kv_is_rounded_into_its_pages), T(empty_calls_do_nothing),
+      T(a_trace_counts_calls_and_bytes))

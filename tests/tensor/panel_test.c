@@ -74,9 +74,9 @@ static void mapped_weights_are_weights(void **state)
             weight_map(&mapped, dev, type, ROWS_, COLS, packed, NULL), 0);
         const struct linear a = {want, made, NULL, false};
         const struct linear b = {got, mapped, NULL, false};
-        op_linear(dev, x, TOKENS, &a, 1);
+        op_linear(dev, &(struct input){.x = x}, TOKENS, &a, 1);
         weight_destroy(made);
-        op_linear(dev, x, TOKENS, &b, 1);
+        op_linear(dev, &(struct input){.x = x}, TOKENS, &b, 1);
         assert_memory_equal(got, want, sizeof got);
         weight_destroy(mapped);
         mem_free(packed);

@@ -1,4 +1,4 @@
-/* op_attention and op_kv_write: who computes what.
+/* op_attention: who computes what.
  *
  * A task is some rows of one sequence: of a decode step all or some kv heads
  * of its token (they lie side by side in the cache and are read together),
@@ -16,7 +16,6 @@
 enum {
     CHUNKS_EACH = 4, /* a task that is more of a worker's share is split */
     TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
-    WRITE_ROWS = 4,  /* of a chunk of op_kv_write */
 };
 
 size_t attention_scratch_bytes(void)
@@ -244,48 +243,4 @@ void cpu_attention(struct device *dev, float *out, const float *q,
                       .scale = scale};
     plan_all(&job);
     pool_run(cpu->pool, chunk_run, &job, job.chunks);
-}
-
-/* --- writing KV -------------------------------------------------------- */
-
-struct write_job {
-    struct cpu *cpu;
-    const struct op_kv *kv;
-    const struct op_seq *seqs;
-    size_t seq_count;
-    const float *k, *v;
-};
-
-/* Rows [chunk * WRITE_ROWS, + WRITE_ROWS) of all sequences' rows. */
-static void rows_write(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct write_job *job = arg;
-    const struct op_kv *kv = job->kv;
-    const struct kernels *kernels = job->cpu->kernels;
-    size_t g = kv->kv_heads, d = kv->head_dim;
-    size_t skip = chunk * WRITE_ROWS, want = WRITE_ROWS;
-    for (size_t n = 0; n < job->seq_count && want; n++) {
-        const struct op_seq *s = &job->seqs[n];
-        size_t i = skip < s->rows ? skip : s->rows;
-        skip -= i;
-        for (; i < s->rows && want; i++, want--) {
-            size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
-            size_t row = (s->first_row + i) * g * d;
-            kernels->encode(kv->type, job->k + row, (char *)kv->k + at, g, d);
-            kernels->encode(kv->type, job->v + row, (char *)kv->v + at, g, d);
-        }
-    }
-}
-
-void cpu_kv_write(struct device *dev, const struct op_kv *kv,
-                  const struct op_seq *seqs, size_t seq_count, const float *k,
-                  const float *v)
-{
-    struct cpu *cpu = (struct cpu *)dev;
-    struct write_job job = {cpu, kv, seqs, seq_count, k, v};
-    size_t rows = 0;
-    for (size_t s = 0; s < seq_count; s++)
-        rows += seqs[s].rows;
-    pool_run(cpu->pool, rows_write, &job, up_div(rows, WRITE_ROWS));
 }

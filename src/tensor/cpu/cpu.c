@@ -13,7 +13,6 @@
 #include <sys/auxv.h>
 #endif
 #include <assert.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -210,7 +209,8 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
     }
     cpu->rows = rows;
     cpu->cols = cols;
-    return 0;
+    return cpu_scratch_reserve(cpu, linear_scratch_bytes(cpu->kernels, cols),
+                               why);
 }
 
 static void cpu_share(struct device *dev, void (*fn)(void *, size_t, int),
@@ -231,9 +231,8 @@ struct job {
     float *out;
     const float *a, *b;
     const struct weight *w;
-    const struct rope *rope;
-    const void *index; /* ids, positions or rows */
-    size_t rows, cols, d;
+    const void *index; /* ids or rows */
+    size_t rows, cols;
     float eps;
     size_t chunk_rows;
 };
@@ -305,31 +304,6 @@ static void cpu_rmsnorm(struct device *dev, float *out, const float *x,
     rows_run(&job, norm_rows, cols);
 }
 
-enum { SILU_FLOATS = 1024 }; /* a "row" of silu_mul */
-
-static void silu_rows(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct job *job = arg;
-    size_t at = chunk * job->chunk_rows * SILU_FLOATS;
-    size_t end = chunk_end(job, chunk) * SILU_FLOATS;
-    if (end > job->cols) end = job->cols;
-    job->cpu->kernels->silu_mul(job->out + at, job->a + at, job->b + at,
-                                end - at);
-}
-
-static void cpu_silu_mul(struct device *dev, float *out, const float *gate,
-                         const float *up, size_t n)
-{
-    struct job job = {.cpu = (struct cpu *)dev,
-                      .out = out,
-                      .a = gate,
-                      .b = up,
-                      .rows = (n + SILU_FLOATS - 1) / SILU_FLOATS,
-                      .cols = n};
-    rows_run(&job, silu_rows, SILU_FLOATS);
-}
-
 static void gather_rows(void *arg, size_t chunk, int worker)
 {
     (void)worker;
@@ -350,73 +324,6 @@ static void cpu_gather(struct device *dev, float *out, const float *x,
                       .rows = count,
                       .cols = cols};
     rows_run(&job, gather_rows, cols);
-}
-
-/* --- rope -------------------------------------------------------------- */
-
-static void turn_rows(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct job *job = arg;
-    const uint32_t *positions = job->index;
-    size_t half = job->rope->rotary / 2;
-    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++) {
-        float *cs = job->cpu->rope.cs + t * OP_HEAD_DIM_MAX;
-        for (size_t i = 0; i < half; i++) {
-            float angle = (float)positions[t] * job->rope->freqs[i];
-            cs[i] = (float)(cos(angle) * job->rope->scale);
-            cs[half + i] = (float)(sin(angle) * job->rope->scale);
-        }
-    }
-}
-
-/* Whether the last call's cosines are the ones wanted. */
-static bool turns_known(const struct cpu *cpu, const struct rope *rope,
-                        const uint32_t *positions, size_t tokens)
-{
-    size_t half = rope->rotary / 2;
-    return cpu->rope.tokens == tokens && cpu->rope.rotary == rope->rotary &&
-           cpu->rope.scale == rope->scale &&
-           memcmp(cpu->rope.positions, positions, tokens * sizeof *positions) ==
-               0 &&
-           memcmp(cpu->rope.freqs, rope->freqs, half * sizeof *rope->freqs) ==
-               0;
-}
-
-static void rope_rows(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct job *job = arg;
-    size_t heads = job->cols / job->d;
-    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++)
-        job->cpu->kernels->rope(job->out + t * job->cols,
-                                job->cpu->rope.cs + t * OP_HEAD_DIM_MAX, heads,
-                                job->rope->rotary, job->d);
-}
-
-static void cpu_rope(struct device *dev, float *x, const struct rope *rope,
-                     const uint32_t *positions, size_t tokens, size_t heads,
-                     size_t d)
-{
-    struct cpu *cpu = (struct cpu *)dev;
-    assert(tokens <= cpu->rows); /* device_reserve */
-    struct job job = {.cpu = cpu,
-                      .out = x,
-                      .rope = rope,
-                      .index = positions,
-                      .rows = tokens,
-                      .cols = heads * d,
-                      .d = d};
-    if (!turns_known(cpu, rope, positions, tokens)) {
-        rows_run(&job, turn_rows, rope->rotary * 16); /* sines are slow */
-        memcpy(cpu->rope.positions, positions, tokens * sizeof *positions);
-        memcpy(cpu->rope.freqs, rope->freqs,
-               rope->rotary / 2 * sizeof *rope->freqs);
-        cpu->rope.rotary = rope->rotary;
-        cpu->rope.scale = rope->scale;
-        cpu->rope.tokens = tokens;
-    }
-    rows_run(&job, rope_rows, job.cols);
 }
 
 /* --- the table --------------------------------------------------------- */
@@ -443,15 +350,9 @@ static const struct device_ops cpu_ops = {
     .rope = cpu_rope,
     .kv_write = cpu_kv_write,
     .attention = cpu_attention,
-    .silu_mul = cpu_silu_mul,
     .experts = cpu_experts,
     .gather = cpu_gather,
 };
-
-static size_t max_of(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 
 int device_cpu_open(struct device **out, const struct device_options *options,
                     struct why *why)
@@ -466,8 +367,7 @@ int device_cpu_open(struct device **out, const struct device_options *options,
     int rc = pool_create(&cpu->pool, &pool, why);
     if (rc) goto fail;
     cpu->device.threads = pool.threads;
-    rc = cpu_scratch_reserve(
-        cpu, max_of(linear_scratch_bytes(), attention_scratch_bytes()), why);
+    rc = cpu_scratch_reserve(cpu, attention_scratch_bytes(), why);
     if (rc) goto fail;
     cpu->partials = host_alloc(PARTIALS_BYTES);
     if (!cpu->partials) {

@@ -38,8 +38,8 @@ struct cpu {
     uint32_t *words;    /* [rows + PAST_TOKENS][cols, whole slabs] */
     struct mark *marks; /* [rows][cols / 32, whole slabs]          */
 
-    /* Cosines and sines of the last op_rope, since all layers and heads of a
-     * step ask for the same ones. */
+    /* Cosines and sines that were asked for last, since all layers and heads
+     * of a step want the same ones. */
     struct {
         float *cs;           /* [rows][OP_HEAD_DIM_MAX]: cos, then sin */
         uint32_t *positions; /* [rows] */
@@ -74,8 +74,9 @@ int kernels_unknown(const char *limit, struct why *why); /* ERR_INVALID */
 
 enum { SCRATCH_ALIGN = 4096 };
 
-/* Bytes that a worker's part of each operation wants. */
-size_t linear_scratch_bytes(void);
+/* Bytes that a worker's part of each operation wants; of op_linear at most so
+ * many columns. */
+size_t linear_scratch_bytes(const struct kernels *k, size_t cols);
 size_t attention_scratch_bytes(void);
 enum { PARTIALS_BYTES = 8 << 20 };
 
@@ -87,13 +88,15 @@ const void *cpu_packed(const struct weight *w);
 int cpu_weight_map(struct weight **out, const struct weight *plain,
                    const void *packed, struct why *why);
 void cpu_layout(const struct cpu *cpu, char *text, size_t n);
-void cpu_linear(struct device *dev, const float *x, size_t tokens,
+void cpu_linear(struct device *dev, const struct input *x, size_t tokens,
                 const struct linear *list, size_t count);
 void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
                 size_t count);
 void cpu_kv_write(struct device *dev, const struct op_kv *kv,
                   const struct op_seq *seqs, size_t seq_count, const float *k,
-                  const float *v);
+                  const float *v, const struct turn *turn);
+void cpu_rope(struct device *dev, float *x, const struct turn *turn,
+              size_t tokens, size_t heads, size_t d);
 void cpu_attention(struct device *dev, float *out, const float *q,
                    const struct op_kv *kv, const struct op_seq *seqs,
                    size_t seq_count, size_t heads, float scale,

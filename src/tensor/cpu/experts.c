@@ -68,9 +68,10 @@ static void run_expert(struct job *job, uint32_t expert)
         {job->up, job->e->up[expert], NULL, false}};
     const struct linear down = {job->rows, job->e->down[expert], NULL, false};
     move(job, gather);
-    dev->ops->linear(dev, job->rows, job->count, gate_up, 2);
-    dev->ops->silu_mul(dev, job->gate, job->gate, job->up, job->count * job->f);
-    dev->ops->linear(dev, job->gate, job->count, &down, 1);
+    const struct input in = {.x = job->rows};
+    const struct input silu = {.x = job->gate, .up = job->up};
+    dev->ops->linear(dev, &in, job->count, gate_up, 2);
+    dev->ops->linear(dev, &silu, job->count, &down, 1);
     move(job, scatter);
 }
 
@@ -89,12 +90,14 @@ static void run_one_row(struct job *job)
             list[n + i] = (struct linear){job->up + i * job->f, job->e->up[id],
                                           NULL, false};
         }
-        dev->ops->linear(dev, job->y, 1, list, 2 * n);
-        dev->ops->silu_mul(dev, job->gate, job->gate, job->up, n * job->f);
+        const struct input in = {.x = job->y};
+        dev->ops->linear(dev, &in, 1, list, 2 * n);
         for (uint32_t i = 0; i < n; i++) {
             const struct linear down = {
                 job->rows, job->e->down[job->ids[first + i]], NULL, false};
-            dev->ops->linear(dev, job->gate + i * job->f, 1, &down, 1);
+            const struct input silu = {.x = job->gate + i * job->f,
+                                       .up = job->up + i * job->f};
+            dev->ops->linear(dev, &silu, 1, &down, 1);
             job->pairs[0] = first + i;
             scatter(job, 0, 0);
         }

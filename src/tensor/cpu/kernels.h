@@ -341,9 +341,10 @@ struct kernels {
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);
     void (*silu_mul)(float *out, const float *gate, const float *up, size_t n);
-    /* cs [rotary]: cosines, then sines */
-    void (*rope)(float *x, const float *cs, size_t heads, size_t rotary,
-                 size_t d);
+    /* A token's heads, normed where gain is not NULL and then turned; out may
+     * be x. cs [rotary]: cosines, then sines */
+    void (*rope)(float *out, const float *x, const float *gain, float eps,
+                 const float *cs, size_t heads, size_t rotary, size_t d);
     /* A token's K or V [heads, d] to the elements of a KV cache. */
     void (*encode)(enum dtype type, const float *in, void *out, size_t heads,
                    size_t d);

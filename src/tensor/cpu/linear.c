@@ -25,15 +25,24 @@ struct scratch {
     float sums[BLOCK_TOKENS][CHUNK_PANELS][ROWS];
 };
 
-size_t linear_scratch_bytes(void)
+/* That, or before it the rows of a group that are made. */
+size_t linear_scratch_bytes(const struct kernels *k, size_t cols)
 {
-    return sizeof(struct scratch);
+    size_t most = 0;
+    for (int kind = 0; kind < ACTS_KINDS; kind++) {
+        size_t tile = k->tiles[kind].sizes[0];
+        size_t stream = k->streams[kind].sizes[0];
+        if (tile > most) most = tile;
+        if (stream > most) most = stream;
+    }
+    size_t rows = most * cols * sizeof(float);
+    return rows > sizeof(struct scratch) ? rows : sizeof(struct scratch);
 }
 
 /* All products of a list that take their activations alike. */
 struct job {
     struct cpu *cpu;
-    const float *x;
+    const struct input *x;
     struct acts acts;
     size_t tokens, cols, slabs;
     const struct linear *list;
@@ -109,9 +118,27 @@ static size_t prepare_tokens(const struct job *job)
                                              : PREPARE_TOKENS / most * most;
 }
 
+/* Rows [t, t + n) of the input, in room where they have to be made: the second
+ * level cache has them still when they are rounded. */
+static const float *rows_of(const struct job *job, size_t t, size_t n,
+                            float *room)
+{
+    const struct kernels *k = job->cpu->kernels;
+    const struct input *x = job->x;
+    size_t cols = job->cols, at = t * cols;
+    if (x->up)
+        k->silu_mul(room, x->x + at, x->up + at, n * cols);
+    else if (x->gain)
+        for (size_t i = 0; i < n; i++)
+            k->rmsnorm(room + i * cols, x->x + at + i * cols, x->gain, cols,
+                       x->eps);
+    else
+        return x->x + at;
+    return room;
+}
+
 static void prepare(void *arg, size_t chunk, int worker)
 {
-    (void)worker;
     struct job *job = arg;
     const struct kernels *k = job->cpu->kernels;
     size_t each = prepare_tokens(job),
@@ -122,7 +149,7 @@ static void prepare(void *arg, size_t chunk, int worker)
     for (; t < end; t += n) {
         n = group_tokens(job, last - t);
         struct acts_room to = room_at(job, t, n);
-        const float *x = job->x + t * job->cols;
+        const float *x = rows_of(job, t, n, cpu_scratch(job->cpu, worker));
         if (job->acts.kind == ACTS_INT8)
             k->acts_int8(&to, x, n, job->cols, job->acts.group);
         else if (job->acts.kind == ACTS_BF16 && k->bf16)
@@ -476,7 +503,7 @@ void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
     }
 }
 
-void cpu_linear(struct device *dev, const float *x, size_t tokens,
+void cpu_linear(struct device *dev, const struct input *x, size_t tokens,
                 const struct linear *list, size_t count)
 {
     struct cpu *cpu = (struct cpu *)dev;

@@ -61,8 +61,8 @@ ALWAYS void turn(vf *a, vf *b, vf c, vf s)
     *b = vf_fma(*b, c, first * s);
 }
 
-static void rope(float *x, const float *cs, size_t heads, size_t rotary,
-                 size_t d)
+static void heads_turn(float *x, const float *cs, size_t heads, size_t rotary,
+                       size_t d)
 {
     size_t half = rotary / 2, whole = half / L * L, rest = half - whole;
     for (size_t h = 0; h < heads; h++, x += d) {
@@ -80,6 +80,17 @@ static void rope(float *x, const float *cs, size_t heads, size_t rotary,
         vf_store_some(p, a, rest);
         vf_store_some(p + half, b, rest);
     }
+}
+
+static void rope(float *out, const float *x, const float *gain, float eps,
+                 const float *cs, size_t heads, size_t rotary, size_t d)
+{
+    if (gain)
+        for (size_t h = 0; h < heads; h++)
+            rmsnorm(out + h * d, x + h * d, gain, d, eps);
+    else if (out != x)
+        memcpy(out, x, heads * d * sizeof *x);
+    heads_turn(out, cs, heads, rotary, d);
 }
 
 /* A token's K or V as the elements of a KV cache. */

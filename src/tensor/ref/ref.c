@@ -151,33 +151,56 @@ static double row_dot(const struct weight *w, size_t row, const float *x,
     return sum;
 }
 
-static void ref_linear(struct device *dev, const float *x, size_t tokens,
+static void silu_mul(float *out, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
+}
+
+/* Row t of x, in room where it has to be made. */
+static const float *input_row(const struct input *x, size_t t, size_t cols,
+                              float *room)
+{
+    const float *row = x->x + t * cols;
+    if (x->gain)
+        ref_rmsnorm(NULL, room, row, x->gain, 1, cols, x->eps);
+    else if (x->up)
+        silu_mul(room, row, x->up + t * cols, cols);
+    else
+        return row;
+    return room;
+}
+
+static void ref_linear(struct device *dev, const struct input *x, size_t tokens,
                        const struct linear *list, size_t count)
 {
     (void)dev;
     int8_t *xi = mem_must(list->w->cols, 1); /* a row of x, rounded */
+    float *room = mem_must(list->w->cols, sizeof *room);
     for (const struct linear *l = list; l < list + count; l++) {
         for (size_t t = 0; t < tokens; t++) {
+            const float *row = input_row(x, t, l->w->cols, room);
             for (size_t r = 0; r < l->w->rows; r++) {
                 float *out = &l->out[t * l->w->rows + r];
-                double y = row_dot(l->w, r, x + t * l->w->cols, xi);
+                double y = row_dot(l->w, r, row, xi);
                 if (l->bias) y += l->bias[r];
                 *out = (float)(l->add ? *out + y : y);
             }
         }
     }
-    mem_free(xi);
+    mem_free(xi), mem_free(room);
 }
 
-static void ref_rope(struct device *dev, float *x, const struct rope *rope,
-                     const uint32_t *positions, size_t tokens, size_t heads,
-                     size_t d)
+static void ref_rope(struct device *dev, float *x, const struct turn *turn,
+                     size_t tokens, size_t heads, size_t d)
 {
-    (void)dev;
+    const struct rope *rope = turn->rope;
     size_t half = rope->rotary / 2;
+    if (turn->gain)
+        ref_rmsnorm(dev, x, x, turn->gain, tokens * heads, d, turn->eps);
     for (size_t t = 0; t < tokens; t++) {
         for (size_t i = 0; i < half; i++) {
-            float angle = (float)positions[t] * rope->freqs[i];
+            float angle = (float)turn->positions[t] * rope->freqs[i];
             double c = cos(angle) * rope->scale, s = sin(angle) * rope->scale;
             for (size_t h = 0; h < heads; h++) {
                 float *p = x + (t * heads + h) * d + i;
@@ -205,18 +228,26 @@ static void token_encode(const struct op_kv *kv, const float *x, void *out)
 
 static void ref_kv_write(struct device *dev, const struct op_kv *kv,
                          const struct op_seq *seqs, size_t seq_count,
-                         const float *k, const float *v)
+                         const float *k, const float *v,
+                         const struct turn *turn)
 {
-    (void)dev;
-    size_t n = (size_t)kv->kv_heads * kv->head_dim;
+    size_t g = kv->kv_heads, d = kv->head_dim, n = g * d;
+    float *turned = mem_must(n, sizeof *turned);
     for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
         for (size_t i = 0; i < s->rows; i++) {
             size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
             size_t row = (s->first_row + i) * n;
-            token_encode(kv, k + row, (char *)kv->k + at);
+            memcpy(turned, k + row, n * sizeof *turned);
+            if (turn) {
+                struct turn one = *turn;
+                one.positions += s->first_row + i;
+                ref_rope(dev, turned, &one, 1, g, d);
+            }
+            token_encode(kv, turned, (char *)kv->k + at);
             token_encode(kv, v + row, (char *)kv->v + at);
         }
     }
+    mem_free(turned);
 }
 
 /* Head g of a token's K or V as float32. */
@@ -306,14 +337,6 @@ static void ref_attention(struct device *dev, float *out, const float *q,
     }
 }
 
-static void ref_silu_mul(struct device *dev, float *out, const float *gate,
-                         const float *up, size_t n)
-{
-    (void)dev;
-    for (size_t i = 0; i < n; i++)
-        out[i] = (float)(gate[i] / (1 + exp(-(double)gate[i])) * up[i]);
-}
-
 /* What expert e makes of one row y. */
 static void expert_row(struct device *dev, float *out, const float *y,
                        const struct experts *e, uint32_t id, float *gate,
@@ -322,9 +345,8 @@ static void expert_row(struct device *dev, float *out, const float *y,
     const struct linear gate_up[] = {{gate, e->gate[id], NULL, false},
                                      {up, e->up[id], NULL, false}};
     const struct linear down = {out, e->down[id], NULL, false};
-    ref_linear(dev, y, 1, gate_up, 2);
-    ref_silu_mul(dev, gate, gate, up, e->gate[id]->rows);
-    ref_linear(dev, gate, 1, &down, 1);
+    ref_linear(dev, &(struct input){.x = y}, 1, gate_up, 2);
+    ref_linear(dev, &(struct input){.x = gate, .up = up}, 1, &down, 1);
 }
 
 static void ref_experts(struct device *dev, float *x, const float *y,
@@ -368,7 +390,6 @@ static const struct device_ops ref_ops = {
     .rope = ref_rope,
     .kv_write = ref_kv_write,
     .attention = ref_attention,
-    .silu_mul = ref_silu_mul,
     .experts = ref_experts,
     .gather = ref_gather,
 };
