@@ -1,10 +1,11 @@
-/* tensor/cpu/batch_body.h - more tokens than one stream takes, of the formats
- * that come in pairs of groups, for the instruction set of the file that
- * includes it. The bits are those of streams and tiles (linear_body.h).
+/* tensor/cpu/batch_body.h - more tokens than one stream takes, of the types
+ * that batch_takes names, for the instruction set of the file that includes it.
+ * The bits are those of streams and tiles (linear_body.h).
  *
  * Two panels are walked side by side, a slab of columns at a time, which stays
  * in the first level cache with all tokens' words of it: tokens pass over it in
- * fours while the next slab comes from memory. */
+ * fours (in eights where sums are not in groups) while the next slab comes from
+ * memory. */
 #ifndef BATON_TENSOR_CPU_BATCH_BODY_H
 #define BATON_TENSOR_CPU_BATCH_BODY_H
 
@@ -12,9 +13,15 @@
 
 #if VEC_AVX512
 
-enum { BATCH_PANELS = 2, BATCH_FOUR = 4, BATCH_COLUMNS = 512 };
+enum {
+    BATCH_PANELS = 2,
+    BATCH_FOUR = 4,
+    BATCH_COLUMNS = 512, /* of a slab, in groups */
+    BATCH_STEPS = 128    /* of bf16 */
+};
 
-/* Some tokens of a group of them, over groups of columns [from, to). */
+/* Some tokens of a group of them, over groups of columns, or steps, [from, to).
+ */
 struct pass {
     const struct stream *s;
     size_t panel, other; /* the two; of an odd last one twice the same */
@@ -23,8 +30,8 @@ struct pass {
     const uint8_t *words;
     const struct mark *marks;
     float *sums; /* [BATCH_PANELS][tokens][16] */
-    /* For each pair of groups so many lines are asked for, of both panels,
-     * from there on. */
+    /* For each pair of groups so many lines are asked for, of both panels; for
+     * each step one of one panel, or none. From there on. */
     const uint8_t *next;
     size_t apart, lines;
 };
@@ -121,7 +128,7 @@ ALWAYS void batch_pass(enum dtype kind, size_t columns, int S, int T,
         STAY_IN_MEMORY;
         UNROLLED (p, BATCH_PANELS)
             w[p] += steps;
-        if (g + 1 < a->to)
+        if (columns == RUN ? __builtin_expect(g + 1 < a->to, 1) : g + 1 < a->to)
             batch_group(kind, columns, S, T, w, steps + ROWS * 2, zeros, g + 1,
                         x + columns * (size_t)S, mark + S, f);
         STAY_IN_MEMORY;
@@ -167,8 +174,8 @@ static size_t batch_group_at(size_t left)
 }
 
 /* All tokens over one slab of two panels. */
-static void batch_slab(struct pass *a, size_t columns,
-                       float (*sums)[BATCH_PANELS * ROWS])
+static void groups_slab(struct pass *a, size_t columns,
+                        float (*sums)[BATCH_PANELS * ROWS])
 {
     static void (*const by_type[DTYPE_COUNT])(const struct pass *) = {
         [DTYPE_Q8_0] = stream_batch_q8_0,
@@ -193,7 +200,7 @@ static void batch_slab(struct pass *a, size_t columns,
     }
 }
 
-static void batch_panels(const struct stream *s)
+static void groups_panels(const struct stream *s)
 {
     struct pairs pairs = panel_pairs(s->type);
     size_t groups = s->cols / pairs.columns;
@@ -209,9 +216,104 @@ static void batch_panels(const struct stream *s)
             if (a.to >= groups) a.to = groups, next += BATCH_PANELS;
             a.next = (const uint8_t *)s->panels + next * s->panel_bytes +
                      a.to % groups / 2 * pairs.bytes;
-            batch_slab(&a, pairs.columns, sums);
+            groups_slab(&a, pairs.columns, sums);
         }
     }
+}
+
+/* --- pairs of bf16 -------------------------------------------------------- */
+
+#if VEC_BF16
+
+/* Steps of two panels times the T tokens of a group. */
+ALWAYS void batch_steps(int T, const struct pass *a)
+{
+    const struct stream *s = a->s;
+    const uint8_t *w[BATCH_PANELS], *x = a->words, *next = a->next;
+    vi acc[BATCH_PANELS * STREAM_TOKENS];
+    UNROLLED (p, BATCH_PANELS)
+        w[p] = (const uint8_t *)s->panels +
+               (p ? a->other : a->panel) * s->panel_bytes;
+    UNROLLED (i, BATCH_PANELS * T)
+        acc[i] = a->from ? vi_load(a->sums + i * ROWS) : (vi){0};
+    _Pragma("GCC unroll 1") for (size_t i = a->from; i < a->to; i++)
+    {
+        __builtin_prefetch(next);
+        next += a->lines * STEP;
+        vi q[BATCH_PANELS];
+        UNROLLED (p, BATCH_PANELS)
+            q[p] = vi_load(w[p] + i * STEP);
+        UNROLLED (t, T) {
+            vi one = vi_spread(x + 4 * t);
+            UNROLLED (p, BATCH_PANELS)
+                acc[p * T + t] = step_add(FORM_BF16, acc[p * T + t], q[p], one);
+        }
+        x += 4 * T;
+    }
+    bool last = a->to == (s->cols + 1) / 2;
+    UNROLLED (i, BATCH_PANELS * T) {
+        size_t panel = i / T ? a->other : a->panel;
+        if (!last)
+            vi_store(a->sums + i * ROWS, acc[i]);
+        else if (i < T || a->other != a->panel)
+            stream_result(s, panel, 0, a->token + (size_t)(i % T), (vf)acc[i]);
+    }
+}
+
+static __attribute__((noinline)) void stream_batch_bf16(const struct pass *a)
+{
+    switch (a->group) {
+    case 8: batch_steps(8, a); break;
+    case 4: batch_steps(4, a); break;
+    case 2: batch_steps(2, a); break;
+    default: batch_steps(1, a);
+    }
+}
+
+/* All tokens over one slab of two panels. The first two groups of them ask for
+ * the next slab, each for that of one panel. */
+static void bf16_slab(struct pass *a, float (*sums)[BATCH_PANELS * ROWS])
+{
+    const struct stream *s = a->s;
+    const uint8_t *next = a->next;
+    size_t pass = 0;
+    for (size_t t = 0; t < s->tokens; t += a->group, pass++) {
+        a->group = batch_group_at(s->tokens - t);
+        a->token = t;
+        a->words = (const uint8_t *)s->words + t * s->words_stride +
+                   a->from * a->group * 4;
+        a->sums = sums[t];
+        a->lines = pass < BATCH_PANELS;
+        a->next = next + (a->lines ? pass : 0) * a->apart;
+        stream_batch_bf16(a);
+    }
+}
+
+static void bf16_panels(const struct stream *s)
+{
+    size_t steps = (s->cols + 1) / 2;
+    float sums[BATCH_TOKENS][BATCH_PANELS * ROWS];
+    struct pass a = {.s = s, .apart = s->panel_bytes};
+    for (a.panel = 0; a.panel < s->panel_count; a.panel += BATCH_PANELS) {
+        a.other = a.panel + (a.panel + 1 < s->panel_count);
+        for (a.from = 0; a.from < steps; a.from = a.to) {
+            a.to = a.from + BATCH_STEPS;
+            size_t next = a.panel;
+            if (a.to >= steps) a.to = steps, next += BATCH_PANELS;
+            a.next = (const uint8_t *)s->panels + next * s->panel_bytes +
+                     a.to % steps * STEP;
+            bf16_slab(&a, sums);
+        }
+    }
+}
+
+#else
+#define bf16_panels groups_panels /* never: see few */
+#endif
+
+static void batch_panels(const struct stream *s)
+{
+    (s->type == DTYPE_BF16 ? bf16_panels : groups_panels)(s);
 }
 
 #else

@@ -215,6 +215,10 @@ struct tile {
 /* A few panels, all columns, times a group of tokens of streams, or of batch
  * all groups, one behind another. */
 enum { BATCH_LEAST = 9, BATCH_TOKENS = 32 };
+static inline bool batch_takes(enum dtype type)
+{
+    return panel_has_pairs(type) || type == DTYPE_BF16;
+}
 struct stream {
     enum dtype type;
     const char *panels; /* the first; panel i lies i * panel_bytes behind */
@@ -310,8 +314,8 @@ struct kernels {
 
     /* Few tokens: straight from the panels. */
     void (*stream)(const struct stream *s);
-    /* The same for BATCH_LEAST to BATCH_TOKENS tokens of types that have
-     * pairs. NULL: group by group. */
+    /* The same for BATCH_LEAST to BATCH_TOKENS tokens of some types. NULL:
+     * group by group. */
     void (*batch)(const struct stream *s);
 
     /* Many tokens, the same bits: columns [first, first + cols) of a panel

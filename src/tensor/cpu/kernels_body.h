@@ -13,6 +13,9 @@
 #include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/stream_body.h"
 
+/* Tokens of bf16 that batches take. */
+#define BF16_FEW (VEC_AVX512 && VEC_BF16 ? BATCH_TOKENS : 8)
+
 /* clang-format off */
 #define VECTOR_PRODUCTS                                              \
     .tile_panels = tile_panels,                                      \
@@ -20,7 +23,7 @@
               {.sizes = tile_tokens}},                               \
     .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \
                 {.sizes = stream_tokens}},                           \
-    .few = {8, 8, 32}, .stream = stream, .tile = tile,               \
+    .few = {8, BF16_FEW, 32}, .stream = stream, .tile = tile,        \
     .peak_dots = peak_dots, .dots_round = DOTS_ROUND,                \
     .peak_bf16 = peak_pairs, .bf16_round = BF16_ROUND
 

@@ -193,7 +193,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
     const struct kernels *k = job->cpu->kernels;
     bool batch =
-        k->batch && job->tokens >= BATCH_LEAST && panel_has_pairs(l->w->type);
+        k->batch && job->tokens >= BATCH_LEAST && batch_takes(l->w->type);
     float part[BATCH_TOKENS * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
         n = batch ? job->tokens : group_tokens(job, job->tokens - t);
