@@ -205,7 +205,7 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     size_t task = (chunk - plan->chunk) % plan->tasks;
     struct attend a = task_at(job, seq, task, worker);
     if (!plan->parts) {
-        job->cpu->kernels->attend(&a);
+        job->cpu->kernels->attention->run(&a);
         return;
     }
     struct span all = seq_segments(job, seq, 0, seq->rows);
@@ -217,12 +217,12 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     if (a.segment >= own.from && a.segment < own.to) {
         a.parts = parts + (a.segment - own.from) * a.count *
                               ATTEND_PART(job->kv->head_dim);
-        job->cpu->kernels->attend(&a);
+        job->cpu->kernels->attention->run(&a);
     }
     if (atomic_fetch_add(&plan->done[task], 1) + 1 < plan->segments) return;
     atomic_store_explicit(&plan->done[task], 0, memory_order_relaxed);
     a.parts = parts;
-    job->cpu->kernels->attend_merge(&a);
+    job->cpu->kernels->attention->merge(&a);
 }
 
 void cpu_attention(struct device *dev, float *out, const float *q,

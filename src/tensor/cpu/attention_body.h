@@ -4,8 +4,8 @@
  * KV is walked in segments of 256 tokens at fixed positions. In a segment
  * every row has its scores, their maximum, the p = exp(score - max), their
  * sum (lane by lane, then across), and the sum of p v (token by token).
- * Segments are merged in order. A row uses only tokens that it sees; so none
- * of this depends on the rows beside it.
+ * Segments are merged in order. What a row does not see has p = 0, which adds
+ * nothing; so none of this depends on the rows beside it.
  *
  * A score is a sum over d of words (attention_words_body.h), in L chains: word
  * w, in order, onto chain w % L. The chains' sums meet in pairs: 0 and 1, 2
@@ -56,8 +56,7 @@ ALWAYS void row_merge(const struct attend *a, size_t r, size_t g,
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
     float *all = s->all[r];
     if (g == row_begin(a, r) / SEGMENT) { /* the first that it sees */
-        for (size_t c = 0; c < wide; c += L)
-            vf_store(all + c, vf_load(sum + c));
+        if (sum != all) memcpy(all, sum, wide * sizeof *all);
         s->all_max[r] = max;
         s->all_total[r] = total;
         return;
@@ -65,11 +64,32 @@ ALWAYS void row_merge(const struct attend *a, size_t r, size_t g,
     float m = max > s->all_max[r] ? max : s->all_max[r];
     if (max != max) m = max;
     float less = m == -INFINITY ? 0 : m;
-    vf e = vf_exp(vf_set(s->all_max[r] - less)), f = vf_exp(vf_set(max - less));
+    vf e = vf_exp2(vf_set((s->all_max[r] - less) * LOG2_E));
+    vf f = vf_exp2(vf_set((max - less) * LOG2_E));
     for (size_t c = 0; c < wide; c += L)
         vf_store(all + c, vf_fma(vf_load(all + c), e, vf_load(sum + c) * f));
     s->all_total[r] = s->all_total[r] * e[0] + total * f[0];
     s->all_max[r] = m;
+}
+
+/* A row's d results. Zeros are those above 0: what it got from tokens that it
+ * does not see, 0 times V, may have turned one's sign. */
+ALWAYS void row_end_store(bool pairs, const float *all, float total, size_t d,
+                          float *out)
+{
+    vf inverse = vf_set(1 / total);
+    for (size_t c = 0; c < d; c += 2 * L) {
+        vf x = vf_load(all + c) * inverse + vf_set(0);
+        vf y = vf_load(all + c + L) * inverse + vf_set(0);
+#if VEC_BF16
+        if (pairs) bf16_in_order(&x, &y);
+#endif
+        float some[2 * L], *to = d - c < 2 * L ? some : out + c;
+        vf_store(to, x);
+        vf_store(to + L, y);
+        if (to == some) memcpy(out + c, some, (d - c) * sizeof *out);
+    }
+    (void)pairs;
 }
 
 static void rows_end(const struct attend *a)
@@ -77,19 +97,11 @@ static void rows_end(const struct attend *a)
     struct attend_scratch *s = a->scratch;
     size_t d = a->kv->head_dim;
     for (size_t r = 0; r < a->count; r++) {
-        float *all = s->all[r], *out = a->out + row_at(a, r);
         if (r + ROWS_AHEAD < a->count)
-            row_ask((const char *)(a->out + row_at(a, r + ROWS_AHEAD)),
-                    d * sizeof *out);
-#if VEC_BF16
-        if (V_PAIRS(a->kv->type)) bf16_in_order(all, d);
-#endif
-        float inverse = 1 / s->all_total[r];
-        size_t c = 0;
-        for (; c + L <= d; c += L)
-            vf_store(out + c, vf_load(all + c) * inverse);
-        for (; c < d; c++)
-            out[c] = all[c] * inverse;
+            row_ask((const char *)(a->out + s->at[r + ROWS_AHEAD]),
+                    d * sizeof *a->out);
+        row_end_store(V_PAIRS(a->kv->type), s->all[r], s->all_total[r], d,
+                      a->out + s->at[r]);
     }
 }
 
@@ -104,7 +116,9 @@ static void attend(const struct attend *a)
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    rows_set(a);
     q_ready(a);
+    s->sum = s->part;
     if (a->parts) {
         struct rows rows = segment_run(a, a->segment);
         for (size_t r = rows.begin; r < rows.end; r++) {
@@ -117,6 +131,9 @@ static void attend(const struct attend *a)
     }
     struct span segments = segments_of(a);
     for (size_t g = segments.from; g < segments.to; g++) {
+        bool first =
+            g == segments.from && g == row_begin(a, a->count - 1) / SEGMENT;
+        s->sum = first ? s->all : s->part;
         struct rows rows = segment_run(a, g);
         for (size_t r = rows.begin; r < rows.end; r++)
             row_merge(a, r, g, s->sum[r], s->max[r], s->total[r]);
@@ -127,6 +144,7 @@ static void attend(const struct attend *a)
 static void attend_merge(const struct attend *a)
 {
     size_t part = ATTEND_PART(a->kv->head_dim);
+    rows_set(a);
     struct span segments = segments_of(a);
     for (size_t g = segments.from; g < segments.to; g++) {
         const float *p = a->parts + (g - segments.from) * a->count * part;

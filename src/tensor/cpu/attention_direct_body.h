@@ -105,9 +105,8 @@ ALWAYS void scales_ask(enum dtype type, const struct attend *a,
                        const char *const *k, size_t tokens)
 {
     if (type != DTYPE_KV8) return;
-    size_t at = scale_at(a, a->head) - head_at(a, 0);
-    __builtin_prefetch(k[ROWS_PAST] + at);
-    __builtin_prefetch(k[tokens] + at);
+    __builtin_prefetch(k[ROWS_PAST] + scale_at(a, 0));
+    __builtin_prefetch(k[tokens] + scale_at(a, 0));
 }
 
 /* Scores of all rows at the tokens of span, of L rows at a time. */
@@ -293,31 +292,15 @@ ALWAYS void sums_direct(enum dtype type, const struct attend *a, size_t d,
 
 /* --- a segment --------------------------------------------------------- */
 
-/* Rows of the tokens [from, to), which lie in pages. */
-ALWAYS const char **walk_add(const struct attend *a, const void *base,
-                             size_t from, size_t to, const char **at)
-{
-    size_t bytes =
-        op_kv_token_bytes(a->kv->type, a->kv->kv_heads, a->kv->head_dim);
-    for (size_t t = from, end; t < to; t = end) {
-        const char *row = token_row(a, base, t);
-        end = size_least(round_up(t + 1, a->kv->page_tokens), to);
-        row += head_at(a, 0);
-        for (size_t i = t; i < end; i++, row += bytes)
-            *at++ = row;
-    }
-    return at;
-}
-
 ALWAYS void walk_set(const struct attend *a, size_t t0, struct span span,
                      struct walk *walk)
 {
     const size_t heads = a->count / a->ratio, seen = row_end(a, 0);
     const char **at = walk->at;
-    at = walk_add(a, a->kv->k, t0 + span.from, t0 + span.to, at);
-    at = walk_add(a, a->kv->v, t0 + span.from, t0 + span.to, at);
+    at = rows_of(a, a->kv->k, t0 + span.from, t0 + span.to, at);
+    at = rows_of(a, a->kv->v, t0 + span.from, t0 + span.to, at);
     size_t next = t0 + SEGMENT;
-    at = walk_add(a, a->kv->k, next, size_least(seen, next + ROWS_PAST), at);
+    at = rows_of(a, a->kv->k, next, size_least(seen, next + ROWS_PAST), at);
     size_t past = 2 * (span.to - span.from + ROWS_PAST);
     for (const char *last = at[-1]; at < walk->at + past;)
         *at++ = last;
@@ -347,12 +330,11 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     for (size_t h = 0, r = 0; r < a->count; h++) {
         if (type == DTYPE_KV8) {
             const char *const *at = walk.at - span.from;
-            size_t scale = scale_at(a, a->head + h) - head_at(a, 0);
-            scales_load(at, scale, span, s->k_scale);
-            scales_load(at + n, scale, span, s->v_scale);
+            scales_load(at, scale_at(a, h), span, s->k_scale);
+            scales_load(at + n, scale_at(a, h), span, s->v_scale);
         }
         for (size_t end = r + a->ratio; r < end; r++) {
-            row_softmax(a, r, span);
+            row_softmax(a, r, span, span);
             zeros_set(s->sum[r], d);
         }
     }

@@ -8,38 +8,42 @@
 
 enum {
     BLOCK = 2 * L, /* tokens of a block of turned K                 */
-    V_TOKENS = 64, /* tokens whose V stays in the first level cache */
     PV_VECS = VEC_AVX512 ? 4 : 2,
     QK_CHAINS = VEC_AVX512 ? 2 : 1, /* of a score, summed at a time */
 };
 
+/* Tokens whose V of PV_VECS vectors stays in the first level cache. */
+#define V_TOKENS(type) (V_PAIRS(type) ? SEGMENT : (size_t)64)
+
 /* --- K and V made ready ------------------------------------------------ */
 
-/* Word w of K, where tiles keep it: in the order in which they sum, QK_CHAINS
- * chains at a time. (The sums of bytes are exact.) */
-ALWAYS size_t chain_at(enum dtype type, size_t w, size_t words)
+/* Where the tokens of a segment lie, NULL what nobody sees, as far as blocks
+ * and what is asked for ahead reach. */
+static void tile_rows(const struct attend *a, const void *base, size_t t0,
+                      struct span span, const char **row)
 {
-    if (type == DTYPE_KV8) return w;
-    size_t chain = w % L, step = w / L;
-    return chain / QK_CHAINS * QK_CHAINS * (words / L) + step * QK_CHAINS +
-           chain % QK_CHAINS;
+    size_t begin = span.from / BLOCK * BLOCK;
+    size_t end = round_up(span.to, BLOCK) + L;
+    memset(row + begin, 0, (span.from - begin) * sizeof *row);
+    memset(row + span.to, 0, (end - span.to) * sizeof *row);
+    rows_of(a, base, t0 + span.from, t0 + span.to, row + span.from);
 }
 
 /* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */
 ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
                     struct span span)
 {
-    size_t d = a->kv->head_dim, words = k_words(type, d), head = head_at(a, 0);
+    size_t d = a->kv->head_dim, words = k_words(type, d);
     size_t bytes = d * element_bytes(type), end = round_up(span.to, BLOCK);
-    const char *row[SEGMENT + L] = {NULL}, *at[L];
-    rows_of(a, a->kv->k, t0, span, row);
+    const char *row[SEGMENT + L], *at[L];
+    tile_rows(a, a->kv->k, t0, span, row);
     for (size_t t = span.from / BLOCK * BLOCK; t < end; t += L) {
         for (size_t i = t; i < t + L; i++) {
-            at[i - t] = row[i] ? row[i] + head : nothing;
-            if (row[i + L]) row_ask(row[i + L] + head, bytes);
+            at[i - t] = row[i] ? row[i] : nothing;
+            row_ask(row[i + L], bytes);
         }
         float *to = a->scratch->k + t / BLOCK * BLOCK * words + t % BLOCK;
-        for (size_t w = 0; w < words; w += L) {
+        for (size_t w = 0; w < words; w += L, to += L * BLOCK) {
             size_t c = w * K_CHANNELS(type);
             vf m[L];
             if (d - c >= L * K_CHANNELS(type))
@@ -50,12 +54,11 @@ ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
                     m[i] = k_load(type, at[i], c, d - c);
             vf_transpose(m);
             UNROLLED (i, L)
-                vf_store(to + chain_at(type, w + (size_t)i, words) * BLOCK,
-                         m[i]);
+                vf_store(to + i * BLOCK, m[i]);
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(row, scale_at(a, a->head), span, a->scratch->k_scale);
+        scales_load(row, scale_at(a, 0), span, a->scratch->k_scale);
 }
 
 /* V of a segment's tokens -> scratch v [tokens or pairs][v_words]. */
@@ -63,15 +66,15 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
                     struct span span)
 {
     const size_t step = V_PAIRS(type) ? 2 : 1;
-    size_t d = a->kv->head_dim, wide = v_words(type, d), head = head_at(a, 0);
+    size_t d = a->kv->head_dim, wide = v_words(type, d);
     size_t bytes = d * element_bytes(type);
-    const char *row[SEGMENT + L] = {NULL};
-    rows_of(a, a->kv->v, t0, span, row);
+    const char *row[SEGMENT + L];
+    tile_rows(a, a->kv->v, t0, span, row);
     for (size_t t = span.from / step * step; t < span.to; t += step) {
-        const char *x = row[t] ? row[t] + head : nothing, *y = nothing;
-        if (step == 2 && row[t + 1]) y = row[t + 1] + head;
+        const char *x = row[t] ? row[t] : nothing, *y = nothing;
+        if (step == 2 && row[t + 1]) y = row[t + 1];
         for (size_t n = t + L; n < t + L + step; n++)
-            if (row[n]) row_ask(row[n] + head, bytes);
+            row_ask(row[n], bytes);
         float *to = a->scratch->v + t / step * wide;
         for (size_t c = 0; c < wide; c += step * L) {
             vf v[2];
@@ -81,29 +84,28 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(row, scale_at(a, a->head), span, a->scratch->v_scale);
+        scales_load(row, scale_at(a, 0), span, a->scratch->v_scale);
 }
 
 /* --- scores ------------------------------------------------------------ */
 
-static const uint8_t qk_groups[] = {6, 4, 3, 2, 1};
-static const uint8_t pv_groups[] = {6, 4, 3, 2, 1};
+/* Rows of a tile that are multiplied at a time. */
+static const uint8_t row_groups[] = {6, 4, 3, 2, 1};
 
 /* Onto f [QK_CHAINS][2 R]: QK_CHAINS chains of R rows of q, words apart, times
  * a block of k. */
 ALWAYS void qk_chains(enum dtype type, int R, const float *q, size_t words,
                       const float *k, vf *f)
 {
-    for (size_t n = words / L; n; n--, q += L)
+    for (size_t n = words / L; n; n--, q += L, k += L * BLOCK)
         UNROLLED (c, QK_CHAINS) {
-            vf a = vf_load(k), b = vf_load(k + L);
+            vf a = vf_load(k + c * BLOCK), b = vf_load(k + c * BLOCK + L);
             UNROLLED (r, R) {
                 vf x = (vf)vi_spread(q + (size_t)r * words + c);
                 vf *sum = f + 2 * (c * R + r);
                 sum[0] = k_mul_add(type, x, a, sum[0]);
                 sum[1] = k_mul_add(type, x, b, sum[1]);
             }
-            k += BLOCK;
         }
 }
 
@@ -120,8 +122,7 @@ ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
     for (size_t c = 0; c < L; c += QK_CHAINS) {
         UNROLLED (i, QK_CHAINS * 2 * R)
             f[i] = (vf){0};
-        qk_chains(type, R, q + c, words, k, f);
-        k += QK_CHAINS * (words / L) * BLOCK;
+        qk_chains(type, R, q + c, words, k + c * BLOCK, f);
         if (QK_CHAINS == 2)
             UNROLLED (i, 2 * R)
                 f[i] += f[2 * R + i];
@@ -248,77 +249,86 @@ static __attribute__((noinline)) void pv(bool pairs, size_t rows, size_t vecs,
         pv_rows(false, rows, vecs, p, v, wide, n, sum);
 }
 
-/* Where a call of pv_block works: channels and tokens. */
-struct corner {
-    size_t c, vecs, wide;
-    bool pairs;
-};
-
-/* One token of a pair of which row r does not see the other. */
-static void pv_half(const struct attend *a, const struct corner *at, size_t r,
-                    size_t t)
+/* Rows r .. r + rows - 1 over those of V_TOKENS tokens from t on that any of
+ * them sees; p of the others is 0. */
+static void pv_group(const struct attend *a, size_t c, size_t vecs, size_t rows,
+                     size_t r, size_t t)
 {
     struct attend_scratch *s = a->scratch;
-    float *sum = s->sum[r] + at->c;
-    const float *v = s->v + t / 2 * at->wide + at->c;
-    vi mask = vi_set(t % 2 ? (int32_t)0xffff0000 : 0x0000ffff);
-    vf p = (vf)(vi_spread(s->p[r] + t / 2) & mask);
-    for (size_t c = 0; c < at->vecs * L; c += L) {
-        vf x = (vf)(vi_load(v + c) & mask);
-        vf_store(sum + c, v_mul_add(at->pairs, p, x, vf_load(sum + c)));
-    }
-}
-
-/* Row r over tokens [from, to). */
-static void pv_one(const struct attend *a, const struct corner *at, size_t r,
-                   size_t from, size_t to)
-{
-    struct attend_scratch *s = a->scratch;
-    if (at->pairs && from < to && from % 2) pv_half(a, at, r, from++);
-    bool half = at->pairs && from < to && to % 2;
-    if (half) to--;
-    size_t step = at->pairs ? 2 : 1, i = from / step;
+    const bool pairs = V_PAIRS(a->kv->type);
+    const size_t step = pairs ? 2 : 1;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    /* the first begins and ends first */
+    size_t from = size_most(s->span[r].from, t) / step;
+    size_t to = size_least(s->span[r + rows - 1].to, t + V_TOKENS(a->kv->type));
+    to = round_up(to, step) / step;
     if (from < to)
-        pv(at->pairs, 1, at->vecs, s->p[r] + i, s->v + i * at->wide + at->c,
-           at->wide, to / step - i, s->sum[r] + at->c);
-    if (half) pv_half(a, at, r, to);
+        pv(pairs, rows, vecs, s->p[r] + from, s->v + from * wide + c, wide,
+           to - from, s->sum[r] + c);
 }
 
-/* rows rows from r on over tokens [t, t + V_TOKENS) of the segment. Most of
- * it all of them see; before and behind that each goes alone. */
-static void pv_group(const struct attend *a, const struct corner *at,
-                     size_t rows, size_t r, size_t t)
-{
-    struct attend_scratch *s = a->scratch;
-    size_t step = at->pairs ? 2 : 1, end = t + V_TOKENS;
-    /* the last begins last, the first ends first */
-    size_t from = round_up(size_most(s->span[r + rows - 1].from, t), step);
-    size_t to = size_least(s->span[r].to, end) / step * step;
-    if (from >= to) from = to = end;
-    for (size_t i = r; i < r + rows; i++)
-        pv_one(a, at, i, size_most(s->span[i].from, t),
-               size_least(s->span[i].to, from));
-    if (from == end) return;
-    size_t n = from / step;
-    pv(at->pairs, rows, at->vecs, s->p[r] + n, s->v + n * at->wide + at->c,
-       at->wide, to / step - n, s->sum[r] + at->c);
-    for (size_t i = r; i < r + rows; i++)
-        pv_one(a, at, i, to, size_least(s->span[i].to, end));
-}
-
-/* Rows [r0, r1), tokens [t, t + V_TOKENS). */
+/* Rows [r0, r1), V_TOKENS tokens from t on. */
 static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t)
 {
-    struct corner at = {.pairs = V_PAIRS(a->kv->type)};
-    at.wide = v_words(a->kv->type, a->kv->head_dim);
-    for (; at.c < at.wide; at.c += at.vecs * L) {
-        size_t left = (at.wide - at.c) / L, rows;
-        at.vecs = left >= PV_VECS ? PV_VECS : left >= 2 ? 2 : 1;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    for (size_t c = 0, vecs; c < wide; c += vecs * L) {
+        size_t left = (wide - c) / L, rows;
+        vecs = left >= PV_VECS ? PV_VECS : left >= 2 ? 2 : 1;
         for (size_t r = r0; r < r1; r += rows) {
-            rows = rows_group(pv_groups, r1 - r);
-            pv_group(a, &at, rows, r, t);
+            rows = rows_group(row_groups, r1 - r);
+            pv_group(a, c, vecs, rows, r, t);
         }
     }
+}
+
+/* Row r over the tokens that it sees and nothing else. */
+static void pv_alone(const struct attend *a, size_t r)
+{
+    struct attend_scratch *s = a->scratch;
+    const bool pairs = V_PAIRS(a->kv->type);
+    const size_t step = pairs ? 2 : 1;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    struct span span = s->span[r];
+    zeros_set(s->sum[r], wide);
+    for (size_t t = span.from / step * step; t < span.to; t += step) {
+        vi seen = vi_set(t < span.from               ? (int32_t)0xffff0000
+                         : pairs && t + 1 == span.to ? 0x0000ffff
+                                                     : -1);
+        vf p = (vf)(vi_spread(s->p[r] + t / step) & seen);
+        const float *v = s->v + t / step * wide;
+        for (size_t c = 0; c < wide; c += L)
+            vf_store(s->sum[r] + c,
+                     v_mul_add(pairs, p, (vf)(vi_load(v + c) & seen),
+                               vf_load(s->sum[r] + c)));
+    }
+}
+
+/* Whether all n floats, a multiple of L, are finite. */
+ALWAYS bool all_finite(const float *x, size_t n)
+{
+    vu most = {0};
+    for (size_t c = 0; c < n; c += L)
+        most = vu_magnitudes(most, vf_load(x + c));
+    return vu_max(most) < 0x7f800000;
+}
+
+/* Sums of p v of rows [r0, r1) over the tokens of all. */
+static void sums_tile(const struct attend *a, size_t r0, size_t r1,
+                      struct span all)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    for (size_t r = r0; r < r1; r++)
+        zeros_set(s->sum[r], wide);
+    size_t step = V_TOKENS(a->kv->type);
+    for (size_t t = all.from / step * step; t < all.to; t += step)
+        pv_block(a, r0, r1, t);
+    /* 0 times what a row does not see is not 0 where that is not finite. */
+    if (s->span[r0].from == all.from && s->span[r1 - 1].from == all.from &&
+        s->span[r0].to == all.to)
+        return;
+    for (size_t r = r0; r < r1; r++)
+        if (!all_finite(s->sum[r], wide)) pv_alone(a, r);
 }
 
 /* --- a segment --------------------------------------------------------- */
@@ -328,14 +338,22 @@ struct rows {
     size_t begin, end;
 };
 
+static void spans_set(const struct attend *a, size_t t0)
+{
+    struct span *span = a->scratch->span;
+    const size_t *token = a->scratch->token;
+    for (size_t r = 0; r < a->count; r++)
+        span[r] =
+            r && token[r] == token[r - 1] ? span[r - 1] : row_span(a, r, t0);
+}
+
 ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
                                 size_t t0)
 {
     struct attend_scratch *s = a->scratch;
-    size_t d = a->kv->head_dim, n;
+    size_t n;
     struct rows rows = {0, a->count};
-    for (size_t r = 0; r < a->count; r++)
-        s->span[r] = row_span(a, r, t0);
+    spans_set(a, t0);
     while (s->span[rows.begin].to == 0)
         rows.begin++;
     while (s->span[rows.end - 1].from == SEGMENT)
@@ -343,21 +361,21 @@ ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
     struct span all = {s->span[rows.begin].from, s->span[rows.end - 1].to};
     k_ready(type, a, t0, all);
     for (size_t b = all.from / BLOCK * BLOCK; b < all.to; b += BLOCK) {
-        for (size_t r = 0; r < a->count; r += n) {
-            n = rows_group(qk_groups, a->count - r);
-            if (r + n <= rows.begin || r >= rows.end ||
-                s->span[size_least(r + n, rows.end) - 1].to <= b)
+        for (size_t r = rows.begin; r < rows.end; r += n) {
+            n = rows_group(row_groups, rows.end - r);
+            if (s->span[r + n - 1].to <= b || s->span[r].from >= b + BLOCK)
                 continue;
             qk_any(type, n, a, r, b);
         }
     }
     v_ready(type, a, t0, all);
-    for (size_t r = rows.begin; r < rows.end; r++) {
-        row_softmax(a, r, s->span[r]);
-        zeros_set(s->sum[r], v_words(type, d));
+    for (size_t r = rows.begin; r < rows.end; r += n) {
+        n = rows_group(row_groups, rows.end - r);
+        struct span wide = {s->span[r].from, s->span[r + n - 1].to};
+        for (size_t i = r; i < r + n; i++)
+            row_softmax(a, i, s->span[i], wide);
     }
-    for (size_t t = all.from / V_TOKENS * V_TOKENS; t < all.to; t += V_TOKENS)
-        pv_block(a, rows.begin, rows.end, t);
+    sums_tile(a, rows.begin, rows.end, all);
     return rows;
 }
 

@@ -13,18 +13,15 @@
 #ifndef BATON_TENSOR_CPU_ATTENTION_WORDS_BODY_H
 #define BATON_TENSOR_CPU_ATTENTION_WORDS_BODY_H
 
+#include "tensor/cpu/encode_body.h"
 #include "tensor/cpu/kernels.h"
-#include "tensor/cpu/rows_body.h"
 #include "tensor/cpu/vec.h"
 
 #include "tensor/device_ops.h"
 
 #include <math.h>
 
-enum {
-    ROWS_STEP = 32, /* tokens that rows_of fills up to */
-    ROWS_AHEAD = 6, /* of q and out, which lie far apart, are asked for */
-};
+enum { ROWS_AHEAD = 6 }; /* of q and out, which lie far apart, asked for */
 
 /* Channels of a word of K. */
 #define K_CHANNELS(type)                             \
@@ -88,10 +85,22 @@ ALWAYS size_t in_segment(size_t t, size_t t0)
     return t <= t0 ? 0 : size_least(t - t0, SEGMENT);
 }
 
+/* Which token each row is of, and where it lies. */
+static void rows_set(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t token = a->first / a->per_token, n = a->first % a->per_token;
+    for (size_t i = 0; i < a->count; i++) {
+        s->token[i] = token;
+        s->at[i] = token * a->token_stride + n * a->kv->head_dim;
+        if (++n == a->per_token) token++, n = 0;
+    }
+}
+
 /* The last token that row i sees is the one before. */
 ALWAYS size_t row_end(const struct attend *a, size_t i)
 {
-    return a->seen + (a->first + i) / a->per_token;
+    return a->seen + a->scratch->token[i];
 }
 
 ALWAYS size_t row_begin(const struct attend *a, size_t i)
@@ -104,14 +113,6 @@ ALWAYS struct span row_span(const struct attend *a, size_t i, size_t t0)
 {
     return (struct span){in_segment(row_begin(a, i), t0),
                          in_segment(row_end(a, i), t0)};
-}
-
-/* Floats from a->q (or a->out) to row i. */
-ALWAYS size_t row_at(const struct attend *a, size_t i)
-{
-    size_t row = a->first + i;
-    return row / a->per_token * a->token_stride +
-           row % a->per_token * a->kv->head_dim;
 }
 
 /* --- the cache --------------------------------------------------------- */
@@ -142,21 +143,28 @@ ALWAYS void row_ask(const char *row, size_t bytes)
         __builtin_prefetch(row + b);
 }
 
-/* Where the tokens of a segment lie, filled up to ROWS_STEP of them; NULL:
- * nobody sees it. */
-ALWAYS void rows_of(const struct attend *a, const void *base, size_t t0,
-                    struct span span, const char **at /* [SEGMENT] */)
+/* Where the first kv head of the call is of the tokens [from, to), which lie in
+ * pages; the end. */
+ALWAYS const char **rows_of(const struct attend *a, const void *base,
+                            size_t from, size_t to, const char **at)
 {
-    size_t end = round_up(span.to, ROWS_STEP);
-    for (size_t t = span.from / ROWS_STEP * ROWS_STEP; t < end; t++)
-        at[t] =
-            t < span.from || t >= span.to ? NULL : token_row(a, base, t0 + t);
+    size_t bytes =
+        op_kv_token_bytes(a->kv->type, a->kv->kv_heads, a->kv->head_dim);
+    for (size_t t = from, end; t < to; t = end) {
+        const char *row = token_row(a, base, t);
+        end = size_least(round_up(t + 1, a->kv->page_tokens), to);
+        row += head_at(a, 0);
+        for (size_t i = t; i < end; i++, row += bytes)
+            *at++ = row;
+    }
+    return at;
 }
 
-/* KV8: bytes from the first head of all to a kv head's scale. */
+/* KV8: bytes from the first head of the call to one's scale. */
 ALWAYS size_t scale_at(const struct attend *a, size_t head)
 {
-    return (size_t)a->kv->kv_heads * a->kv->head_dim + head * sizeof(float);
+    return (size_t)a->kv->kv_heads * a->kv->head_dim - head_at(a, 0) +
+           (a->head + head) * sizeof(float);
 }
 
 /* KV8: the scales that lie so many bytes behind the rows of span. */
@@ -263,15 +271,17 @@ static void q_ready(const struct attend *a)
     size_t words = k_words(type, a->kv->head_dim);
     float *to = a->scratch->q;
     for (size_t r = 0; r < a->count; r++, to += words) {
-        const float *q = a->q + row_at(a, r);
+        const float *q = a->q + a->scratch->at[r];
         if (r + ROWS_AHEAD < a->count)
-            row_ask((const char *)(a->q + row_at(a, r + ROWS_AHEAD)),
+            row_ask((const char *)(a->q + a->scratch->at[r + ROWS_AHEAD]),
                     a->kv->head_dim * sizeof *q);
-        if (type == DTYPE_KV8)
-            q_bytes(a, r, q, (int8_t *)to);
-        else if (K_CHANNELS(type) == 2)
-            for (size_t c = 0; c < 2 * words; c += L)
-                bf16_of_vf(to + c / 2, q_scaled(a, q, c));
+        if (type == DTYPE_KV8) q_bytes(a, r, q, (int8_t *)to);
+#if VEC_BF16
+        else if (type == DTYPE_BF16)
+            for (size_t c = 0; c < words; c += L)
+                vf_store(to + c, bf16_of_two(q_scaled(a, q, 2 * c),
+                                             q_scaled(a, q, 2 * c + L)));
+#endif
         else
             for (size_t c = 0; c < words; c += L) {
                 vf v = q_scaled(a, q, c);
@@ -305,50 +315,66 @@ ALWAYS vi lanes_in(size_t at, struct span span)
     return (lane >= (int32_t)span.from) & (lane < (int32_t)span.to);
 }
 
-/* A row's scores at the tokens of span become words of p = exp(score - max)
- * (times V's scale). What the first and the last vector hold outside of the
- * span becomes 0. */
-static void row_softmax(const struct attend *a, size_t r, struct span span)
+/* Row r's scores at the tokens of span become words of p = exp(score - max)
+ * (times V's scale); in the rest of wide, and of the vectors at its ends, 0. */
+ALWAYS void softmax_of(bool pairs, bool scaled, struct attend_scratch *s,
+                       size_t r, struct span span, struct span wide)
 {
-    struct attend_scratch *s = a->scratch;
-    const bool pairs = V_PAIRS(a->kv->type), scaled = a->kv->type == DTYPE_KV8;
     float *p = s->p[r];
-    char *out = (char *)p;
-    vf top = vf_set(-INFINITY), sum = {0};
-    size_t begin = span.from / L * L;
-    for (size_t t = begin; t < span.to; t += L) {
-        vf x = vf_load(p + t);
-        if (scaled) x *= vf_load(s->k_scale + t);
+    const size_t begin = wide.from / (2 * L) * (2 * L);
+    const size_t end = round_up(wide.to, 2 * L);
+    vf top[2] = {vf_set(-INFINITY), vf_set(-INFINITY)}, sum[2] = {{0}};
+    if (scaled)
+        for (size_t t = begin; t < end; t += L)
+            vf_store(p + t, vf_load(p + t) * vf_load(s->k_scale + t));
+    for (size_t t = begin; t < end; t += L)
         if (t < span.from || t + L > span.to)
-            x = vf_pick(lanes_in(t, span), x, vf_set(-INFINITY));
-        vf_store(p + t, x);
-        top = vf_max(top, x);
-    }
-    float m = vf_top(top);
+            vf_store(p + t, vf_pick(lanes_in(t, span), vf_load(p + t),
+                                    vf_set(-INFINITY)));
+    for (size_t t = begin; t < end; t += 2 * L)
+        UNROLLED (i, 2)
+            top[i] = vf_max(top[i], vf_load(p + t + i * L));
+    float m = vf_top(vf_max(top[0], top[1]));
     /* Nothing but -inf so far: any finite number gives p = 0. */
-    vf less = vf_set(m == -INFINITY ? 0 : m);
-    for (size_t t = begin; t < span.to; t += L) {
-        vf e = vf_exp(vf_load(p + t) - less);
-        vf weight = e;
-        if (scaled) weight *= vf_load(s->v_scale + t);
-        if (t < span.from || t + L > span.to) {
-            vi mask = lanes_in(t, span);
-            e = vf_pick(mask, e, (vf){0});
-            weight = vf_pick(mask, weight, (vf){0});
+    vf less = vf_set(m == -INFINITY ? 0 : -m * LOG2_E);
+#if VEC_BF16
+    const vf ones = bf16_of_two(vf_set(1), vf_set(1));
+#endif
+    for (size_t t = begin; t < end; t += 2 * L) {
+        vf e[2];
+        UNROLLED (i, 2) {
+            vf x = vf_load(p + t + i * L);
+            e[i] = vf_exp2(vf_fma(x, vf_set(LOG2_E), less));
+            if (scaled || !pairs) sum[i] += e[i];
+            if (scaled)
+                e[i] = vf_pick(lanes_in(t + (size_t)i * L, span),
+                               e[i] * vf_load(s->v_scale + t + i * L), (vf){0});
         }
 #if VEC_BF16
         if (pairs) {
-            vf rounded = bf16_of_normal(out + 2 * t, weight);
-            if (!scaled) e = rounded;
-        } else
+            vf word = bf16_of_two(e[0], e[1]);
+            if (!scaled) sum[0] = vf_dot_bf16(sum[0], word, ones);
+            vf_store(p + t / 2, word);
+            continue;
+        }
 #endif
-            vf_store(p + t, weight);
-        sum += e;
+        UNROLLED (i, 2)
+            vf_store(p + t + i * L, e[i]);
     }
-    (void)pairs;
-    (void)out;
     s->max[r] = m;
-    s->total[r] = vf_sum(sum);
+    s->total[r] = vf_sum(sum[0] + sum[1]);
+}
+
+static __attribute__((noinline)) void row_softmax(const struct attend *a,
+                                                  size_t r, struct span span,
+                                                  struct span wide)
+{
+    if (a->kv->type == DTYPE_KV8)
+        softmax_of(VEC_BF16, true, a->scratch, r, span, wide);
+    else if (V_PAIRS(a->kv->type))
+        softmax_of(VEC_BF16, false, a->scratch, r, span, wide);
+    else
+        softmax_of(false, false, a->scratch, r, span, wide);
 }
 
 #endif

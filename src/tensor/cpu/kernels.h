@@ -272,12 +272,13 @@ struct attend {
 struct span {
     size_t from, to; /* [from, to) */
 };
+/* Arrays of vectors first: whole lines, as the block is. */
 struct attend_scratch {
     float q[ATTEND_ROWS * OP_HEAD_DIM_MAX];
     float k[SEGMENT * OP_HEAD_DIM_MAX];
     float v[SEGMENT * OP_HEAD_DIM_MAX];
     float p[ATTEND_ROWS][SEGMENT];
-    float sum[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of one segment */
+    float part[ATTEND_ROWS][OP_HEAD_DIM_MAX];
     float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
     float k_scale[SEGMENT], v_scale[SEGMENT];
     /* Of q in bytes: scales, what its sums begin with. */
@@ -285,7 +286,19 @@ struct attend_scratch {
     int32_t q_start[ATTEND_ROWS + ROWS];
     float max[ATTEND_ROWS], total[ATTEND_ROWS];
     float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
-    struct span span[ATTEND_ROWS]; /* tokens of a segment that it sees */
+    /* A row's new token; floats from attend.q or out to it; the tokens of a
+     * segment that it sees. */
+    size_t token[ATTEND_ROWS], at[ATTEND_ROWS];
+    struct span span[ATTEND_ROWS];
+    float (*sum)[OP_HEAD_DIM_MAX]; /* of one segment: part, or of the first */
+};
+
+/* An instruction set's attention, in files of its own: tables that differ in
+ * their products share it. */
+struct attention {
+    void (*run)(const struct attend *a);
+    /* Merges the parts of all segments (parts, in order) into out. */
+    void (*merge)(const struct attend *a);
 };
 
 /* How many tokens are multiplied at a time, largest groups first, 0-ended, and
@@ -352,9 +365,7 @@ struct kernels {
     /* A token's K or V [heads, d] to the elements of a KV cache. */
     void (*encode)(enum dtype type, const float *in, void *out, size_t heads,
                    size_t d);
-    void (*attend)(const struct attend *a);
-    /* Merges the parts of all segments (parts, in order) into out. */
-    void (*attend_merge)(const struct attend *a);
+    const struct attention *attention;
 
     /* For roofline.h: reads all bytes (a multiple of 2048); does rounds of
      * so many operations. The results only keep the work from vanishing. */
@@ -370,13 +381,18 @@ enum form kernels_form(const struct kernels *k, enum dtype type);
 size_t form_columns(enum form form);
 
 extern const struct kernels kernels_generic, kernels_amxplain;
+extern const struct attention attention_generic;
 #if defined(__x86_64__)
 extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512,
     kernels_avx512bf16, kernels_amxint8, kernels_amxbf16;
+extern const struct attention attention_avx2, attention_avxvnni,
+    attention_avx512, attention_avx512bf16;
 #define KERNELS_NAMES \
     "generic, avx2, avxvnni, avx512, avx512bf16, amxint8, amxbf16, amxplain"
 #elif defined(__aarch64__)
 extern const struct kernels kernels_neon, kernels_neondot, kernels_neoni8mm;
+extern const struct attention attention_neon, attention_neondot,
+    attention_neoni8mm;
 #define KERNELS_NAMES "generic, neon, neondot, neoni8mm, amxplain"
 #else
 #define KERNELS_NAMES "generic, amxplain"

@@ -2,4 +2,5 @@
 #define PAIRS_TILES 1
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_amxbf16 = KERNELS("amxbf16", AMX_PRODUCTS);
+const struct kernels kernels_amxbf16 =
+    KERNELS("amxbf16", AMX_PRODUCTS, attention_avx512bf16);

@@ -2,4 +2,5 @@
 #define PAIRS_TILES 0
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_amxint8 = KERNELS("amxint8", AMX_PRODUCTS);
+const struct kernels kernels_amxint8 =
+    KERNELS("amxint8", AMX_PRODUCTS, attention_avx512bf16);

@@ -3,4 +3,5 @@
 #define PAIRS_TILES 1
 #include "tensor/cpu/kernels_body.h"
 
-const struct kernels kernels_amxplain = KERNELS("amxplain", AMX_PRODUCTS);
+const struct kernels kernels_amxplain =
+    KERNELS("amxplain", AMX_PRODUCTS, attention_generic);

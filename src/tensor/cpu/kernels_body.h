@@ -5,7 +5,6 @@
 #if defined(AMX_TILES)
 #include "tensor/cpu/amx_body.h"
 #endif
-#include "tensor/cpu/attention_body.h"
 #include "tensor/cpu/batch_body.h"
 #include "tensor/cpu/pack_body.h"
 #include "tensor/cpu/peak_body.h"
@@ -42,16 +41,15 @@
     .bf16_round = AMX_BF16_ROUND
 /* clang-format on */
 
-#define KERNELS(NAME, PRODUCTS)                                            \
-    {                                                                      \
-        .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                        \
-        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,               \
-        .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words, \
-        .pack_k = pack_k, .round = round_row, .unpack = unpack,            \
-        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,            \
-        .encode = encode, .attend = attend, .attend_merge = attend_merge,  \
-        .peak_read = peak_read, .peak_floats = peak_floats,                \
-        .floats_round = FLOATS_ROUND,                                      \
+#define KERNELS(NAME, PRODUCTS, ATTENTION)                                   \
+    {                                                                        \
+        .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                          \
+        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,                 \
+        .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words,   \
+        .pack_k = pack_k, .round = round_row, .unpack = unpack,              \
+        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,              \
+        .encode = encode, .attention = &(ATTENTION), .peak_read = peak_read, \
+        .peak_floats = peak_floats, .floats_round = FLOATS_ROUND,            \
     }
 
 #endif

@@ -87,15 +87,17 @@ typedef int8_t byte_vec __attribute__((vector_size(L)));
 typedef uint8_t byte_any __attribute__((vector_size(L), aligned(1)));
 typedef int8_t char_any __attribute__((vector_size(L), aligned(1)));
 
-/* for (int i = 0; i < n; i++), unrolled whole: the arrays that it indexes
- * are then registers. Instrumented loops cannot be. */
+/* UNROLLED: for (int i = 0; i < n; i++), unrolled whole: the arrays that it
+ * indexes are then registers. ALWAYS: a function that becomes part of its
+ * callers, with what they pass known. Under sanitizers neither: the checks of
+ * that much code take gcc minutes. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define UNROLLED(i, n) for (int i = 0; i < (n); i++)
+#define ALWAYS         static __attribute__((unused))
 #else
 #define UNROLLED(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
+#define ALWAYS         static inline __attribute__((always_inline, unused))
 #endif
-
-#define ALWAYS static inline __attribute__((always_inline, unused))
 
 ALWAYS vf vf_load(const float *p)
 {
@@ -588,6 +590,28 @@ ALWAYS vf vf_exp(vf x)
     return vf_scale2(p, n);
 }
 
+#define LOG2_E 0x1.715476p+0f
+
+/* 2^x within 2 units in the last place, for x that is not above 127; 0 for what
+ * is below all floats; NaN stays. The polynomial is 2^r's of least relative
+ * error on [0, 1] (8e-8) with 1 at 0. */
+ALWAYS vf vf_exp2(vf x)
+{
+#if VEC_AVX512
+    vf n = x, r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | 8);
+#else
+    x = vf_max(x, vf_set(-160));
+    vf n = vf_of(vi_round(x - 0.5f)), r = x - n;
+#endif
+    vf p = vf_set(0x1.e974fap-10f);
+    p = vf_fma(p, r, vf_set(0x1.277856p-7f));
+    p = vf_fma(p, r, vf_set(0x1.c91ce6p-5f));
+    p = vf_fma(p, r, vf_set(0x1.ebdb56p-3f));
+    p = vf_fma(p, r, vf_set(0x1.62e4bap-1f));
+    p = vf_fma(p, r, vf_set(1));
+    return vf_scale2(p, n); /* of AVX-512: by the integer not above n */
+}
+
 /* Words of two bfloat16. */
 #if VEC_BF16 && VEC_AVX512
 
@@ -598,10 +622,10 @@ ALWAYS vf vf_dot_bf16(vf acc, vf a, vf b)
     return acc;
 }
 
-/* 2 L signed bytes, exactly. */
-ALWAYS vf bf16_of_i8(const void *p)
+/* L words of 2 L floats, to nearest even; subnormals become 0, NaN and infinity
+ * stay. */
+ALWAYS vf bf16_of_two(vf low, vf high)
 {
-    vf low = vf_of(vi_of_i8(p)), high = vf_of(vi_of_i8((const char *)p + L));
     return (vf)_mm512_cvtne2ps_pbh(high, low);
 }
 
@@ -617,29 +641,25 @@ ALWAYS vf bf16_high(vf a, vf b)
     return (vf)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
 }
 
-/* n floats in the order of bf16_low, bf16_high, bf16_low ... as they were. */
-ALWAYS void bf16_in_order(float *x, size_t n)
+/* 2 L floats in the order of bf16_low, bf16_high as they were. */
+ALWAYS void bf16_in_order(vf *low, vf *high)
 {
-    for (size_t i = 0; i < n; i += 2 * L) {
-        vf low = vf_load(x + i), high = vf_load(x + i + L);
-        vf_store(x + i,
-                 __builtin_shufflevector(low, high, 0, 1, 2, 3, 16, 17, 18, 19,
-                                         4, 5, 6, 7, 20, 21, 22, 23));
-        vf_store(x + i + L,
-                 __builtin_shufflevector(low, high, 8, 9, 10, 11, 24, 25, 26,
-                                         27, 12, 13, 14, 15, 28, 29, 30, 31));
-    }
+    vf a = *low, b = *high;
+    *low = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7,
+                                   20, 21, 22, 23);
+    *high = __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13,
+                                    14, 15, 28, 29, 30, 31);
 }
 
-/* To nearest even; subnormals become 0, NaN and infinity stay. Returns what p
- * has. */
-ALWAYS vf bf16_of_normal(void *p, vf v)
-{
-    __m256i h = (__m256i)_mm512_cvtneps_pbh(v);
-    _mm256_storeu_si256(p, h);
-    return (vf)((vi)_mm512_cvtepu16_epi32(h) << 16);
-}
+#endif
 
+#if VEC_BF16
+/* 2 L signed bytes, exactly. */
+ALWAYS vf bf16_of_i8(const void *p)
+{
+    return bf16_of_two(vf_of(vi_of_i8(p)),
+                       vf_of(vi_of_i8((const char *)p + L)));
+}
 #endif
 
 #endif

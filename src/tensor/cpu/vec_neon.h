@@ -104,11 +104,9 @@ ALWAYS vf vf_dot_bf16(vf acc, vf a, vf b)
     return vbfdotq_f32(acc, (bfloat16x8_t)a, (bfloat16x8_t)b);
 }
 
-ALWAYS vf bf16_of_i8(const void *p)
+ALWAYS vf bf16_of_two(vf low, vf high)
 {
-    bfloat16x4_t low = vcvt_bf16_f32(vf_of(vi_of_i8(p)));
-    return (vf)vcvtq_high_bf16_f32(vcombine_bf16(low, low),
-                                   vf_of(vi_of_i8((const char *)p + L)));
+    return (vf)vcvtq_high_bf16_f32(vcvtq_low_bf16_f32(low), high);
 }
 
 ALWAYS vf bf16_low(vf a, vf b)
@@ -121,16 +119,9 @@ ALWAYS vf bf16_high(vf a, vf b)
     return (vf)vzip2q_u16((uint16x8_t)a, (uint16x8_t)b);
 }
 
-ALWAYS void bf16_in_order(float *x, size_t n)
+ALWAYS void bf16_in_order(vf *low, vf *high)
 {
-    (void)x, (void)n; /* they are: a vector has eight, in order */
-}
-
-ALWAYS vf bf16_of_normal(void *p, vf v)
-{
-    bfloat16x4_t h = vcvt_bf16_f32(v);
-    memcpy(p, &h, sizeof h);
-    return (vf)(vi_of_halves(p) << 16);
+    (void)low, (void)high; /* they are: a vector has eight, in order */
 }
 
 #elif VEC_DOT

@@ -1,0 +1,4 @@
+#define VEC_NEON 1
+#include "tensor/cpu/attention_body.h"
+
+const struct attention attention_neondot = {attend, attend_merge};
