@@ -21,11 +21,27 @@ static const uint8_t stream_tokens[] = {4, 2, 1, 0};
  * end of the panels to the other without a gap, so this is a distance and the
  * next panel follows by itself. Arithmetic between two questions needs more. */
 #define AHEAD_BYTES(T) ((T) < 4 ? 6144 : 12288)
+enum { NIBBLES_NEAR = 4096, NIBBLES_FAR = 16384 };
 
 ALWAYS void ask_ahead(int T, const uint8_t *from, int lines)
 {
     UNROLLED (i, lines)
         __builtin_prefetch(from + AHEAD_BYTES(T) + STEP * i);
+}
+
+/* Of nibbles. Where arithmetic stands between two questions some are lost, so
+ * four tokens and more ask twice: from afar into the second level, then into
+ * the first. Bytes are not faster for it. */
+ALWAYS void ask_nibbles(int T, const uint8_t *from, int lines)
+{
+    if (T < 4) {
+        ask_ahead(T, from, lines);
+        return;
+    }
+    UNROLLED (i, lines) {
+        __builtin_prefetch(from + NIBBLES_NEAR + STEP * i);
+        __builtin_prefetch(from + NIBBLES_FAR + STEP * i, 0, 2);
+    }
 }
 
 ALWAYS void stream_result(const struct stream *s, size_t panel, int part,
@@ -116,7 +132,7 @@ ALWAYS void nibbles_add(int T, const uint8_t *w, const uint8_t *x, size_t runs,
 {
     const int C = CHAINS_OF(T) - 1;
     for (size_t r = 0; r < runs; r++, w += 4 * STEP, x += 32 * T) {
-        ask_ahead(T, w, 4);
+        ask_nibbles(T, w, 4);
         UNROLLED (j, 4)
             UNROLLED (v, PARTS) {
                 vi q = vi_load(w + STEP * j + v * 4 * L);
@@ -179,7 +195,10 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
         f[i] = (vf){0};
     for (size_t g = 0; g < groups; g += 2) {
         const uint8_t *d = w + 2 * steps;
-        ask_ahead(T, d, 1);
+        if (kind == DTYPE_Q8_0)
+            ask_ahead(T, d, 1);
+        else
+            ask_nibbles(T, d, 1);
         if (kind == DTYPE_INT4_G32 && g % 4 == 0)
             __builtin_prefetch(zeros + s->panel_bytes + g * ROWS);
         group_add(kind, T, w, d, zeros, g, columns, x, mark, f);
