@@ -260,7 +260,7 @@ struct attend {
     size_t head; /* the first kv head */
     bool direct; /* d is a multiple of 32 */
     /* NULL: all segments, and the result goes to out. Otherwise one segment,
-     * whose parts go here: [count] of ATTEND_PART floats. To attend_merge: the
+     * whose parts go here: [count] of ATTEND_PART floats. To merge: the
      * parts of all segments, [segments][count]. */
     float *parts;
     size_t segment;

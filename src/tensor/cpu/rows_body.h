@@ -61,8 +61,8 @@ ALWAYS void turn(vf *a, vf *b, vf c, vf s)
     *b = vf_fma(*b, c, first * s);
 }
 
-static void heads_turn(float *x, const float *cs, size_t heads, size_t rotary,
-                       size_t d)
+static void heads_rotate(float *x, const float *cs, size_t heads, size_t rotary,
+                         size_t d)
 {
     size_t half = rotary / 2, whole = half / L * L, rest = half - whole;
     for (size_t h = 0; h < heads; h++, x += d) {
@@ -90,7 +90,7 @@ static void rope(float *out, const float *x, const float *gain, float eps,
             rmsnorm(out + h * d, x + h * d, gain, d, eps);
     else if (out != x)
         memcpy(out, x, heads * d * sizeof *x);
-    heads_turn(out, cs, heads, rotary, d);
+    heads_rotate(out, cs, heads, rotary, d);
 }
 
 /* A token's K or V as the elements of a KV cache. */
