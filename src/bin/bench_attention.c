@@ -8,6 +8,7 @@
 #include "base/opt.h"
 #include "bin/commands.h"
 #include "bin/cpu_isa.h"
+#include "bin/memory.h"
 #include "tensor/ops.h"
 #include "tensor/roofline.h"
 
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 64, RUNS = 15, CACHE_BYTES = 128 << 20, LAYERS_MAX = 4096 };
+enum { PAGE = 64, RUNS = 15, CACHE_BYTES = 1024 << 20, LAYERS_MAX = 4096 };
 
 struct bench {
     const char *isa, *kv_dtype;
@@ -64,6 +65,7 @@ static float *values(size_t n)
 struct rig {
     struct device *dev;
     struct op_kv *layers; /* [layer_count] */
+    char *slab;           /* of all layers */
     size_t layer_count, page_count;
     uint32_t *pages;
     struct op_seq *seqs;
@@ -71,14 +73,13 @@ struct rig {
     float *q, *out;
 };
 
-/* A layer's K and V: one random token in all places. */
-static int layer_fill(struct rig *r, struct op_kv *kv, struct why *why)
+/* A layer's K and V, at at: one random token in all places. */
+static void layer_fill(struct rig *r, struct op_kv *kv, char *at)
 {
     size_t token = op_kv_token_bytes(kv->type, kv->kv_heads, kv->head_dim);
     size_t tokens = r->page_count * PAGE;
-    kv->k = mem_try(tokens, token, 4096);
-    kv->v = mem_try(tokens, token, 4096);
-    if (!kv->k || !kv->v) return err_set(why, ERR_NOMEM, "KV cache");
+    kv->k = at;
+    kv->v = at + tokens * token;
     float *x = values((size_t)kv->kv_heads * kv->head_dim);
     struct op_seq one = {0, 1, 1, r->pages};
     op_kv_write(r->dev, kv, &one, 1, x, x, NULL);
@@ -88,7 +89,6 @@ static int layer_fill(struct rig *r, struct op_kv *kv, struct why *why)
         memmove((char *)kv->k + t * token, from, token);
         memmove((char *)kv->v + t * token, from, token);
     }
-    return 0;
 }
 
 static int rig_open(struct rig *r, const struct bench *b, struct why *why)
@@ -122,20 +122,20 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     r->layer_count = b->rows > 1 ? 1 : CACHE_BYTES / bytes + 2;
     if (r->layer_count > LAYERS_MAX) r->layer_count = LAYERS_MAX;
     r->layers = mem_must(r->layer_count, sizeof *r->layers);
-    for (size_t l = 0; l < r->layer_count && !rc; l++) {
+    r->slab = mem_try(r->layer_count, bytes, 2 << 20);
+    if (!r->slab) return err_set(why, ERR_NOMEM, "KV cache");
+    memory_wish(r->slab, r->layer_count * bytes);
+    for (size_t l = 0; l < r->layer_count; l++) {
         r->layers[l] = kv;
-        rc = layer_fill(r, &r->layers[l], why);
+        layer_fill(r, &r->layers[l], r->slab + l * bytes);
     }
-    return rc;
+    return 0;
 }
 
 static void rig_close(struct rig *r)
 {
-    for (size_t l = 0; r->layers && l < r->layer_count; l++) {
-        mem_free(r->layers[l].k);
-        mem_free(r->layers[l].v);
-    }
     mem_free(r->layers);
+    mem_free(r->slab);
     mem_free(r->pages);
     mem_free(r->seqs);
     mem_free(r->q);
