@@ -196,6 +196,21 @@ static size_t plan_of(const struct job *job, size_t chunk)
     return low;
 }
 
+/* Whose K comes behind a decode step's task of all heads: a worker takes chunks
+ * in order, so most likely that of the next sequence. */
+static void then_set(const struct job *job, size_t seq, struct attend *a)
+{
+    if (!a->direct || job->group < job->kv->kv_heads ||
+        seq + 1 == job->seq_count)
+        return;
+    const struct op_seq *then = &job->seqs[seq + 1];
+    if (!is_direct(job, then)) return;
+    size_t seen = then->kv_len, window = job->window;
+    a->then_pages = then->pages;
+    a->then.from = window && seen > window ? seen - window : 0;
+    a->then.to = seen;
+}
+
 static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
@@ -204,6 +219,7 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     const struct op_seq *seq = &job->seqs[i];
     size_t task = (chunk - plan->chunk) % plan->tasks;
     struct attend a = task_at(job, seq, task, worker);
+    then_set(job, i, &a);
     if (!plan->parts) {
         job->cpu->kernels->attention->run(&a);
         return;

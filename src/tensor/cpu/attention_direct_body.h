@@ -4,8 +4,8 @@
  * Reading K and V costs more here than using them: they are used as they lie,
  * by the rows of their head, and never stored. K is read as it lies in memory,
  * token by token with all their heads, V a few tokens at a time; the rows that
- * come then are asked for meanwhile, of V behind K, of the next segment's K
- * behind V. The sums are those of attention_tile_body.h. */
+ * come then are asked for meanwhile, of V behind K, of the next segment's or
+ * sequence's K behind V. The sums are those of attention_tile_body.h. */
 #ifndef BATON_TENSOR_CPU_ATTENTION_DIRECT_BODY_H
 #define BATON_TENSOR_CPU_ATTENTION_DIRECT_BODY_H
 
@@ -297,10 +297,15 @@ ALWAYS void walk_set(const struct attend *a, size_t t0, struct span span,
 {
     const size_t heads = a->count / a->ratio, seen = row_end(a, 0);
     const char **at = walk->at;
-    at = rows_of(a, a->kv->k, t0 + span.from, t0 + span.to, at);
-    at = rows_of(a, a->kv->v, t0 + span.from, t0 + span.to, at);
+    at = rows_of(a, a->kv->k, a->pages, t0 + span.from, t0 + span.to, at);
+    at = rows_of(a, a->kv->v, a->pages, t0 + span.from, t0 + span.to, at);
     size_t next = t0 + SEGMENT;
-    at = rows_of(a, a->kv->k, next, size_least(seen, next + ROWS_PAST), at);
+    if (next >= seen && a->then_pages)
+        at = rows_of(a, a->kv->k, a->then_pages, a->then.from,
+                     size_least(a->then.to, a->then.from + ROWS_PAST), at);
+    else
+        at = rows_of(a, a->kv->k, a->pages, next,
+                     size_least(seen, next + ROWS_PAST), at);
     size_t past = 2 * (span.to - span.from + ROWS_PAST);
     for (const char *last = at[-1]; at < walk->at + past;)
         *at++ = last;
@@ -325,9 +330,14 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         scores_direct(type, 2, a, d, span, &walk);
     else
         scores_direct(type, 1, a, d, span, &walk);
-    for (size_t i = walk.k_past; i < walk.v_past + TOKENS; i++)
-        row_ask(walk.at[n + i], walk.bytes);
+    /* V's first rows a share for each head: a core drops what it is asked for
+     * while some 90 lines are under way. */
+    size_t asked = walk.k_past;
     for (size_t h = 0, r = 0; r < a->count; h++) {
+        size_t share = walk.k_past + (walk.v_past + TOKENS - walk.k_past) *
+                                         (h + 1) / (a->count / a->ratio);
+        for (; asked < share; asked++)
+            row_ask(walk.at[n + asked], walk.bytes);
         if (type == DTYPE_KV8) {
             const char *const *at = walk.at - span.from;
             scales_load(at, scale_at(a, h), span, s->k_scale);

@@ -26,7 +26,7 @@ static void tile_rows(const struct attend *a, const void *base, size_t t0,
     size_t end = round_up(span.to, BLOCK) + L;
     memset(row + begin, 0, (span.from - begin) * sizeof *row);
     memset(row + span.to, 0, (end - span.to) * sizeof *row);
-    rows_of(a, base, t0 + span.from, t0 + span.to, row + span.from);
+    rows_of(a, base, a->pages, t0 + span.from, t0 + span.to, row + span.from);
 }
 
 /* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */

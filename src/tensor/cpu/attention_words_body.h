@@ -125,12 +125,6 @@ ALWAYS size_t element_bytes(enum dtype type)
     return type == DTYPE_F32 ? 4 : type == DTYPE_KV8 ? 1 : 2;
 }
 
-/* K or V of the first kv head of all at token t. */
-ALWAYS const char *token_row(const struct attend *a, const void *base, size_t t)
-{
-    return (const char *)base + kv_offset(a->kv, a->pages, t);
-}
-
 ALWAYS size_t head_at(const struct attend *a, size_t head)
 {
     return (a->head + head) * a->kv->head_dim * element_bytes(a->kv->type);
@@ -144,14 +138,15 @@ ALWAYS void row_ask(const char *row, size_t bytes)
 }
 
 /* Where the first kv head of the call is of the tokens [from, to), which lie in
- * pages; the end. */
+ * these pages of K or V; the end. */
 ALWAYS const char **rows_of(const struct attend *a, const void *base,
-                            size_t from, size_t to, const char **at)
+                            const uint32_t *pages, size_t from, size_t to,
+                            const char **at)
 {
     size_t bytes =
         op_kv_token_bytes(a->kv->type, a->kv->kv_heads, a->kv->head_dim);
     for (size_t t = from, end; t < to; t = end) {
-        const char *row = token_row(a, base, t);
+        const char *row = (const char *)base + kv_offset(a->kv, pages, t);
         end = size_least(round_up(t + 1, a->kv->page_tokens), to);
         row += head_at(a, 0);
         for (size_t i = t; i < end; i++, row += bytes)

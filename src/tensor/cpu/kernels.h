@@ -239,6 +239,10 @@ struct stream {
     float *part;
 };
 
+struct span {
+    size_t from, to; /* [from, to) */
+};
+
 /* Attention of some rows of a sequence. Rows are numbered token by token,
  * within a token by heads: row n is token n / per_token of the new ones and
  * the n % per_token-th head of this call. A tile has any rows of one kv head,
@@ -259,6 +263,10 @@ struct attend {
     const uint32_t *pages;
     size_t head; /* the first kv head */
     bool direct; /* d is a multiple of 32 */
+    /* Direct: whose K this worker will likely read behind it, to be asked for
+     * meanwhile: tokens [from, to) in these pages. NULL: nobody's. */
+    const uint32_t *then_pages;
+    struct span then;
     /* NULL: all segments, and the result goes to out. Otherwise one segment,
      * whose parts go here: [count] of ATTEND_PART floats. To merge: the
      * parts of all segments, [segments][count]. */
@@ -269,9 +277,6 @@ struct attend {
 /* max, sum of p, sum of p v (in the kernel's own order, filled up). */
 #define ATTEND_PART(d) ((size_t)(d) + 2 + 32)
 
-struct span {
-    size_t from, to; /* [from, to) */
-};
 /* Arrays of vectors first: whole lines, as the block is. */
 struct attend_scratch {
     float q[ATTEND_ROWS * OP_HEAD_DIM_MAX];
