@@ -13,6 +13,7 @@
 
 enum {
     TOKENS = 4,                  /* whose V is taken at a time */
+    R_MOST = 3,                  /* rows that share a head's K */
     PV_FEW = VEC_AVX512 ? 8 : 4, /* vectors at a time of 1 or 2 rows */
     /* Bytes that are asked for ahead, in at most so many rows. */
     K_AHEAD = 6144,
@@ -46,17 +47,18 @@ ALWAYS void k_rows_set(enum dtype type, int R, const struct attend *a, size_t d,
     }
 }
 
-/* The sums of so many times R rows at the token k, L lanes each; next is asked
- * for. */
+/* The sums of so many times R rows at the token k, L lanes each, a row's so
+ * many floats apart; next is asked for. */
 ALWAYS void qk_direct(enum dtype type, int R, size_t d, const float *q,
                       const struct k_rows *at, size_t first, size_t count,
-                      const char *k, const char *next, float *sums)
+                      const char *k, const char *next, float *sums,
+                      size_t apart)
 {
     const size_t channels = L * K_CHANNELS(type), words = k_words(type, d);
-    for (size_t i = first; i < first + count; i++, sums += R * L) {
+    for (size_t i = first; i < first + count; i++, sums += (size_t)R * apart) {
         const float *x = q + at->q[i];
         const char *row = k + at->head[i], *then = next + at->head[i];
-        vf f[2] = {{0}};
+        vf f[R_MOST] = {{0}};
         size_t c = 0;
         for (; d - c >= channels; c += channels, x += L) {
             __builtin_prefetch(then + c * element_bytes(type));
@@ -70,7 +72,7 @@ ALWAYS void qk_direct(enum dtype type, int R, size_t d, const float *q,
                 f[j] = k_mul_add(type, vf_load(x + (size_t)j * words), w, f[j]);
         }
         UNROLLED (j, R)
-            vf_store(sums + j * L, f[j]);
+            vf_store(sums + (size_t)j * apart, f[j]);
     }
 }
 
@@ -121,7 +123,7 @@ ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
         scales_ask(type, a, k, span.to - span.from);
         for (size_t g = 0; g < groups; g++) {
             qk_direct(type, R, d, a->scratch->q, at, g * (L / (size_t)R),
-                      L / (size_t)R, *k, k[walk->k_past], sums);
+                      L / (size_t)R, *k, k[walk->k_past], sums, L);
             vf_store(scores[g] + t % L * L, sums_across(type, sums));
         }
         if (t % L != L - 1 && t + 1 != span.to) continue;
@@ -130,33 +132,26 @@ ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
     }
 }
 
-/* The same of fewer rows than L, of a few tokens at a time. */
+/* The same of fewer rows than L: each row's sums at L tokens meet at once. */
 ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
                        struct span span, const struct walk *walk,
                        const struct k_rows *at)
 {
     struct attend_scratch *s = a->scratch;
-    const size_t tokens = L / a->count, rows = a->count;
-    float sums[L * L] = {0}, scores[L];
+    float sums[L][L][L]; /* [row][token]; softmax looks at no other token */
     const char *const *k = walk->at;
-    for (size_t t = span.from, n; t < span.to; t += n) {
-        n = size_least(tokens, span.to - t);
-        for (size_t i = 0; i < n; i++, k++) {
-            scales_ask(type, a, k, span.to - span.from);
-            qk_direct(type, R, d, s->q, at, 0, rows / (size_t)R, *k,
-                      k[walk->k_past], sums + i * rows * L);
+    for (size_t t = span.from; t < span.to; t++, k++) {
+        scales_ask(type, a, k, span.to - span.from);
+        qk_direct(type, R, d, s->q, at, 0, a->count / (size_t)R, *k,
+                  k[walk->k_past], sums[0][t % L], L * L);
+        if (t % L != L - 1 && t + 1 != span.to) continue;
+        for (size_t r = 0; r < a->count; r++) {
+            vf scores = sums_across(type, sums[r][0]);
+            if (type == DTYPE_KV8)
+                scores = vf_of((vi)scores + vi_set(s->q_start[r])) *
+                         vf_set(s->q_scale[r]);
+            vf_store(s->p[r] + t / L * L, scores);
         }
-        vf_store(scores, sums_across(type, sums));
-        for (size_t i = 0; i < n; i++)
-            for (size_t r = 0; r < rows; r++) {
-                float score = scores[i * rows + r];
-                if (type == DTYPE_KV8) {
-                    int32_t sum;
-                    memcpy(&sum, &score, sizeof sum);
-                    score = (float)(sum + s->q_start[r]) * s->q_scale[r];
-                }
-                s->p[r][t + i] = score;
-            }
     }
 }
 
@@ -165,7 +160,7 @@ ALWAYS void scores_direct(enum dtype type, int R, const struct attend *a,
 {
     struct k_rows at;
     k_rows_set(type, R, a, d, &at);
-    if (a->count < L)
+    if (L % R || a->count < L)
         scores_few(type, R, a, d, span, walk, &at);
     else
         scores_many(type, R, a, d, span, walk, &at);
@@ -328,6 +323,8 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         scores_direct(type, 2, a, 128, span, &walk);
     else if (a->ratio % 2 == 0)
         scores_direct(type, 2, a, d, span, &walk);
+    else if (a->ratio % 3 == 0 && a->count < L)
+        scores_direct(type, 3, a, d, span, &walk);
     else
         scores_direct(type, 1, a, d, span, &walk);
     /* V's first rows a share for each head: a core drops what it is asked for
