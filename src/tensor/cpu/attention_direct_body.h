@@ -111,6 +111,13 @@ ALWAYS void scales_ask(enum dtype type, const struct attend *a,
     __builtin_prefetch(k[tokens] + scale_at(a, 0));
 }
 
+/* Whether vectors of L tokens have some that are not of span: softmax takes
+ * none of their scores, but there must be numbers. */
+ALWAYS bool ends_within(struct span span)
+{
+    return span.from % L || span.to % L;
+}
+
 /* Scores of all rows at the tokens of span, of L rows at a time. */
 ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
                         size_t d, struct span span, const struct walk *walk,
@@ -119,6 +126,7 @@ ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
     const size_t groups = round_up(a->count, L) / L;
     float scores[ATTEND_ROWS / L][L * L], sums[L * L];
     const char *const *k = walk->at;
+    if (ends_within(span)) memset(scores, 0, groups * sizeof scores[0]);
     for (size_t t = span.from; t < span.to; t++, k++) {
         scales_ask(type, a, k, span.to - span.from);
         for (size_t g = 0; g < groups; g++) {
@@ -138,8 +146,9 @@ ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
                        const struct k_rows *at)
 {
     struct attend_scratch *s = a->scratch;
-    float sums[L][L][L]; /* [row][token]; softmax looks at no other token */
+    float sums[L][L][L]; /* [row][token] */
     const char *const *k = walk->at;
+    if (ends_within(span)) memset(sums, 0, a->count * sizeof sums[0]);
     for (size_t t = span.from; t < span.to; t++, k++) {
         scales_ask(type, a, k, span.to - span.from);
         qk_direct(type, R, d, s->q, at, 0, a->count / (size_t)R, *k,
