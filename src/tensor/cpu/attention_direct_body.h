@@ -146,16 +146,16 @@ ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
                        const struct k_rows *at)
 {
     struct attend_scratch *s = a->scratch;
-    float sums[L][L][L]; /* [row][token] */
+    float sums[L * L * L]; /* [row][token][L] */
     const char *const *k = walk->at;
-    if (ends_within(span)) memset(sums, 0, a->count * sizeof sums[0]);
+    if (ends_within(span)) memset(sums, 0, a->count * L * L * sizeof *sums);
     for (size_t t = span.from; t < span.to; t++, k++) {
         scales_ask(type, a, k, span.to - span.from);
         qk_direct(type, R, d, s->q, at, 0, a->count / (size_t)R, *k,
-                  k[walk->k_past], sums[0][t % L], L * L);
+                  k[walk->k_past], sums + t % L * L, L * L);
         if (t % L != L - 1 && t + 1 != span.to) continue;
         for (size_t r = 0; r < a->count; r++) {
-            vf scores = sums_across(type, sums[r][0]);
+            vf scores = sums_across(type, sums + r * L * L);
             if (type == DTYPE_KV8)
                 scores = vf_of((vi)scores + vi_set(s->q_start[r])) *
                          vf_set(s->q_scale[r]);
@@ -164,6 +164,7 @@ ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
     }
 }
 
+/* R divides L, or there are fewer rows than L. */
 ALWAYS void scores_direct(enum dtype type, int R, const struct attend *a,
                           size_t d, struct span span, const struct walk *walk)
 {
