@@ -78,7 +78,7 @@ struct model {
      * v and a share their place with gate and up, and with room. */
     float *activations;
     float *x;         /* [t, n] the residual stream                  */
-    float *y;         /* [t, n] x normed for experts; the asked rows */
+    float *y;         /* [t, n] x normed for experts; [logit rows, n] */
     float *scores;    /* [t, experts] the router's                   */
     float *q, *k, *v; /* [t, h, d] [t, g, d] [t, g, d]               */
     float *a;         /* [t, h, d] what attention found              */

@@ -64,8 +64,9 @@ static size_t place_activations(struct model *m, size_t t)
     const size_t hd = (size_t)c->heads * c->head_dim;
     const size_t gd = (size_t)c->kv_heads * c->head_dim;
     size_t all = 0;
+    const size_t asked = t < m->max_logits ? t : m->max_logits;
     m->x = place(m, &all, t, c->hidden);
-    m->y = place(m, &all, t, c->hidden);
+    m->y = place(m, &all, c->experts.count ? t : asked, c->hidden);
     m->scores = place(m, &all, t, c->experts.count);
     size_t attention = all, dense = all, experts = all;
     m->q = place(m, &attention, t, hd);
@@ -283,7 +284,7 @@ const struct batch *forward_asked(struct model *m, const struct batch *b)
 {
     float *x = m->x;
     op_gather(m->dev, m->y, x, b->logit_rows, b->logit_count, m->config.hidden);
-    m->x = m->y; /* both have room for all rows */
+    m->x = m->y;
     m->y = x;
     asked_fill(&m->asked, b);
     return &m->asked.batch;

@@ -3,7 +3,9 @@
  *
  * Panels of many matrices share blocks of memory that begin where huge pages
  * do: in a block of its own a matrix of a few MiB would lie mostly in small
- * ones, and half of the time of packing would go to the kernel. */
+ * ones, and half of the time of packing would go to the kernel. A block is
+ * large because what ends it, up to 2 MiB, is lost; what nobody touches of it
+ * is not there. */
 #include "tensor/cpu/cpu.h"
 
 #include "base/mem.h"
@@ -13,7 +15,7 @@
 
 enum {
     HUGE_BYTES = 2 << 20,
-    BLOCK_BYTES = 64 << 20,
+    BLOCK_BYTES = 512 << 20,
     LEAST_SHARED = 256 << 10, /* what is smaller has its own memory */
     PACK_PANELS = 16,         /* a worker's share at a time         */
 };
