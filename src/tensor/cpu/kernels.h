@@ -248,7 +248,7 @@ struct span {
  * the n % per_token-th head of this call. A tile has any rows of one kv head,
  * so that a block of K and V is made ready once for all of them; direct: the
  * rows of one token and of one or more kv heads. */
-enum { ATTEND_ROWS = 192 };
+enum { ATTEND_ROWS = 256 };
 struct attend {
     const float *q; /* of row 0; a token's rows lie d apart */
     float *out;

@@ -47,11 +47,11 @@ ALWAYS void result_put(float *out, const float *bias, bool add, vf f)
  * does not have, and store those on the stack. */
 #define STAY_IN_MEMORY __asm__ volatile("" ::: "memory")
 
-/* n steps of P panels and T tokens. Weights that come from memory are asked
- * for so many bytes before their use (0: they are near). */
+/* n steps of P panels and T tokens. Weights and words of x that are not near
+ * are asked for so many bytes before their use; 0: they are. */
 ALWAYS void steps_add(enum form form, int P, int T,
                       const uint8_t *const w[PANELS_MAX], const uint8_t *x,
-                      size_t n, size_t ahead, vi *acc)
+                      size_t n, size_t ahead, size_t x_ahead, vi *acc)
 {
     if (VEC_I8MM && form != FORM_F32 && form != FORM_BF16 && T % 2 == 0) {
         mmla_add(P, T, w, x, n, ahead, acc);
@@ -59,6 +59,7 @@ ALWAYS void steps_add(enum form form, int P, int T,
     }
     _Pragma("GCC unroll 1") for (size_t s = 0; s < n; s++, x += 4 * T)
     {
+        if (x_ahead) __builtin_prefetch(x + x_ahead);
         if (ahead)
             UNROLLED (p, P)
                 __builtin_prefetch(w[p] + s * STEP + ahead);
@@ -131,6 +132,17 @@ ALWAYS void tile_result(const struct tile *tile, int T, int v, int t, vf f)
                bias ? bias + v % PARTS * L : NULL, tile->add, f);
 }
 
+/* Asks for the results that the next group of tokens adds to. */
+ALWAYS void tile_ask_results(const struct tile *tile, int P, int T)
+{
+    if (!tile->last || !tile->add) return;
+    UNROLLED (p, P)
+        UNROLLED (t, T)
+            if (tile->out[p])
+                __builtin_prefetch(tile->out[p] +
+                                   (size_t)(T + t) * tile->stride);
+}
+
 /* Sums that stay in registers for the whole slab. */
 ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
 {
@@ -138,12 +150,15 @@ ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
     UNROLLED (p, P)
         w[p] = tile->w[p].steps;
     vi acc[PANELS_MAX * PARTS * TOKENS_MAX];
+    tile_ask_results(tile, P, T);
     UNROLLED (v, P * PARTS)
         UNROLLED (t, T)
             acc[v * T + t] = !tile->first ? vi_load(tile_sum(tile, T, v, t))
                              : form == FORM_ROW ? sum_start(tile->marks[t].sum)
                                                 : (vi){0};
-    steps_add(form, P, T, w, tile->words, tile->steps, 0, acc);
+    /* Fewer panels meet the same words again. */
+    size_t next = P == PANELS_MAX ? (size_t)T * SLAB_STEPS * 4 : 0;
+    steps_add(form, P, T, w, tile->words, tile->steps, 0, next, acc);
     if (!tile->last) {
         UNROLLED (v, P * PARTS)
             UNROLLED (t, T)
@@ -179,6 +194,7 @@ ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
         e[p] = tile->w[p].e;
     }
     vf f[PANELS_MAX * PARTS * TOKENS_MAX];
+    tile_ask_results(tile, P, T);
     UNROLLED (v, P * PARTS)
         UNROLLED (t, T)
             f[v * T + t] =
@@ -192,7 +208,7 @@ ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
             UNROLLED (v, P * PARTS)
                 acc[v * T + t] = start;
         }
-        steps_add(form, P, T, w, x, steps, 0, acc);
+        steps_add(form, P, T, w, x, steps, 0, 0, acc);
         UNROLLED (v, P * PARTS) {
             int part = v % PARTS;
             vf dv = group_d(form, d[v / PARTS], 0, part), ev = {0};

@@ -8,8 +8,9 @@
 
 #include <math.h>
 
-static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
-                    float eps)
+/* One row; meanwhile asks for the one that begins so far on. */
+ALWAYS void row_norm(float *out, const float *x, const float *gain, size_t cols,
+                     float eps, size_t next)
 {
     size_t whole = cols / L * L, rest = cols - whole, c = 0;
     vf sums[4] = {{0}};
@@ -29,11 +30,19 @@ static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
     }
     float squares = vf_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
     vf inverse = vf_set(1 / sqrtf(squares / (float)cols + eps));
-    for (c = 0; c < whole; c += L)
+    for (c = 0; c < whole; c += L) {
+        __builtin_prefetch(x + next + c);
         vf_store(out + c, vf_load(x + c) * inverse * vf_load(gain + c));
+    }
     if (rest)
         vf_store_some(out + whole,
                       last * inverse * vf_load_some(gain + whole, rest), rest);
+}
+
+static void rmsnorm(float *out, const float *x, const float *gain, size_t cols,
+                    float eps)
+{
+    row_norm(out, x, gain, cols, eps, cols);
 }
 
 ALWAYS vf silu(vf g)
@@ -87,7 +96,7 @@ static void rope(float *out, const float *x, const float *gain, float eps,
 {
     if (gain)
         for (size_t h = 0; h < heads; h++)
-            rmsnorm(out + h * d, x + h * d, gain, d, eps);
+            row_norm(out + h * d, x + h * d, gain, d, eps, heads * d);
     else if (out != x)
         memcpy(out, x, heads * d * sizeof *x);
     heads_rotate(out, cs, heads, rotary, d);

@@ -288,7 +288,7 @@ ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
         acc[i] = (vi){0};
     UNROLLED (p, P)
         w[p] = panel + (size_t)p * apart * s->panel_bytes;
-    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES(T), acc);
+    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES(T), 0, acc);
     floats_results(s, P, T, first, apart, (const vf *)acc);
 }
 
