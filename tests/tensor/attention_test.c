@@ -70,6 +70,8 @@ static const struct shape {
     {530, 4, 2, 128, DTYPE_KV8, 16, 0},  {280, 30, 3, 32, DTYPE_KV8, 8, 0},
     {600, 6, 3, 96, DTYPE_KV8, 16, 299}, {77, 2, 2, 21, DTYPE_KV8, 4, 33},
     {280, 9, 3, 64, DTYPE_BF16, 16, 0},  {275, 6, 2, 64, DTYPE_KV8, 16, 41},
+    {270, 14, 2, 64, DTYPE_BF16, 16, 0}, {261, 10, 2, 128, DTYPE_KV8, 8, 30},
+    {262, 28, 4, 32, DTYPE_BF16, 16, 9},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 

@@ -12,11 +12,12 @@
 #include "tensor/cpu/attention_words_body.h"
 
 enum {
-    TOKENS = 4,                  /* whose V is taken at a time */
-    R_MOST = 3,                  /* rows that share a head's K */
+    TOKENS = 4, /* whose V, and whose sums of scores, are taken at a time */
     PV_FEW = VEC_AVX512 ? 8 : 4, /* vectors at a time of 1 or 2 rows */
-    /* Bytes that are asked for ahead, in at most so many rows. */
+    /* Bytes that are asked for ahead, in at most so many rows. K is asked for
+     * twice: what a core drops while much is under way it meets again. */
     K_AHEAD = 6144,
+    K_NEAR = 2048,
     V_AHEAD = 8192,
     ROWS_PAST = 16,
 };
@@ -25,81 +26,104 @@ enum {
  * and for the sake of asking what comes then. */
 struct walk {
     const char *at[2 * SEGMENT + 2 * ROWS_PAST];
-    size_t bytes;          /* of a row */
-    size_t k_past, v_past; /* rows that are asked for ahead */
+    size_t bytes;                  /* of a row */
+    size_t k_past, k_near, v_past; /* rows that are asked for ahead */
 };
 
 /* --- scores ------------------------------------------------------------ */
 
-/* Each R rows of a head: where their words and their head's bytes are. Rows
- * behind the last, up to L of them, are the last ones again. */
-struct k_rows {
-    uint32_t q[ATTEND_ROWS + L], head[ATTEND_ROWS + L];
-};
+/* Rows of a head that are taken at a time. */
+static const uint8_t direct_groups[] = {4, 3, 2, 1};
 
-ALWAYS void k_rows_set(enum dtype type, int R, const struct attend *a, size_t d,
-                       struct k_rows *at)
-{
-    for (size_t r = 0, i = 0; r < round_up(a->count, L); r += (size_t)R, i++) {
-        size_t row = size_least(r, a->count - (size_t)R);
-        at->q[i] = (uint32_t)(row * k_words(type, d));
-        at->head[i] = (uint32_t)(row / a->ratio * d * element_bytes(type));
-    }
-}
-
-/* The sums of so many times R rows at the token k, L lanes each, a row's so
- * many floats apart; next is asked for. */
+/* The sums of R rows at the token whose head is at k, L lanes each, a row's
+ * TOKENS * L floats apart. The head at far and near is asked for, where far is
+ * not NULL. */
 ALWAYS void qk_direct(enum dtype type, int R, size_t d, const float *q,
-                      const struct k_rows *at, size_t first, size_t count,
-                      const char *k, const char *next, float *sums,
-                      size_t apart)
+                      const char *k, const char *far, const char *near,
+                      float *sums)
 {
     const size_t channels = L * K_CHANNELS(type), words = k_words(type, d);
-    for (size_t i = first; i < first + count; i++, sums += (size_t)R * apart) {
-        const float *x = q + at->q[i];
-        const char *row = k + at->head[i], *then = next + at->head[i];
-        vf f[R_MOST] = {{0}};
-        size_t c = 0;
-        for (; d - c >= channels; c += channels, x += L) {
-            __builtin_prefetch(then + c * element_bytes(type));
-            vf w = k_load(type, row, c, channels);
-            UNROLLED (j, R)
-                f[j] = k_mul_add(type, vf_load(x + (size_t)j * words), w, f[j]);
+    vf f[4] = {{0}};
+    size_t c = 0;
+    for (; d - c >= channels; c += channels, q += L) {
+        if (far) {
+            __builtin_prefetch(far + c * element_bytes(type));
+            __builtin_prefetch(near + c * element_bytes(type));
         }
-        if (channels > 32 && c < d) { /* d is a multiple of 32 */
-            vf w = k_load(type, row, c, d - c);
-            UNROLLED (j, R)
-                f[j] = k_mul_add(type, vf_load(x + (size_t)j * words), w, f[j]);
-        }
+        vf w = k_load(type, k, c, channels);
         UNROLLED (j, R)
-            vf_store(sums + (size_t)j * apart, f[j]);
+            f[j] = k_mul_add(type, vf_load(q + (size_t)j * words), w, f[j]);
+    }
+    if (channels > 32 && c < d) { /* d is a multiple of 32 */
+        vf w = k_load(type, k, c, d - c);
+        UNROLLED (j, R)
+            f[j] = k_mul_add(type, vf_load(q + (size_t)j * words), w, f[j]);
+    }
+    UNROLLED (j, R)
+        vf_store(sums + j * TOKENS * L, f[j]);
+}
+
+/* Those of all rows at the token k, [rows][TOKENS][L]. */
+ALWAYS void token_direct(enum dtype type, const struct attend *a, size_t d,
+                         const char *k, const char *far, const char *near,
+                         float *sums)
+{
+    const size_t words = k_words(type, d), bytes = d * element_bytes(type);
+    const float *q = a->scratch->q;
+    for (size_t r = 0, rows; r < a->count;
+         k += bytes, far += bytes, near += bytes) {
+        const char *ask = far; /* by the first rows of a head */
+        for (size_t end = r + a->ratio; r < end; r += rows, ask = NULL) {
+            rows = rows_group(direct_groups, end - r);
+            switch (rows) {
+            case 4: qk_direct(type, 4, d, q, k, ask, near, sums); break;
+            case 3: qk_direct(type, 3, d, q, k, ask, near, sums); break;
+            case 2: qk_direct(type, 2, d, q, k, ask, near, sums); break;
+            default: qk_direct(type, 1, d, q, k, ask, near, sums);
+            }
+            q += rows * words;
+            sums += rows * TOKENS * L;
+        }
     }
 }
 
-/* The scores of L times L lanes (their integers, of KV8). */
-ALWAYS vf sums_across(enum dtype type, const float *sums)
+/* KV8: what the sums of L / TOKENS rows begin with and are multiplied with. */
+struct k_scales {
+    float scale[ATTEND_ROWS * TOKENS];
+    int32_t start[ATTEND_ROWS * TOKENS];
+};
+
+static void k_scales_set(const struct attend *a, struct k_scales *to)
 {
-    vf m[L];
-    UNROLLED (i, L)
-        m[i] = vf_load(sums + i * L);
-    return type == DTYPE_KV8 ? (vf)vi_sums((vi *)m) : vf_sums(m);
+    for (size_t i = 0; i < round_up(a->count, L / TOKENS) * TOKENS; i++) {
+        size_t r = size_least(i / TOKENS, a->count - 1);
+        to->scale[i] = a->scratch->q_scale[r];
+        to->start[i] = a->scratch->q_start[r];
+    }
 }
 
-/* Scores of rows r .. r + L - 1 at L tokens from t on, [token][row], to p. */
-ALWAYS void scores_turn(enum dtype type, const struct attend *a, size_t r,
-                        size_t t, const float *scores)
+/* Scores of rows [r, end) at TOKENS tokens from t on, from all sums to p. */
+ALWAYS void scores_end(enum dtype type, const struct attend *a, size_t t,
+                       const float *sums, const struct k_scales *k, size_t r,
+                       size_t end)
 {
     struct attend_scratch *s = a->scratch;
-    vf m[L];
-    UNROLLED (i, L) {
-        m[i] = vf_load(scores + i * L);
+    sums += r * TOKENS * L;
+    for (end = size_least(end, a->count); r < end;
+         r += L / TOKENS, sums += L * L) {
+        vf m[L], f;
+        UNROLLED (i, L)
+            m[i] = vf_load(sums + i * L);
         if (type == DTYPE_KV8)
-            m[i] = vf_of((vi)m[i] + vi_load(s->q_start + r)) *
-                   vf_load(s->q_scale + r);
+            f = vf_of(vi_sums((vi *)m) + vi_load(k->start + r * TOKENS)) *
+                vf_load(k->scale + r * TOKENS);
+        else
+            f = vf_sums(m);
+        UNROLLED (i, L / TOKENS)
+            if (r + (size_t)i < a->count)
+                memcpy(s->p[r + (size_t)i] + t, (float *)&f + i * TOKENS,
+                       TOKENS * sizeof(float));
     }
-    vf_transpose(m);
-    UNROLLED (i, L)
-        if (r + (size_t)i < a->count) vf_store(s->p[r + (size_t)i] + t, m[i]);
 }
 
 /* KV8: asks for the scales of the token at *k, and of its V. */
@@ -111,69 +135,38 @@ ALWAYS void scales_ask(enum dtype type, const struct attend *a,
     __builtin_prefetch(k[tokens] + scale_at(a, 0));
 }
 
-/* Whether vectors of L tokens have some that are not of span: softmax takes
- * none of their scores, but there must be numbers. */
-ALWAYS bool ends_within(struct span span)
+/* Scores of all rows at the tokens of span. Those of TOKENS tokens are taken
+ * from their sums while the next ones' are made, a share for each: memory is
+ * asked for in even steps. */
+ALWAYS void scores_direct(enum dtype type, const struct attend *a, size_t d,
+                          struct span span, const struct walk *walk)
 {
-    return span.from % L || span.to % L;
-}
-
-/* Scores of all rows at the tokens of span, of L rows at a time. */
-ALWAYS void scores_many(enum dtype type, int R, const struct attend *a,
-                        size_t d, struct span span, const struct walk *walk,
-                        const struct k_rows *at)
-{
-    const size_t groups = round_up(a->count, L) / L;
-    float scores[ATTEND_ROWS / L][L * L], sums[L * L];
+    float sums[2][ATTEND_ROWS * TOKENS * L]; /* whole L / TOKENS rows */
+    struct k_scales scales;
     const char *const *k = walk->at;
-    if (ends_within(span)) memset(scores, 0, groups * sizeof scores[0]);
+    const size_t each = round_up(a->count, L) / TOKENS;
+    if (type == DTYPE_KV8) k_scales_set(a, &scales);
+    /* Nobody takes the scores of tokens that are not of span, nor of rows
+     * behind the last, but what sums are made of must be numbers. */
+    const bool ends = span.from % TOKENS || span.to % TOKENS;
+    const size_t from = (ends ? 0 : a->count) * TOKENS * L;
+    const size_t to = round_up(a->count, L / TOKENS) * TOKENS * L;
+    for (int i = 0; i < 2; i++)
+        memset(sums[i] + from, 0, (to - from) * sizeof(float));
     for (size_t t = span.from; t < span.to; t++, k++) {
+        size_t n = t % TOKENS, block = t / TOKENS;
         scales_ask(type, a, k, span.to - span.from);
-        for (size_t g = 0; g < groups; g++) {
-            qk_direct(type, R, d, a->scratch->q, at, g * (L / (size_t)R),
-                      L / (size_t)R, *k, k[walk->k_past], sums, L);
-            vf_store(scores[g] + t % L * L, sums_across(type, sums));
-        }
-        if (t % L != L - 1 && t + 1 != span.to) continue;
-        for (size_t g = 0; g < groups; g++)
-            scores_turn(type, a, g * L, t / L * L, scores[g]);
+        token_direct(type, a, d, *k, k[walk->k_past], k[walk->k_near],
+                     sums[block % 2] + n * L);
+        if (block > span.from / TOKENS)
+            scores_end(type, a, (block - 1) * TOKENS, sums[(block - 1) % 2],
+                       &scales, n * each, (n + 1) * each);
     }
-}
-
-/* The same of fewer rows than L: each row's sums at L tokens meet at once. */
-ALWAYS void scores_few(enum dtype type, int R, const struct attend *a, size_t d,
-                       struct span span, const struct walk *walk,
-                       const struct k_rows *at)
-{
-    struct attend_scratch *s = a->scratch;
-    float sums[L * L * L]; /* [row][token][L] */
-    const char *const *k = walk->at;
-    if (ends_within(span)) memset(sums, 0, a->count * L * L * sizeof *sums);
-    for (size_t t = span.from; t < span.to; t++, k++) {
-        scales_ask(type, a, k, span.to - span.from);
-        qk_direct(type, R, d, s->q, at, 0, a->count / (size_t)R, *k,
-                  k[walk->k_past], sums + t % L * L, L * L);
-        if (t % L != L - 1 && t + 1 != span.to) continue;
-        for (size_t r = 0; r < a->count; r++) {
-            vf scores = sums_across(type, sums + r * L * L);
-            if (type == DTYPE_KV8)
-                scores = vf_of((vi)scores + vi_set(s->q_start[r])) *
-                         vf_set(s->q_scale[r]);
-            vf_store(s->p[r] + t / L * L, scores);
-        }
-    }
-}
-
-/* R divides L, or there are fewer rows than L. */
-ALWAYS void scores_direct(enum dtype type, int R, const struct attend *a,
-                          size_t d, struct span span, const struct walk *walk)
-{
-    struct k_rows at;
-    k_rows_set(type, R, a, d, &at);
-    if (L % R || a->count < L)
-        scores_few(type, R, a, d, span, walk, &at);
-    else
-        scores_many(type, R, a, d, span, walk, &at);
+    const size_t last = (span.to - 1) / TOKENS, n = span.to - last * TOKENS;
+    if (last > span.from / TOKENS)
+        scores_end(type, a, (last - 1) * TOKENS, sums[(last - 1) % 2], &scales,
+                   n * each, a->count);
+    scores_end(type, a, last * TOKENS, sums[last % 2], &scales, 0, a->count);
 }
 
 /* --- p v --------------------------------------------------------------- */
@@ -216,8 +209,6 @@ ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
     for (; d - c >= (C)*L; c += (C)*L) \
         pv_direct(type, R, C, v, next, c, n, p, sum + c);
 
-static const uint8_t pv_direct_groups[] = {4, 3, 2, 1};
-
 /* rows rows of a head over the n tokens at v. */
 ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v,
                    const char *const *next, size_t d, int n, const float *p,
@@ -247,7 +238,7 @@ ALWAYS void heads_direct(enum dtype type, const struct attend *a, size_t d,
     }
     for (size_t r = 0, rows; r < count;) {
         for (size_t end = r + ratio; r < end; r += rows) {
-            rows = rows_group(pv_direct_groups, end - r);
+            rows = rows_group(direct_groups, end - r);
             pv_few(type, rows, row, then, d, TOKENS, s->p[r] + t / step,
                    s->sum[r]);
         }
@@ -315,6 +306,7 @@ ALWAYS void walk_set(const struct attend *a, size_t t0, struct span span,
     for (const char *last = at[-1]; at < walk->at + past;)
         *at++ = last;
     walk->bytes = head_at(a, heads) - head_at(a, 0);
+    walk->k_near = size_least(K_NEAR / walk->bytes + 1, ROWS_PAST);
     walk->k_past = size_least(K_AHEAD / walk->bytes + 1, ROWS_PAST);
     walk->v_past = size_least(V_AHEAD / walk->bytes + 1, ROWS_PAST);
 }
@@ -328,15 +320,13 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     walk_set(a, t0, span, &walk);
     for (size_t i = 0; i < walk.k_past; i++)
         row_ask(walk.at[i], walk.bytes);
-    /* Of 128 channels loops are unrolled. */
-    if (a->ratio % 2 == 0 && d == 128)
-        scores_direct(type, 2, a, 128, span, &walk);
-    else if (a->ratio % 2 == 0)
-        scores_direct(type, 2, a, d, span, &walk);
-    else if (a->ratio % 3 == 0 && a->count < L)
-        scores_direct(type, 3, a, d, span, &walk);
+    /* Of these channels loops are unrolled. */
+    if (d == 128)
+        scores_direct(type, a, 128, span, &walk);
+    else if (d == 64)
+        scores_direct(type, a, 64, span, &walk);
     else
-        scores_direct(type, 1, a, d, span, &walk);
+        scores_direct(type, a, d, span, &walk);
     /* V's first rows a share for each head: a core drops what it is asked for
      * while some 90 lines are under way. */
     size_t asked = walk.k_past;
@@ -357,6 +347,8 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     }
     if (d == 128)
         sums_direct(type, a, 128, span, &walk);
+    else if (d == 64)
+        sums_direct(type, a, 64, span, &walk);
     else
         sums_direct(type, a, d, span, &walk);
 }
