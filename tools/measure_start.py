@@ -11,6 +11,11 @@ listens. Printed are the best and the median over the rounds, in seconds:
   up     what the server itself says it took
   token  from its exec to the body of the answer
 
+with --give-memory also
+
+  give   how long all threads together take to touch three times as much memory as the weights are, before each start:
+         where a hypervisor hands memory to its guest as it is touched, that is part of a start, and is so no longer
+
 and of the last round in MB, beside what the weights are and the KV of a prompt that fills --kv-tokens tokens:
 
   peak   resident set at most, up to the first token (VmHWM: pages of files that it maps count)
@@ -18,8 +23,11 @@ and of the last round in MB, beside what the weights are and the KV of a prompt 
   full   resident set after the long prompt, and the share it has of shared pages (PSS); their excess over weights + KV
 """
 import argparse
+import concurrent.futures
 import contextlib
+import ctypes
 import json
+import mmap
 import os
 import re
 import shlex
@@ -72,12 +80,25 @@ def fill_cache(a, program, model, options):
             time.sleep(0.1)
 
 
-def start(a, program, model, options, last):
+def give(size, threads):
+    """Seconds until so many bytes of memory were touched, which are free again behind it."""
+    memory = mmap.mmap(-1, size)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    first = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    step = 32 << 20
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda at: ctypes.memset(first + at, 1, min(step, size - at)), range(0, size, step)))
+    return time.perf_counter() - began
+
+
+def start(a, program, model, options, last, weights):
+    given = {"give": give(3 * weights, a.threads)} if a.give_memory else {}
     began = time.perf_counter()
     with serving(a, program, model, options) as (server, url, up):
         ask(url, [1])
         r = {"up": up, "token": time.perf_counter() - began}
-        r |= {"peak": field(server.pid, "status", "VmHWM"), "rss": field(server.pid, "status", "VmRSS")}
+        r |= given | {"peak": field(server.pid, "status", "VmHWM"), "rss": field(server.pid, "status", "VmRSS")}
         if last:
             ask(url, [i % 1000 for i in range(a.kv_tokens - 64)])
             r |= {"full": field(server.pid, "smaps_rollup", "Rss"), "pss": field(server.pid, "smaps_rollup", "Pss")}
@@ -97,6 +118,7 @@ def main():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--kv-tokens", type=int, default=2048)
+    p.add_argument("--give-memory", action="store_true")
     p.add_argument("models", nargs="+")
     a = p.parse_args()
     programs = dict(text.split("=", 1) for text in a.baton)
@@ -107,19 +129,20 @@ def main():
         for program in programs.values():
             if "--weight-cache" in options:
                 fill_cache(a, program, model, options)
+        weights, kv = sizes(a, next(iter(programs.values())), model, options)
         for n in range(a.rounds):
             for name, program in programs.items():
-                got[name].append(start(a, program, model, options, n == a.rounds - 1))
+                got[name].append(start(a, program, model, options, n == a.rounds - 1, weights))
         print(text)
-        for name, program in programs.items():
-            report(name, got[name], *sizes(a, program, model, options))
+        for name in programs:
+            report(name, got[name], weights, kv)
 
 
 def report(name, runs, weights, kv):
     last = runs[-1]
     mb = {k: last[k] / 1e6 for k in ("peak", "rss", "full", "pss")}
     times = "  ".join(f"{k} {min(r[k] for r in runs):.2f} {statistics.median(r[k] for r in runs):.2f}"
-                      for k in ("up", "token"))
+                      for k in ("give", "up", "token") if k in last)
     over = 100 * (last["full"] / (weights + kv) - 1)
     print(f"  {name:8} {times} | weights {weights / 1e6:.0f} KV {kv / 1e6:.0f} peak {mb['peak']:.0f} rss {mb['rss']:.0f}"
           f" full {mb['full']:.0f} (pss {mb['pss']:.0f}), {over:+.1f} %", flush=True)
