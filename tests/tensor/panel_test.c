@@ -243,6 +243,29 @@ static void wide_rows_get_their_room(void **state)
     mem_free(x), mem_free(y), mem_free(values), mem_free(row), mem_free(bytes);
 }
 
+/* Where there is no memory for a large block, a small one will do. */
+static void blocks_may_be_small(void **state)
+{
+    (void)state;
+    enum { ROWS_MADE = 64, COLS = 1024 };
+    struct device *dev = open_device("cpu", NULL, 1);
+    uint64_t seed = 6;
+    struct weight *w;
+    struct why why = {0};
+    char *bytes = random_matrix(DTYPE_F32, ROWS_MADE, COLS, &seed);
+    mem_fail_at(1);
+    assert_int_equal(
+        weight_create(&w, dev, DTYPE_F32, ROWS_MADE, COLS, bytes, &why), 0);
+    mem_fail_at(0);
+    float *x = floats(COLS);
+    op_embed(dev, x, w, &(int32_t){ROWS_MADE - 1}, 1);
+    assert_memory_equal(x, bytes + (ROWS_MADE - 1) * COLS * sizeof *x,
+                        COLS * sizeof *x);
+    weight_destroy(w);
+    device_close(dev);
+    mem_free(x), mem_free(bytes);
+}
+
 TESTS(T(packing_is_the_same_everywhere), T(rounding_is_the_same_everywhere),
       T(rows_may_come_one_by_one), T(wide_rows_get_their_room),
-      T(mapped_weights_are_weights))
+      T(blocks_may_be_small), T(mapped_weights_are_weights))

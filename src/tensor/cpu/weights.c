@@ -60,8 +60,11 @@ static char *panels_alloc(struct cpu *cpu, struct cpu_weight *w, size_t bytes)
     struct panel_block *b = cpu->blocks;
     while (b && b->end - b->at < bytes) /* small ones go where large ended */
         b = b->next;
-    if (!b) b = block_create(cpu, bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
-    if (!b) return NULL;
+    size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    while (!b && !(b = block_create(cpu, size))) { /* a small machine */
+        if (size == bytes) return NULL;
+        size = size / 2 > bytes ? size / 2 : bytes;
+    }
     char *panels = b->raw + b->at;
     b->at += bytes;
     b->live++;
