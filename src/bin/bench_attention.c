@@ -125,8 +125,8 @@ static int rig_open(struct rig *r, const struct bench *b, struct why *why)
     r->slab = mem_try(r->layer_count, bytes, 2 << 20);
     if (!r->slab) return err_set(why, ERR_NOMEM, "KV cache");
     memory_wish(r->slab, r->layer_count * bytes);
-    fprintf(stderr, "writing %.2f GB of KV\n",
-            (double)(r->layer_count * bytes) * 1e-9);
+    fprintf(stderr, "writing %.0f MB of KV\n",
+            (double)(r->layer_count * bytes) * 1e-6);
     for (size_t l = 0; l < r->layer_count; l++) {
         r->layers[l] = kv;
         layer_fill(r, &r->layers[l], r->slab + l * bytes);

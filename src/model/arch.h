@@ -78,7 +78,8 @@ struct model {
      * v and a share their place with gate and up, and with room. */
     float *activations;
     float *x;         /* [t, n] the residual stream                  */
-    float *y;         /* [t, n] x normed for experts; [logit rows, n] */
+    float *y;         /* [t, n] x normed, of experts; else the asked
+                       * rows, [logit rows, n]                         */
     float *scores;    /* [t, experts] the router's                   */
     float *q, *k, *v; /* [t, h, d] [t, g, d] [t, g, d]               */
     float *a;         /* [t, h, d] what attention found              */

@@ -287,8 +287,8 @@ struct attend_scratch {
     float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
     float k_scale[SEGMENT], v_scale[SEGMENT];
     /* Of q in bytes: scales, what its sums begin with. */
-    float q_scale[ATTEND_ROWS + ROWS];
-    int32_t q_start[ATTEND_ROWS + ROWS];
+    float q_scale[ATTEND_ROWS];
+    int32_t q_start[ATTEND_ROWS];
     float max[ATTEND_ROWS], total[ATTEND_ROWS];
     float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
     /* A row's new token; floats from attend.q or out to it; the tokens of a

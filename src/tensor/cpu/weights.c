@@ -38,15 +38,18 @@ static void block_drop(struct cpu *cpu, struct panel_block *b)
     mem_free(b);
 }
 
-/* NULL: no memory. */
-static struct panel_block *block_create(struct cpu *cpu, size_t bytes)
+/* Of at least so many bytes; a small machine gets no large one. NULL: no
+ * memory. */
+static struct panel_block *block_create(struct cpu *cpu, size_t least)
 {
-    struct panel_block *b = mem_must(1, sizeof *b);
-    b->raw = host_alloc(bytes + HUGE_BYTES);
-    if (!b->raw) {
-        mem_free(b);
-        return NULL;
+    size_t bytes = least > BLOCK_BYTES ? least : BLOCK_BYTES;
+    char *raw;
+    while (!(raw = host_alloc(bytes + HUGE_BYTES))) {
+        if (bytes == least) return NULL;
+        bytes = bytes / 2 > least ? bytes / 2 : least;
     }
+    struct panel_block *b = mem_must(1, sizeof *b);
+    b->raw = raw;
     b->at = -(uintptr_t)b->raw & (HUGE_BYTES - 1);
     b->end = b->at + bytes;
     b->next = cpu->blocks;
@@ -60,11 +63,8 @@ static char *panels_alloc(struct cpu *cpu, struct cpu_weight *w, size_t bytes)
     struct panel_block *b = cpu->blocks;
     while (b && b->end - b->at < bytes) /* small ones go where large ended */
         b = b->next;
-    size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
-    while (!b && !(b = block_create(cpu, size))) { /* a small machine */
-        if (size == bytes) return NULL;
-        size = size / 2 > bytes ? size / 2 : bytes;
-    }
+    if (!b) b = block_create(cpu, bytes);
+    if (!b) return NULL;
     char *panels = b->raw + b->at;
     b->at += bytes;
     b->live++;
