@@ -155,12 +155,13 @@ static int by_value(const void *a, const void *b)
 static double measure(struct rig *r, const struct bench *b)
 {
     double times[RUNS];
-    float scale = 1 / sqrtf((float)b->head_dim);
+    const struct query q = {r->q, NULL, (size_t)b->heads,
+                            1 / sqrtf((float)b->head_dim), 0};
     for (int run = -1; run < RUNS; run++) { /* the first warms up */
         uint64_t start = clock_ns();
         for (size_t l = 0; l < r->layer_count; l++)
-            op_attention(r->dev, r->out, r->q, &r->layers[l], r->seqs,
-                         r->seq_count, (size_t)b->heads, scale, 0);
+            op_attention(r->dev, r->out, &q, &r->layers[l], r->seqs,
+                         r->seq_count);
         if (run >= 0)
             times[run] =
                 (double)(clock_ns() - start) * 1e-9 / (double)r->layer_count;

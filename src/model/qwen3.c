@@ -12,8 +12,6 @@ const struct batch *qwen3_attention(struct model *m, const struct batch *b,
     const struct layer *l = &m->layers[i];
     const struct op_kv kv = kv_pool_layer(pool, i);
     struct device *dev = m->dev;
-    const size_t h = c->heads, d = c->head_dim;
-    const float scale = 1 / sqrtf((float)d);
     const bool parts = forward_parts(m, b, i);
     size_t t = b->tokens;
 
@@ -33,13 +31,13 @@ const struct batch *qwen3_attention(struct model *m, const struct batch *b,
         op_linear(dev, &y, t, qkv, 1);
     }
     turn = head_turn(m, b, l->q_norm);
-    op_rope(dev, m->q, &turn, t, h, d);
 
     /* a [t, h, d] over the cached k and v of each token's sequence */
     const struct linear o = {m->x, l->o, l->o_bias, true};
     op_expect(dev, t, &o, 1);
-    op_attention(dev, m->a, m->q, &kv, b->seqs, b->seq_count, h, scale,
-                 layer_window(c, i));
+    const struct query q = {m->q, &turn, c->heads,
+                            1 / sqrtf((float)c->head_dim), layer_window(c, i)};
+    op_attention(dev, m->a, &q, &kv, b->seqs, b->seq_count);
     expect_ffn(m, l, t);
     op_linear(dev, &(struct input){.x = m->a}, t, &o, 1); /* x += o(a) */
     return b;

@@ -305,16 +305,6 @@ static void turn_check(const struct turn *turn, size_t d)
     (void)rotary, (void)d;
 }
 
-void op_rope(struct device *dev, float *x, const struct turn *turn,
-             size_t tokens, size_t heads, size_t d)
-{
-    turn_check(turn, d);
-    if (tokens == 0 || heads == 0) return;
-    struct span begin = span_begin(dev);
-    dev->ops->rope(dev, x, turn, tokens, heads, d);
-    span_end(dev, begin, "rope");
-}
-
 static void kv_check(const struct op_kv *kv)
 {
     assert(kv->type == DTYPE_F32 || kv->type == DTYPE_F16 ||
@@ -336,20 +326,22 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
     span_end(dev, begin, "kv_write");
 }
 
-void op_attention(struct device *dev, float *out, const float *q,
+void op_attention(struct device *dev, float *out, const struct query *query,
                   const struct op_kv *kv, const struct op_seq *seqs,
-                  size_t seq_count, size_t heads, float scale, uint32_t window)
+                  size_t seq_count)
 {
     kv_check(kv);
-    assert(heads % kv->kv_heads == 0);
+    assert(query->heads % kv->kv_heads == 0);
+    if (query->turn) turn_check(query->turn, kv->head_dim);
     for (size_t s = 0; s < seq_count; s++)
         assert(seqs[s].rows <= seqs[s].kv_len);
     if (seq_count == 0) return;
     struct span begin = span_begin(dev);
-    dev->ops->attention(dev, out, q, kv, seqs, seq_count, heads, scale, window);
+    dev->ops->attention(dev, out, query, kv, seqs, seq_count);
     if (dev->trace)
-        span_count(dev, begin, &(struct trace_row){.op = "attention"}, 0,
-                   attention_ops(kv, seqs, seq_count, heads, window));
+        span_count(
+            dev, begin, &(struct trace_row){.op = "attention"}, 0,
+            attention_ops(kv, seqs, seq_count, query->heads, query->window));
 }
 
 void op_experts(struct device *dev, float *x, const float *y,

@@ -60,15 +60,12 @@ struct device_ops {
     /* NULL: it does not care */
     void (*expect)(struct device *dev, size_t tokens, const struct linear *list,
                    size_t count);
-    void (*rope)(struct device *dev, float *x, const struct turn *turn,
-                 size_t tokens, size_t heads, size_t d);
     void (*kv_write)(struct device *dev, const struct op_kv *kv,
                      const struct op_seq *seqs, size_t seq_count,
                      const float *k, const float *v, const struct turn *turn);
-    void (*attention)(struct device *dev, float *out, const float *q,
+    void (*attention)(struct device *dev, float *out, const struct query *query,
                       const struct op_kv *kv, const struct op_seq *seqs,
-                      size_t seq_count, size_t heads, float scale,
-                      uint32_t window);
+                      size_t seq_count);
     void (*experts)(struct device *dev, float *x, const float *y,
                     const float *scores, size_t tokens, const struct experts *e,
                     float *room);

@@ -86,13 +86,13 @@ void op_linear(struct device *dev, const struct input *x, size_t tokens,
 void op_expect(struct device *dev, size_t tokens, const struct linear *list,
                size_t count);
 
-/* What heads of q and k go through before attention: each is normed as
- * op_rmsnorm would, where gain is not NULL (Qwen3), and then its pairs
- * (i, i + rotary/2) of the first rotary elements are rotated by positions[t] *
- * freqs[i] (float32 radians, cos and sin in float64), times scale (1 but for
- * yarn). rotary is even and at most d, d <= OP_HEAD_DIM_MAX.
- *   x [t, h, d] in place. gain [d]. freqs [rotary / 2], positions [t] in host
- * memory.
+/* What heads of q and k [t, h, d] go through before attention, on the way into
+ * op_kv_write and op_attention: each is normed as op_rmsnorm would, where gain
+ * is not NULL (Qwen3), and then its pairs (i, i + rotary/2) of the first rotary
+ * elements are rotated by positions[t] * freqs[i] (float32 radians, cos and sin
+ * in float64), times scale (1 but for yarn). rotary is even and at most d, d <=
+ * OP_HEAD_DIM_MAX.
+ *   gain [d]. freqs [rotary / 2], positions [t] in host memory.
  * Source: RoPE (Su 2021) in the half-split form of transformers. */
 struct rope {
     const float *freqs;
@@ -105,8 +105,6 @@ struct turn {
     const struct rope *rope;
     const uint32_t *positions;
 };
-void op_rope(struct device *dev, float *x, const struct turn *turn,
-             size_t tokens, size_t heads, size_t d);
 
 /* Where the tokens of a batch live in the paged KV cache (kv/pool.h). */
 struct op_seq {
@@ -134,17 +132,16 @@ static inline size_t op_kv_token_bytes(enum dtype type, size_t g, size_t d)
 }
 
 /* Rounds k, v [t, g, d] into the cache: row first_row + i of sequence s goes
- * to its token kv_len - rows + i. k as op_rope would turn it; turn NULL: as it
- * is. */
+ * to its token kv_len - rows + i. k is turned first; turn NULL: as it is. */
 void op_kv_write(struct device *dev, const struct op_kv *kv,
                  const struct op_seq *seqs, size_t seq_count, const float *k,
                  const float *v, const struct turn *turn);
 
 /* out[t,h,:] = softmax(q[t,h,:] . K[0..pos(t), h*g/heads] * scale) V[...]
- *   q, out [t, heads, d]; the KV of this step is already written; heads is a
- * multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a sequence sees its
- * tokens 0 .. kv_len - rows + i; with a window (not 0) only the last window
- * of these, its own among them. q * scale is first rounded as K was: to
+ *   q, out [t, heads, d]; q is turned first; the KV of this step is already
+ * written; heads is a multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a
+ * sequence sees its tokens 0 .. kv_len - rows + i; with a window (not 0) only
+ * the last window of these, its own among them. q * scale is rounded as K was: to
  * bfloat16 (nearest even) where KV is BF16, each head to int8 where it is KV8,
  * whose products with K are integers. Sums in float32; KV is walked
  * in segments of 256 tokens at fixed positions, each reduced on its own and
@@ -156,9 +153,16 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
  * of tokens that no row sees are not read.
  * Source: paged attention (Kwon 2023), online softmax (Milakov 2018), sliding
  * windows (Mistral 7B, 2023) as sliding_window of transformers counts them. */
-void op_attention(struct device *dev, float *out, const float *q,
+struct query {
+    const float *q;
+    const struct turn *turn; /* NULL: q as it is */
+    size_t heads;
+    float scale;
+    uint32_t window;
+};
+void op_attention(struct device *dev, float *out, const struct query *query,
                   const struct op_kv *kv, const struct op_seq *seqs,
-                  size_t seq_count, size_t heads, float scale, uint32_t window);
+                  size_t seq_count);
 
 /* A mixture of experts, one layer of it. For each token the experts with the
  * used largest scores are chosen (of equals those of lower index), with

@@ -9,7 +9,8 @@ struct cache {
     uint32_t window;
     struct op_kv kv;
     uint32_t *pages;
-    float *q, *k, *v; /* [n, heads, d], [n, g, d] */
+    float *q, *k, *v;        /* [n, heads, d], [n, g, d] */
+    const struct turn *turn; /* of q; NULL: none */
 };
 
 static struct cache cache_make(size_t n, size_t heads, size_t g, size_t d,
@@ -48,8 +49,14 @@ static void step(struct device *dev, struct cache *c, size_t from, size_t rows,
     struct op_seq seq = {0, (uint32_t)rows, (uint32_t)(from + rows), c->pages};
     op_kv_write(dev, &c->kv, &seq, 1, c->k + from * g * c->d,
                 c->v + from * g * c->d, NULL);
-    op_attention(dev, out + from * row, c->q + from * row, &c->kv, &seq, 1,
-                 c->heads, 1 / sqrtf((float)c->d), c->window);
+    struct turn turn = {0};
+    if (c->turn) {
+        turn = *c->turn;
+        turn.positions += from;
+    }
+    const struct query q = {c->q + from * row, c->turn ? &turn : NULL, c->heads,
+                            1 / sqrtf((float)c->d), c->window};
+    op_attention(dev, out + from * row, &q, &c->kv, &seq, 1);
 }
 
 static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_KV8};
@@ -197,10 +204,10 @@ static void a_batch_gives_what_each_alone_gives(void **state)
         op_kv_write(cpu, &kv, &whole, 1, k, v, NULL);
         for (uint32_t window = 0; window < 60; window += 19) {
             if (left_out(window)) continue;
-            op_attention(cpu, all, q, &kv, seqs, SEQS, HEADS, 0.125f, window);
+            const struct query query = {q, NULL, HEADS, 0.125f, window};
+            op_attention(cpu, all, &query, &kv, seqs, SEQS);
             for (int s = 0; s < SEQS; s++)
-                op_attention(cpu, one, q, &kv, &seqs[s], 1, HEADS, 0.125f,
-                             window);
+                op_attention(cpu, one, &query, &kv, &seqs[s], 1);
             assert_memory_equal(all, one, first * HEADS * D * sizeof *all);
         }
         mem_free(kv.k), mem_free(kv.v);
@@ -305,6 +312,100 @@ static void large_scores_are_fine(void **state)
     device_close(ref);
 }
 
+/* q [n, heads, d] turned before, as k is on its way into a cache. */
+static void turned_before(struct device *dev, struct cache *c)
+{
+    size_t n = c->n * c->heads * c->d;
+    float *q = floats(n), *v = floats(n);
+    uint32_t *pages = mem_must(c->n, sizeof *pages);
+    for (uint32_t t = 0; t < c->n; t++)
+        pages[t] = t;
+    const struct op_kv kv = {
+        q, v, DTYPE_F32, 1, (uint32_t)c->heads, (uint32_t)c->d};
+    const struct op_seq seq = {0, (uint32_t)c->n, (uint32_t)c->n, pages};
+    op_kv_write(dev, &kv, &seq, 1, c->q, v, c->turn);
+    memcpy(c->q, q, n * sizeof *q);
+    c->turn = NULL;
+    mem_free(q), mem_free(v), mem_free(pages);
+}
+
+/* Of n rows the last ones once more, token by token. */
+static void turned_alike(struct device *dev, size_t n, enum dtype type,
+                         const struct turn *turn)
+{
+    enum { D = 64, HEADS = 6 };
+    uint64_t seed = 90;
+    struct cache c = cache_make(n, HEADS, 2, D, type, 16, &seed);
+    float *got = floats(n * HEADS * D), *want = floats(n * HEADS * D);
+    c.turn = turn;
+    step(dev, &c, 0, n, got);
+    for (size_t t = n - 30; t < n; t++)
+        step(dev, &c, t, 1, got);
+    turned_before(dev, &c);
+    step(dev, &c, 0, n, want);
+    assert_memory_equal(got, want, n * HEADS * D * sizeof *got);
+    cache_fini(&c);
+    mem_free(got), mem_free(want);
+}
+
+static void q_is_turned_on_the_way(void **state)
+{
+    (void)state;
+    enum { N = 530, D = 64 };
+    uint64_t seed = 91;
+    float freqs[D / 2], *gain = random_floats(D, &seed);
+    uint32_t positions[N];
+    for (int i = 0; i < D / 2; i++)
+        freqs[i] = (float)pow(1e4, -2.0 * i / D);
+    for (uint32_t i = 0; i < N; i++)
+        positions[i] = i + 5;
+    const struct rope rope = {freqs, D, 1};
+    for (int i = -1; i < ISAS; i++) {
+        struct device *dev = i < 0 ? open_ref() : open_cpu(i, 2);
+        if (!dev) continue;
+        for (size_t k = 0; k < 2 * TYPES; k++) {
+            struct turn turn = {k % 2 ? gain : NULL, 1e-6f, &rope, positions};
+            if (!left_out(k + 1))
+                turned_alike(dev, i < 0 ? 40 : N, types[k / 2], &turn);
+        }
+        device_close(dev);
+    }
+    mem_free(gain);
+}
+
+/* More rows than a tile has, beside others: what one made ready of K and V
+ * serves the next, and nobody else. */
+static void tiles_of_a_head_share_its_kv(void **state)
+{
+    (void)state;
+    enum { N = 620, D = 64, HEADS = 8, G = 2, SEQS = 3 };
+    uint64_t seed = 95;
+    for (int i = 0; i < ISAS * TYPES; i++) {
+        struct device *dev = open_cpu(i / TYPES, 2);
+        if (!dev || left_out((size_t)i)) continue;
+        struct cache c =
+            cache_make(N, HEADS, G, D, types[i % TYPES], 16, &seed);
+        size_t row = HEADS * D, n = N * row;
+        float *want = floats(n), *got = floats(SEQS * n);
+        float *q = floats(SEQS * n);
+        for (size_t t = 0; t < N; t += 31)
+            step(dev, &c, t, N - t < 31 ? N - t : 31, want);
+        struct op_seq seqs[SEQS];
+        for (uint32_t s = 0; s < SEQS; s++) {
+            seqs[s] = (struct op_seq){s * N, N - s, N - s, c.pages};
+            memcpy(q + s * n, c.q, n * sizeof *q);
+        }
+        const struct query query = {q, NULL, HEADS, 1 / sqrtf((float)D), 0};
+        op_attention(dev, got, &query, &c.kv, seqs, SEQS);
+        for (uint32_t s = 0; s < SEQS; s++)
+            assert_memory_equal(got + s * n, want, (N - s) * row * sizeof *got);
+        cache_fini(&c);
+        mem_free(want), mem_free(got), mem_free(q);
+        device_close(dev);
+    }
+}
+
 TESTS(T(attention_is_close_to_ref), T(chunks_and_threads_do_not_change_bits),
       T(a_batch_gives_what_each_alone_gives), T(rows_see_no_later_token),
-      T(rows_see_no_token_before_their_window), T(large_scores_are_fine))
+      T(rows_see_no_token_before_their_window), T(large_scores_are_fine),
+      T(q_is_turned_on_the_way), T(tiles_of_a_head_share_its_kv))

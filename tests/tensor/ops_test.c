@@ -1,6 +1,6 @@
 /* The operations but op_attention, and of op_linear what it reads: close to
  * "ref", the same bits in any batch, and "ref" itself against values worked
- * out by hand. */
+ * out by hand. How heads are turned is seen in a cache of floats. */
 #include "tests/tensor/ops_help.h"
 
 #include "tensor/trace.h"
@@ -22,6 +22,23 @@ static void rows_made(struct device *dev, float *out, const struct input *x,
     mem_free(one);
 }
 
+/* Heads [tokens, heads, d] turned. */
+static void heads_made(struct device *dev, float *out, const float *x,
+                       const struct turn *turn, uint32_t tokens, size_t heads,
+                       size_t d)
+{
+    float *v = floats(tokens * heads * d);
+    uint32_t pages[128];
+    assert_true(tokens <= 128);
+    for (uint32_t t = 0; t < tokens; t++)
+        pages[t] = t;
+    const struct op_kv kv = {out,        v, DTYPE_F32, 1, (uint32_t)heads,
+                             (uint32_t)d};
+    const struct op_seq seq = {0, tokens, tokens, pages};
+    op_kv_write(dev, &kv, &seq, 1, x, v, turn);
+    mem_free(v);
+}
+
 static void ref_means_what_the_contract_says(void **state)
 {
     (void)state;
@@ -32,10 +49,10 @@ static void ref_means_what_the_contract_says(void **state)
     check_close(out, (float[]){3 / root, 8 / root}, 2, 1e-6, 0);
     assert_true(isnan(out[2])); /* 0 / 0 without eps */
 
-    float turned[4] = {1, 2, 3, 4}, freqs[1] = {0.5f};
+    float heads[4] = {1, 2, 3, 4}, turned[4], freqs[1] = {0.5f};
     struct rope rope = {freqs, 2, 1};
     struct turn turn = {NULL, 0, &rope, (uint32_t[]){2}};
-    op_rope(ref, turned, &turn, 1, 1, 4);
+    heads_made(ref, turned, heads, &turn, 1, 1, 4);
     check_close(turned,
                 (float[]){(float)(cos(1) - 2 * sin(1)),
                           (float)(2 * cos(1) + sin(1)), 3, 4},
@@ -53,7 +70,8 @@ static void ref_means_what_the_contract_says(void **state)
     float new_k[2] = {3, 7}, new_v[2] = {2, 2}, q[2] = {1, 0};
     op_kv_write(ref, &kv, &seq, 1, new_k, new_v, NULL);
     assert_true(k[4] == 3 && k[5] == 7 && v[4] == 2);
-    op_attention(ref, out, q, &kv, &seq, 1, 1, 1, 0);
+    const struct query query = {.q = q, .heads = 1, .scale = 1};
+    op_attention(ref, out, &query, &kv, &seq, 1);
     double e1 = exp(1), e2 = exp(2), e3 = exp(3), all = e1 + e2 + e3;
     check_close(out,
                 (float[]){(float)((9 * e1 + 6 * e2 + 2 * e3) / all),
@@ -180,11 +198,9 @@ static void heads_turned(struct device *cpu, struct device *ref, size_t heads,
     const struct turn turn = {gain, 1e-6f, &rope, positions};
     size_t row = heads * d, n = TOKENS * row;
     float *x = random_floats(n, &seed), *got = floats(n), *want = floats(n);
-    memcpy(got, x, n * sizeof *x);
-    memcpy(want, x, n * sizeof *x);
+    heads_made(ref, want, x, &turn, TOKENS, heads, d);
     for (int twice = 0; twice < 2; twice++) { /* the second: known sines */
-        op_rope(cpu, got, &turn, TOKENS, heads, d);
-        op_rope(ref, want, &turn, TOKENS, heads, d);
+        heads_made(cpu, got, x, &turn, TOKENS, heads, d);
         check_close(got, want, n, 4e-6 * largest(want, n), 2e-6);
     }
     for (size_t t = 0; t < TOKENS; t++) {
@@ -193,11 +209,9 @@ static void heads_turned(struct device *cpu, struct device *ref, size_t heads,
         if (gain) /* in two steps: the same */
             op_rmsnorm(cpu, x + t * row, x + t * row, gain, heads, d, 1e-6f);
         one.gain = NULL;
-        op_rope(cpu, x + t * row, &one, 1, heads, d);
-        one.gain = gain;
-        op_rope(cpu, x + t * row, &one, 1, heads, d);
+        heads_made(cpu, want + t * row, x + t * row, &one, 1, heads, d);
     }
-    assert_memory_equal(x, got, n * sizeof *x);
+    assert_memory_equal(want, got, n * sizeof *x);
     mem_free(x), mem_free(got), mem_free(want);
 }
 
@@ -285,7 +299,7 @@ static void kv_written(struct device *cpu, struct device *ref)
     mem_free(k), mem_free(v);
 }
 
-/* What op_rope makes of k is what op_kv_write writes of it. */
+/* What is turned on the way into the cache is what is turned before. */
 static void kv_turned(struct device *cpu, struct device *ref)
 {
     enum { G = 3, D = 64, ROWS_ = 29, TOKENS = 32 };
@@ -310,10 +324,9 @@ static void kv_turned(struct device *cpu, struct device *ref)
             all[n] = floats(TOKENS * G * D);
         struct op_kv a = {all[0], all[1], DTYPE_BF16, 16, G, D};
         struct op_kv b = {all[2], all[3], DTYPE_BF16, 16, G, D};
-        memcpy(turned, k, ROWS_ * G * D * sizeof *k);
         op_kv_write(dev, &a, &seq, 1, k, v, &turn);
         assert_memory_not_equal(all[0], all[1], 64);
-        op_rope(dev, turned, &turn, ROWS_, G, D);
+        heads_made(dev, turned, k, &turn, ROWS_, G, D);
         op_kv_write(dev, &b, &seq, 1, turned, v, NULL);
         for (int n = 0; n < 2; n++)
             assert_memory_equal(all[n], all[n + 2], TOKENS * G * D * 2);
@@ -368,7 +381,7 @@ static void nothing(struct device *cpu, struct device *ref)
         struct weight *w;
         assert_int_equal(weight_create(&w, both[i], DTYPE_F32, 1, 1, x, NULL),
                          0);
-        struct rope rope = {x, 2, 1};
+        struct rope rope = {x, 0, 1};
         struct op_kv kv = {x, x, DTYPE_F32, 1, 1, 1};
         struct op_seq none = {0, 0, 0, NULL};
         struct linear l = {x, w, NULL, false};
@@ -377,11 +390,11 @@ static void nothing(struct device *cpu, struct device *ref)
         op_linear(both[i], &(struct input){.x = x}, 0, &l, 1);
         op_linear(both[i], &(struct input){.x = x}, 1, &l, 0);
         struct turn turn = {NULL, 0, &rope, NULL};
-        op_rope(both[i], x, &turn, 0, 1, 2);
+        struct query query = {.q = x, .turn = &turn, .heads = 1, .scale = 1};
         op_kv_write(both[i], &kv, NULL, 0, x, x, NULL);
-        op_kv_write(both[i], &kv, &none, 1, x, x, NULL);
-        op_attention(both[i], x, x, &kv, NULL, 0, 1, 1, 0);
-        op_attention(both[i], x, x, &kv, &none, 1, 1, 1, 0);
+        op_kv_write(both[i], &kv, &none, 1, x, x, &turn);
+        op_attention(both[i], x, &query, &kv, NULL, 0);
+        op_attention(both[i], x, &query, &kv, &none, 1);
         op_gather(both[i], x, x, NULL, 0, 1);
         assert_true(x[0] == 1);
         weight_destroy(w);

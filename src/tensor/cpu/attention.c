@@ -33,11 +33,10 @@ static size_t up_div(size_t n, size_t by)
 struct job {
     struct cpu *cpu;
     float *out;
-    const float *q;
+    const struct query *query;
     const struct op_kv *kv;
     const struct op_seq *seqs;
-    size_t seq_count, heads, ratio, window;
-    float scale;
+    size_t seq_count, ratio, window;
     size_t group;  /* kv heads of a decode step's task */
     size_t chunks; /* in all */
 };
@@ -168,14 +167,18 @@ static struct attend task_at(const struct job *job, const struct op_seq *seq,
     size_t d = job->kv->head_dim;
     struct attend a =
         is_direct(job, seq) ? direct_at(job, task) : tile_at(job, seq, task);
-    size_t at = (seq->first_row * job->heads + a.head * job->ratio) * d;
-    a.q = job->q + at;
+    const struct query *query = job->query;
+    size_t at = (seq->first_row * query->heads + a.head * job->ratio) * d;
+    a.call = job->cpu->attends;
+    a.q = query->q + at;
+    a.turn = query->turn;
+    a.cs = job->cpu->rope.cs + seq->first_row * OP_HEAD_DIM_MAX;
     a.out = job->out + at;
-    a.token_stride = job->heads * d;
+    a.token_stride = query->heads * d;
     a.ratio = job->ratio;
     a.seen = seq->kv_len - seq->rows + 1;
     a.window = job->window;
-    a.scale = job->scale;
+    a.scale = query->scale;
     a.kv = job->kv;
     a.pages = seq->pages;
     a.scratch = cpu_scratch(job->cpu, worker);
@@ -241,22 +244,22 @@ static void chunk_run(void *arg, size_t chunk, int worker)
     job->cpu->kernels->attention->merge(&a);
 }
 
-void cpu_attention(struct device *dev, float *out, const float *q,
+void cpu_attention(struct device *dev, float *out, const struct query *query,
                    const struct op_kv *kv, const struct op_seq *seqs,
-                   size_t seq_count, size_t heads, float scale, uint32_t window)
+                   size_t seq_count)
 {
     struct cpu *cpu = (struct cpu *)dev;
     assert(seq_count <= cpu->rows); /* device_reserve */
     struct job job = {.cpu = cpu,
                       .out = out,
-                      .q = q,
+                      .query = query,
                       .kv = kv,
                       .seqs = seqs,
                       .seq_count = seq_count,
-                      .heads = heads,
-                      .ratio = heads / kv->kv_heads,
-                      .window = window,
-                      .scale = scale};
+                      .ratio = query->heads / kv->kv_heads,
+                      .window = query->window};
+    if (query->turn) cpu_sines(cpu, query->turn, seqs, seq_count);
+    cpu->attends++;
     plan_all(&job);
     pool_run(cpu->pool, chunk_run, &job, job.chunks);
 }

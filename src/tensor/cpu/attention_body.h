@@ -112,12 +112,24 @@ static struct span segments_of(const struct attend *a)
                          (row_end(a, a->count - 1) + SEGMENT - 1) / SEGMENT};
 }
 
+/* Unless they are those of the segment before. */
+static void rows_ready(const struct attend *a)
+{
+    struct attend_scratch *s = a->scratch;
+    if (s->q_call == a->call && s->q_of == a->q && s->q_first == a->first)
+        return;
+    rows_set(a);
+    q_ready(a);
+    s->q_call = a->call;
+    s->q_of = a->q;
+    s->q_first = a->first;
+}
+
 static void attend(const struct attend *a)
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
-    rows_set(a);
-    q_ready(a);
+    rows_ready(a);
     s->sum = s->part;
     if (a->parts) {
         struct rows rows = segment_run(a, a->segment);
@@ -145,6 +157,7 @@ static void attend_merge(const struct attend *a)
 {
     size_t part = ATTEND_PART(a->kv->head_dim);
     rows_set(a);
+    a->scratch->q_call = 0; /* its rows may be others */
     struct span segments = segments_of(a);
     for (size_t g = segments.from; g < segments.to; g++) {
         const float *p = a->parts + (g - segments.from) * a->count * part;

@@ -317,6 +317,8 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     struct span span = row_span(a, 0, t0);
     size_t n = span.to - span.from, d = a->kv->head_dim;
     struct walk walk;
+    s->kv = &s->kept[0];
+    s->kv->call = 0; /* its scales are written over */
     walk_set(a, t0, span, &walk);
     for (size_t i = 0; i < walk.k_past; i++)
         row_ask(walk.at[i], walk.bytes);
@@ -337,8 +339,8 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
             row_ask(walk.at[n + asked], walk.bytes);
         if (type == DTYPE_KV8) {
             const char *const *at = walk.at - span.from;
-            scales_load(at, scale_at(a, h), span, s->k_scale);
-            scales_load(at + n, scale_at(a, h), span, s->v_scale);
+            scales_load(at, scale_at(a, h), span, s->kv->k_scale);
+            scales_load(at + n, scale_at(a, h), span, s->kv->v_scale);
         }
         for (size_t end = r + a->ratio; r < end; r++) {
             row_softmax(a, r, span, span);

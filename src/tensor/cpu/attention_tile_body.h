@@ -29,7 +29,7 @@ static void tile_rows(const struct attend *a, const void *base, size_t t0,
     rows_of(a, base, a->pages, t0 + span.from, t0 + span.to, row + span.from);
 }
 
-/* K of a segment's tokens -> scratch k [blocks][k_words][BLOCK]. */
+/* K of a segment's tokens -> kv k [blocks][k_words][BLOCK]. */
 ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
                     struct span span)
 {
@@ -42,7 +42,7 @@ ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
             at[i - t] = row[i] ? row[i] : nothing;
             row_ask(row[i + L], bytes);
         }
-        float *to = a->scratch->k + t / BLOCK * BLOCK * words + t % BLOCK;
+        float *to = a->scratch->kv->k + t / BLOCK * BLOCK * words + t % BLOCK;
         for (size_t w = 0; w < words; w += L, to += L * BLOCK) {
             size_t c = w * K_CHANNELS(type);
             vf m[L];
@@ -58,10 +58,10 @@ ALWAYS void k_ready(enum dtype type, const struct attend *a, size_t t0,
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(row, scale_at(a, 0), span, a->scratch->k_scale);
+        scales_load(row, scale_at(a, 0), span, a->scratch->kv->k_scale);
 }
 
-/* V of a segment's tokens -> scratch v [tokens or pairs][v_words]. */
+/* V of a segment's tokens -> kv v [tokens or pairs][v_words]. */
 ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
                     struct span span)
 {
@@ -75,7 +75,7 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
         if (step == 2 && row[t + 1]) y = row[t + 1];
         for (size_t n = t + L; n < t + L + step; n++)
             row_ask(row[n], bytes);
-        float *to = a->scratch->v + t / step * wide;
+        float *to = a->scratch->kv->v + t / step * wide;
         for (size_t c = 0; c < wide; c += step * L) {
             vf v[2];
             v_turn(type, x, y, c, d - c, v);
@@ -84,7 +84,26 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
         }
     }
     if (type == DTYPE_KV8)
-        scales_load(row, scale_at(a, 0), span, a->scratch->v_scale);
+        scales_load(row, scale_at(a, 0), span, a->scratch->kv->v_scale);
+}
+
+/* Takes what is kept of a segment of the head's K and V, if the tokens of span
+ * are among it. Otherwise they have to be made ready. */
+static bool kv_kept(const struct attend *a, size_t t0, struct span span)
+{
+    const size_t segment = t0 / SEGMENT;
+    struct attend_kv *kv =
+        &a->scratch->kept[size_least(segment, ATTEND_KEPT - 1)];
+    a->scratch->kv = kv;
+    if (kv->call == a->call && kv->pages == a->pages && kv->head == a->head &&
+        kv->t0 == t0 && kv->span.from <= span.from && kv->span.to >= span.to)
+        return true;
+    kv->call = a->call;
+    kv->pages = a->pages;
+    kv->head = a->head;
+    kv->t0 = t0;
+    kv->span = span;
+    return false;
 }
 
 /* --- scores ------------------------------------------------------------ */
@@ -117,7 +136,7 @@ ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
 {
     struct attend_scratch *s = a->scratch;
     size_t words = k_words(type, a->kv->head_dim);
-    const float *q = s->q + r * words, *k = s->k + b * words;
+    const float *q = s->q + r * words, *k = s->kv->k + b * words;
     vf f[QK_CHAINS * 2 * 6], kept[4][2 * 6];
     for (size_t c = 0; c < L; c += QK_CHAINS) {
         UNROLLED (i, QK_CHAINS * 2 * R)
@@ -143,7 +162,7 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
 {
     struct attend_scratch *s = a->scratch;
     size_t words = k_words(DTYPE_KV8, a->kv->head_dim);
-    const float *q = s->q + r * words, *k = s->k + b * words;
+    const float *q = s->q + r * words, *k = s->kv->k + b * words;
     vf f[2 * 6];
     UNROLLED (i, 2 * R)
         f[i] = (vf)vi_set(s->q_start[r + (size_t)i / 2]);
@@ -263,7 +282,7 @@ static void pv_group(const struct attend *a, size_t c, size_t vecs, size_t rows,
     size_t to = size_least(s->span[r + rows - 1].to, t + V_TOKENS(a->kv->type));
     to = round_up(to, step) / step;
     if (from < to)
-        pv(pairs, rows, vecs, s->p[r] + from, s->v + from * wide + c, wide,
+        pv(pairs, rows, vecs, s->p[r] + from, s->kv->v + from * wide + c, wide,
            to - from, s->sum[r] + c);
 }
 
@@ -295,7 +314,7 @@ static void pv_alone(const struct attend *a, size_t r)
                          : pairs && t + 1 == span.to ? 0x0000ffff
                                                      : -1);
         vf p = (vf)(vi_spread(s->p[r] + t / step) & seen);
-        const float *v = s->v + t / step * wide;
+        const float *v = s->kv->v + t / step * wide;
         for (size_t c = 0; c < wide; c += L)
             vf_store(s->sum[r] + c,
                      v_mul_add(pairs, p, (vf)(vi_load(v + c) & seen),
@@ -359,7 +378,8 @@ ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
     while (s->span[rows.end - 1].from == SEGMENT)
         rows.end--;
     struct span all = {s->span[rows.begin].from, s->span[rows.end - 1].to};
-    k_ready(type, a, t0, all);
+    const bool kept = kv_kept(a, t0, all);
+    if (!kept) k_ready(type, a, t0, all);
     for (size_t b = all.from / BLOCK * BLOCK; b < all.to; b += BLOCK) {
         for (size_t r = rows.begin; r < rows.end; r += n) {
             n = rows_group(row_groups, rows.end - r);
@@ -368,7 +388,7 @@ ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
             qk_any(type, n, a, r, b);
         }
     }
-    v_ready(type, a, t0, all);
+    if (!kept) v_ready(type, a, t0, all);
     for (size_t r = rows.begin; r < rows.end; r += n) {
         n = rows_group(row_groups, rows.end - r);
         struct span wide = {s->span[r].from, s->span[r + n - 1].to};

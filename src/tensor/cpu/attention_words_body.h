@@ -14,12 +14,9 @@
 #define BATON_TENSOR_CPU_ATTENTION_WORDS_BODY_H
 
 #include "tensor/cpu/encode_body.h"
-#include "tensor/cpu/kernels.h"
-#include "tensor/cpu/vec.h"
+#include "tensor/cpu/turn_body.h"
 
 #include "tensor/device_ops.h"
-
-#include <math.h>
 
 enum { ROWS_AHEAD = 6 }; /* of q and out, which lie far apart, asked for */
 
@@ -259,14 +256,25 @@ static void q_bytes(const struct attend *a, size_t r, const float *q,
     s->q_start[r] = VEC_WIDE_IS_SIGNED ? 0 : -128 * sum;
 }
 
+/* Row r as it meets K, in room where it has to be made. */
+ALWAYS const float *q_turned(const struct attend *a, size_t r, float *room)
+{
+    const float *q = a->q + a->scratch->at[r];
+    if (!a->turn) return q;
+    heads_turn(room, q, a->turn, a->cs + a->scratch->token[r] * OP_HEAD_DIM_MAX,
+               1, a->kv->head_dim, 0);
+    return room;
+}
+
 /* All rows of the call, scaled, as words [rows][k_words]. */
 static void q_ready(const struct attend *a)
 {
+    float room[OP_HEAD_DIM_MAX];
     enum dtype type = a->kv->type;
     size_t words = k_words(type, a->kv->head_dim);
     float *to = a->scratch->q;
     for (size_t r = 0; r < a->count; r++, to += words) {
-        const float *q = a->q + a->scratch->at[r];
+        const float *q = q_turned(a, r, room);
         if (r + ROWS_AHEAD < a->count)
             row_ask((const char *)(a->q + a->scratch->at[r + ROWS_AHEAD]),
                     a->kv->head_dim * sizeof *q);
@@ -321,7 +329,7 @@ ALWAYS void softmax_of(bool pairs, bool scaled, struct attend_scratch *s,
     vf top[2] = {vf_set(-INFINITY), vf_set(-INFINITY)}, sum[2] = {{0}};
     if (scaled)
         for (size_t t = begin; t < end; t += L)
-            vf_store(p + t, vf_load(p + t) * vf_load(s->k_scale + t));
+            vf_store(p + t, vf_load(p + t) * vf_load(s->kv->k_scale + t));
     for (size_t t = begin; t < end; t += L)
         if (t < span.from || t + L > span.to)
             vf_store(p + t, vf_pick(lanes_in(t, span), vf_load(p + t),
@@ -343,7 +351,8 @@ ALWAYS void softmax_of(bool pairs, bool scaled, struct attend_scratch *s,
             if (scaled || !pairs) sum[i] += e[i];
             if (scaled)
                 e[i] = vf_pick(lanes_in(t + (size_t)i * L, span),
-                               e[i] * vf_load(s->v_scale + t + i * L), (vf){0});
+                               e[i] * vf_load(s->kv->v_scale + t + i * L),
+                               (vf){0});
         }
 #if VEC_BF16
         if (pairs) {

@@ -347,7 +347,6 @@ static const struct device_ops cpu_ops = {
     .rmsnorm = cpu_rmsnorm,
     .linear = cpu_linear,
     .expect = cpu_expect,
-    .rope = cpu_rope,
     .kv_write = cpu_kv_write,
     .attention = cpu_attention,
     .experts = cpu_experts,

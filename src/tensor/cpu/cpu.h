@@ -54,6 +54,7 @@ struct cpu {
     size_t scratch_bytes;
 
     /* Attention's, see attention.c. */
+    uint64_t attends;          /* calls so far */
     struct attend_plan *plans; /* [rows] */
     float *partials;
     _Atomic uint32_t counters[ATTEND_COUNTERS];
@@ -95,12 +96,12 @@ void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
 void cpu_kv_write(struct device *dev, const struct op_kv *kv,
                   const struct op_seq *seqs, size_t seq_count, const float *k,
                   const float *v, const struct turn *turn);
-void cpu_rope(struct device *dev, float *x, const struct turn *turn,
-              size_t tokens, size_t heads, size_t d);
-void cpu_attention(struct device *dev, float *out, const float *q,
+/* So that rope.cs has the cosines and sines of the sequences' rows. */
+void cpu_sines(struct cpu *cpu, const struct turn *turn,
+               const struct op_seq *seqs, size_t seq_count);
+void cpu_attention(struct device *dev, float *out, const struct query *query,
                    const struct op_kv *kv, const struct op_seq *seqs,
-                   size_t seq_count, size_t heads, float scale,
-                   uint32_t window);
+                   size_t seq_count);
 void cpu_experts(struct device *dev, float *x, const float *y,
                  const float *scores, size_t tokens, const struct experts *e,
                  float *room);

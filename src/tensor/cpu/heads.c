@@ -1,6 +1,6 @@
-/* op_rope and op_kv_write: what heads go through between the products that
- * make them and attention. A token's heads are normed, turned and, of k,
- * rounded into the cache while the first level cache has them. */
+/* op_kv_write: what heads of k and v go through between the products that make
+ * them and the cache. A token's heads are normed, turned and rounded while the
+ * first level cache has them. */
 #include "tensor/cpu/cpu.h"
 
 #include <assert.h>
@@ -55,10 +55,14 @@ static bool sines_known(const struct cpu *cpu, const struct turn *turn,
                0;
 }
 
-/* So that cpu->rope.cs has those of the tokens. */
-static void sines_make(struct cpu *cpu, const struct turn *turn, size_t tokens)
+void cpu_sines(struct cpu *cpu, const struct turn *turn,
+               const struct op_seq *seqs, size_t seq_count)
 {
     const struct rope *rope = turn->rope;
+    size_t tokens = 0; /* behind the last */
+    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++)
+        if (s->rows && s->first_row + s->rows > tokens)
+            tokens = s->first_row + s->rows;
     assert(tokens <= cpu->rows); /* device_reserve */
     if (rope->rotary == 0 || sines_known(cpu, turn, tokens)) return;
     struct sines job = {cpu, turn, tokens,
@@ -71,46 +75,6 @@ static void sines_make(struct cpu *cpu, const struct turn *turn, size_t tokens)
     cpu->rope.rotary = rope->rotary;
     cpu->rope.scale = rope->scale;
     cpu->rope.tokens = tokens;
-}
-
-/* Heads [heads, d] of token t. */
-static void heads_turn(const struct cpu *cpu, float *out, const float *x,
-                       const struct turn *turn, size_t t, size_t heads,
-                       size_t d)
-{
-    cpu->kernels->rope(out, x, turn->gain, turn->eps,
-                       cpu->rope.cs + t * OP_HEAD_DIM_MAX, heads,
-                       turn->rope->rotary, d);
-}
-
-/* --- op_rope ------------------------------------------------------------- */
-
-struct rope_job {
-    struct cpu *cpu;
-    const struct turn *turn;
-    float *x;
-    size_t tokens, heads, d, chunk_tokens;
-};
-
-static void tokens_turn(void *arg, size_t chunk, int worker)
-{
-    (void)worker;
-    struct rope_job *job = arg;
-    size_t t = chunk * job->chunk_tokens, end = t + job->chunk_tokens;
-    for (; t < end && t < job->tokens; t++) {
-        float *x = job->x + t * job->heads * job->d;
-        heads_turn(job->cpu, x, x, job->turn, t, job->heads, job->d);
-    }
-}
-
-void cpu_rope(struct device *dev, float *x, const struct turn *turn,
-              size_t tokens, size_t heads, size_t d)
-{
-    struct cpu *cpu = (struct cpu *)dev;
-    struct rope_job job = {
-        cpu, turn, x, tokens, heads, d, CHUNK_FLOATS / (heads * d) + 1};
-    sines_make(cpu, turn, tokens);
-    pool_run(cpu->pool, tokens_turn, &job, up_div(tokens, job.chunk_tokens));
 }
 
 /* --- op_kv_write --------------------------------------------------------- */
@@ -132,7 +96,8 @@ static void row_write(const struct write_job *job, size_t t, size_t at,
     size_t g = kv->kv_heads, d = kv->head_dim;
     const float *k = job->k + t * g * d, *v = job->v + t * g * d;
     if (job->turn) {
-        heads_turn(job->cpu, turned, k, job->turn, t, g, d);
+        job->cpu->kernels->turn(turned, k, job->turn,
+                                job->cpu->rope.cs + t * OP_HEAD_DIM_MAX, g, d);
         k = turned;
     }
     job->cpu->kernels->encode(kv->type, k, (char *)kv->k + at, g, d);
@@ -161,13 +126,10 @@ void cpu_kv_write(struct device *dev, const struct op_kv *kv,
 {
     struct cpu *cpu = (struct cpu *)dev;
     struct write_job job = {cpu, kv, seqs, seq_count, k, v, turn};
-    size_t rows = 0, end = 0; /* of all sequences; behind the last */
-    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
+    size_t rows = 0;
+    for (const struct op_seq *s = seqs; s < seqs + seq_count; s++)
         rows += s->rows;
-        if (s->rows && s->first_row + s->rows > end)
-            end = s->first_row + s->rows;
-    }
     assert(kv->kv_heads * kv->head_dim * sizeof(float) <= cpu->scratch_bytes);
-    if (turn) sines_make(cpu, turn, end);
+    if (turn) cpu_sines(cpu, turn, seqs, seq_count);
     pool_run(cpu->pool, rows_write, &job, up_div(rows, WRITE_ROWS));
 }

@@ -250,8 +250,11 @@ struct span {
  * rows of one token and of one or more kv heads. */
 enum { ATTEND_ROWS = 256 };
 struct attend {
+    uint64_t call;  /* of op_attention; what it reads does not change in it */
     const float *q; /* of row 0; a token's rows lie d apart */
     float *out;
+    const struct turn *turn; /* that q goes through; NULL: none */
+    const float *cs;     /* of the first new token; [OP_HEAD_DIM_MAX] each */
     size_t token_stride; /* floats from a token to the next, in q and out */
     size_t ratio;        /* heads / kv_heads */
     size_t per_token;    /* ratio * kv heads of this call */
@@ -277,15 +280,30 @@ struct attend {
 /* max, sum of p, sum of p v (in the kernel's own order, filled up). */
 #define ATTEND_PART(d) ((size_t)(d) + 2 + 32)
 
-/* Arrays of vectors first: whole lines, as the block is. */
-struct attend_scratch {
-    float q[ATTEND_ROWS * OP_HEAD_DIM_MAX];
-    float k[SEGMENT * OP_HEAD_DIM_MAX];
+/* K and V of a segment of one kv head as tiles want them, and which they are:
+ * what the next tile of the head sees of them it need not make ready again. */
+struct attend_kv {
+    _Alignas(64) float k[SEGMENT * OP_HEAD_DIM_MAX];
     float v[SEGMENT * OP_HEAD_DIM_MAX];
+    float k_scale[SEGMENT], v_scale[SEGMENT];
+    uint64_t call;
+    const uint32_t *pages;
+    size_t head, t0;
+    struct span span;
+};
+
+/* Arrays of vectors first: whole lines, as the block is. */
+enum { ATTEND_KEPT = 2 }; /* segments */
+struct attend_scratch {
+    float q[ATTEND_ROWS * OP_HEAD_DIM_MAX]; /* of q_of, from q_first on */
     float p[ATTEND_ROWS][SEGMENT];
     float part[ATTEND_ROWS][OP_HEAD_DIM_MAX];
     float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
-    float k_scale[SEGMENT], v_scale[SEGMENT];
+    struct attend_kv kept[ATTEND_KEPT];
+    uint64_t q_call;
+    const float *q_of;
+    size_t q_first;
+    struct attend_kv *kv; /* of this segment; of a direct one only scales */
     /* Of q in bytes: scales, what its sums begin with. */
     float q_scale[ATTEND_ROWS];
     int32_t q_start[ATTEND_ROWS];
@@ -363,10 +381,9 @@ struct kernels {
     void (*rmsnorm)(float *out, const float *x, const float *gain, size_t cols,
                     float eps);
     void (*silu_mul)(float *out, const float *gate, const float *up, size_t n);
-    /* A token's heads, normed where gain is not NULL and then turned; out may
-     * be x. cs [rotary]: cosines, then sines */
-    void (*rope)(float *out, const float *x, const float *gain, float eps,
-                 const float *cs, size_t heads, size_t rotary, size_t d);
+    /* A token's heads [heads, d]. cs [rotary]: its cosines, then sines */
+    void (*turn)(float *out, const float *x, const struct turn *turn,
+                 const float *cs, size_t heads, size_t d);
     /* A token's K or V [heads, d] to the elements of a KV cache. */
     void (*encode)(enum dtype type, const float *in, void *out, size_t heads,
                    size_t d);

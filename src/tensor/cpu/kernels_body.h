@@ -47,7 +47,7 @@
         .acts_floats = acts_floats, .acts_bf16 = acts_pairs,                 \
         .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words,   \
         .pack_k = pack_k, .round = round_row, .unpack = unpack,              \
-        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .rope = rope,              \
+        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .turn = turn,              \
         .encode = encode, .attention = &(ATTENTION), .peak_read = peak_read, \
         .peak_floats = peak_floats, .floats_round = FLOATS_ROUND,            \
     }

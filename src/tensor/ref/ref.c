@@ -191,23 +191,22 @@ static void ref_linear(struct device *dev, const struct input *x, size_t tokens,
     mem_free(xi), mem_free(room);
 }
 
-static void ref_rope(struct device *dev, float *x, const struct turn *turn,
-                     size_t tokens, size_t heads, size_t d)
+/* Heads [heads, d] of token t, in place. turn NULL: they stay as they are. */
+static void heads_turn(float *x, const struct turn *turn, size_t t,
+                       size_t heads, size_t d)
 {
+    if (!turn) return;
     const struct rope *rope = turn->rope;
     size_t half = rope->rotary / 2;
-    if (turn->gain)
-        ref_rmsnorm(dev, x, x, turn->gain, tokens * heads, d, turn->eps);
-    for (size_t t = 0; t < tokens; t++) {
-        for (size_t i = 0; i < half; i++) {
-            float angle = (float)turn->positions[t] * rope->freqs[i];
-            double c = cos(angle) * rope->scale, s = sin(angle) * rope->scale;
-            for (size_t h = 0; h < heads; h++) {
-                float *p = x + (t * heads + h) * d + i;
-                double a = p[0], b = p[half];
-                p[0] = (float)(a * c - b * s);
-                p[half] = (float)(b * c + a * s);
-            }
+    if (turn->gain) ref_rmsnorm(NULL, x, x, turn->gain, heads, d, turn->eps);
+    for (size_t i = 0; i < half; i++) {
+        float angle = (float)turn->positions[t] * rope->freqs[i];
+        double c = cos(angle) * rope->scale, s = sin(angle) * rope->scale;
+        for (size_t h = 0; h < heads; h++) {
+            float *p = x + h * d + i;
+            double a = p[0], b = p[half];
+            p[0] = (float)(a * c - b * s);
+            p[half] = (float)(b * c + a * s);
         }
     }
 }
@@ -231,6 +230,7 @@ static void ref_kv_write(struct device *dev, const struct op_kv *kv,
                          const float *k, const float *v,
                          const struct turn *turn)
 {
+    (void)dev;
     size_t g = kv->kv_heads, d = kv->head_dim, n = g * d;
     float *turned = mem_must(n, sizeof *turned);
     for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
@@ -238,11 +238,7 @@ static void ref_kv_write(struct device *dev, const struct op_kv *kv,
             size_t at = kv_offset(kv, s->pages, s->kv_len - s->rows + i);
             size_t row = (s->first_row + i) * n;
             memcpy(turned, k + row, n * sizeof *turned);
-            if (turn) {
-                struct turn one = *turn;
-                one.positions += s->first_row + i;
-                ref_rope(dev, turned, &one, 1, g, d);
-            }
+            heads_turn(turned, turn, s->first_row + i, g, d);
             token_encode(kv, turned, (char *)kv->k + at);
             token_encode(kv, v + row, (char *)kv->v + at);
         }
@@ -316,22 +312,23 @@ static void attend(float *out, const float *q, const struct op_kv *kv,
         out[i] = (float)(sum[i] / total);
 }
 
-static void ref_attention(struct device *dev, float *out, const float *q,
-                          const struct op_kv *kv, const struct op_seq *seqs,
-                          size_t seq_count, size_t heads, float scale,
-                          uint32_t window)
+static void ref_attention(struct device *dev, float *out,
+                          const struct query *query, const struct op_kv *kv,
+                          const struct op_seq *seqs, size_t seq_count)
 {
     (void)dev;
-    size_t per_group = heads / kv->kv_heads;
+    size_t heads = query->heads, window = query->window, d = kv->head_dim;
+    float q[OP_HEAD_DIM_MAX];
     for (const struct op_seq *s = seqs; s < seqs + seq_count; s++) {
         for (size_t i = 0; i < s->rows; i++) {
             size_t visible = s->kv_len - s->rows + i + 1;
             size_t from = window && visible > window ? visible - window : 0;
             for (size_t h = 0; h < heads; h++) {
-                size_t at =
-                    ((s->first_row + i) * heads + h) * (size_t)kv->head_dim;
-                attend(out + at, q + at, kv, s->pages, h / per_group, from,
-                       visible, scale);
+                size_t t = s->first_row + i, at = (t * heads + h) * d;
+                memcpy(q, query->q + at, d * sizeof *q);
+                heads_turn(q, query->turn, t, 1, d);
+                attend(out + at, q, kv, s->pages, h * kv->kv_heads / heads,
+                       from, visible, query->scale);
             }
         }
     }
@@ -387,7 +384,6 @@ static const struct device_ops ref_ops = {
     .embed = ref_embed,
     .rmsnorm = ref_rmsnorm,
     .linear = ref_linear,
-    .rope = ref_rope,
     .kv_write = ref_kv_write,
     .attention = ref_attention,
     .experts = ref_experts,
