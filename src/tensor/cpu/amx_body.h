@@ -305,12 +305,13 @@ static void amx_stream_two(const struct stream *s, size_t p, size_t q)
     const uint8_t *w[] = {panels + p * s->panel_bytes,
                           panels + q * s->panel_bytes};
     size_t steps = (s->cols + 1) / 2;
+    const struct ahead ahead = ahead_of(s, 1, ASKED_FLOATS);
     sums_zero(1);
     for (size_t i = 0, n; i < steps; i += n, x += s->tokens * TOKEN_BYTES) {
         n = steps - i < SLAB_STEPS ? steps - i : SLAB_STEPS;
         for (size_t line = 0; line < n; line++) {
-            ask_ahead(1, w[0] + line * STEP, 1);
-            ask_ahead(1, w[1] + line * STEP, 1);
+            ask_ahead(ahead, w[0] + line * STEP, 1);
+            ask_ahead(ahead, w[1] + line * STEP, 1);
         }
         blocks_add(FORM_BF16, 1, w, x, n);
         w[0] += n * STEP;

@@ -14,9 +14,11 @@
 enum {
     TOKENS = 4, /* whose V, and whose sums of scores, are taken at a time */
     PV_FEW = VEC_AVX512 ? 8 : 4, /* vectors at a time of 1 or 2 rows */
-    /* Bytes that are asked for ahead, in at most so many rows. K is asked for
-     * twice: what a core drops while much is under way it meets again. */
-    K_AHEAD = 6144,
+    /* Bytes that are asked for ahead, in at most so many rows, into the second
+     * level: the first takes fewer lines at a time. K is asked for once more,
+     * into the first: what a core drops while much is under way it meets
+     * again. */
+    K_AHEAD = 12288,
     K_NEAR = 2048,
     V_AHEAD = 8192,
     ROWS_PAST = 16,
@@ -29,6 +31,13 @@ struct walk {
     size_t bytes;                  /* of a row */
     size_t k_past, k_near, v_past; /* rows that are asked for ahead */
 };
+
+/* Asks for a row that is wanted later. */
+ALWAYS void row_ask_far(const char *row, size_t bytes)
+{
+    for (size_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch(row + b, 0, 2);
+}
 
 /* --- scores ------------------------------------------------------------ */
 
@@ -47,7 +56,7 @@ ALWAYS void qk_direct(enum dtype type, int R, size_t d, const float *q,
     size_t c = 0;
     for (; d - c >= channels; c += channels, q += L) {
         if (far) {
-            __builtin_prefetch(far + c * element_bytes(type));
+            __builtin_prefetch(far + c * element_bytes(type), 0, 2);
             __builtin_prefetch(near + c * element_bytes(type));
         }
         vf w = k_load(type, k, c, channels);
@@ -187,8 +196,8 @@ ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
     for (int t = 0; t < n; t += step) {
         UNROLLED (i, step)
             for (int line = 0; line == 0 || line < lines; line++)
-                __builtin_prefetch(next[t + i] + c * element_bytes(type) +
-                                   line * 64);
+                __builtin_prefetch(
+                    next[t + i] + c * element_bytes(type) + line * 64, 0, 2);
         vf x[8];
         UNROLLED (i, C)
             if (i % step == 0)
@@ -321,7 +330,7 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
     s->kv->call = 0; /* its scales are written over */
     walk_set(a, t0, span, &walk);
     for (size_t i = 0; i < walk.k_past; i++)
-        row_ask(walk.at[i], walk.bytes);
+        row_ask_far(walk.at[i], walk.bytes);
     /* Of these channels loops are unrolled. */
     if (d == 128)
         scores_direct(type, a, 128, span, &walk);
@@ -336,7 +345,7 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         size_t share = walk.k_past + (walk.v_past + TOKENS - walk.k_past) *
                                          (h + 1) / (a->count / a->ratio);
         for (; asked < share; asked++)
-            row_ask(walk.at[n + asked], walk.bytes);
+            row_ask_far(walk.at[n + asked], walk.bytes);
         if (type == DTYPE_KV8) {
             const char *const *at = walk.at - span.from;
             scales_load(at, scale_at(a, h), span, s->kv->k_scale);

@@ -36,6 +36,16 @@ struct pass {
     size_t apart, lines;
 };
 
+/* Into the first level cache where that waits for many lines at a time, and so
+ * for these beside what it has to have at once; otherwise into the second. */
+ALWAYS void batch_ask(const struct stream *s, const uint8_t *at)
+{
+    if (s->many_lines)
+        __builtin_prefetch(at);
+    else
+        __builtin_prefetch(at, 0, 2);
+}
+
 /* Read from memory once: gcc would do it for each use. */
 ALWAYS vi vi_once(vi v)
 {
@@ -123,7 +133,7 @@ ALWAYS void batch_pass(enum dtype kind, size_t columns, int S, int T,
     for (size_t g = a->from; g < a->to; g += 2) {
         for (size_t i = 0; i < a->lines; i++, next += STEP)
             UNROLLED (p, BATCH_PANELS)
-                __builtin_prefetch(next + (size_t)p * a->apart);
+                batch_ask(s, next + (size_t)p * a->apart);
         batch_group(kind, columns, S, T, w, 2 * steps, zeros, g, x, mark, f);
         STAY_IN_MEMORY;
         UNROLLED (p, BATCH_PANELS)
@@ -238,7 +248,7 @@ ALWAYS void batch_steps(int T, const struct pass *a)
         acc[i] = a->from ? vi_load(a->sums + i * ROWS) : (vi){0};
     _Pragma("GCC unroll 1") for (size_t i = a->from; i < a->to; i++)
     {
-        __builtin_prefetch(next);
+        batch_ask(s, next);
         next += a->lines * STEP;
         vi q[BATCH_PANELS];
         UNROLLED (p, BATCH_PANELS)

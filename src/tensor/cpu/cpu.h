@@ -30,6 +30,7 @@ enum { ATTEND_COUNTERS = 1024 };
 struct cpu {
     struct device device;
     const struct kernels *kernels;
+    bool many_lines; /* see takes_many_lines */
     struct pool *pool;
 
     /* Of device_reserve: the largest call, and room for its activations as

@@ -220,6 +220,7 @@ static inline bool batch_takes(enum dtype type)
     return panel_has_pairs(type) || type == DTYPE_BF16;
 }
 struct stream {
+    bool many_lines; /* the first level cache waits for many at a time */
     enum dtype type;
     const char *panels; /* the first; panel i lies i * panel_bytes behind */
     size_t panel_bytes;

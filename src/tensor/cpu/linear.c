@@ -199,6 +199,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
         n = batch ? job->tokens : group_tokens(job, job->tokens - t);
         struct acts_room x = room_at(job, t, n);
         struct stream s = {
+            .many_lines = job->cpu->many_lines,
             .type = l->w->type,
             .panels = panel_at(l, first),
             .panel_bytes = ((const struct cpu_weight *)l->w)->panel_bytes,

@@ -47,14 +47,43 @@ ALWAYS void result_put(float *out, const float *bias, bool add, vf f)
  * does not have, and store those on the stack. */
 #define STAY_IN_MEMORY __asm__ volatile("" ::: "memory")
 
-/* n steps of P panels and T tokens. Weights and words of x that are not near
- * are asked for so many bytes before their use; 0: they are. */
+/* How many bytes before their use weights are asked for, into the first and
+ * into the second level cache; 0: not at all. Memory is walked from one end of
+ * the panels to the other without a gap, so this is a distance and the next
+ * panel follows by itself. Where arithmetic stands between two questions it has
+ * to be more. All of it as measured, docs/speed.md. */
+struct ahead {
+    size_t first, second;
+};
+enum asked { ASKED_NIBBLES, ASKED_BYTES, ASKED_FLOATS };
+
+ALWAYS struct ahead ahead_of(const struct stream *s, int T, enum asked what)
+{
+    const struct ahead few[] = {{0, 6144}, {0, 6144}, {6144, 0}};
+    if (T < 4) return s->many_lines ? (struct ahead){6144, 0} : few[what];
+    return s->many_lines && what != ASKED_NIBBLES ? (struct ahead){12288, 0}
+                                                  : (struct ahead){4096, 16384};
+}
+
+/* To ask for what is at hand is as good as not to ask, and needs no branch. */
+ALWAYS void ask_ahead(struct ahead a, const uint8_t *from, int lines)
+{
+    UNROLLED (i, lines) {
+        __builtin_prefetch(from + a.first + STEP * i);
+        __builtin_prefetch(from + a.second + STEP * i, 0, 2);
+    }
+}
+
+/* n steps of P panels and T tokens. Weights that stream by are asked for
+ * (ahead is not NULL), and words of x that are not near, so many bytes before
+ * their use; 0: they are. */
 ALWAYS void steps_add(enum form form, int P, int T,
                       const uint8_t *const w[PANELS_MAX], const uint8_t *x,
-                      size_t n, size_t ahead, size_t x_ahead, vi *acc)
+                      size_t n, const struct ahead *ahead, size_t x_ahead,
+                      vi *acc)
 {
     if (VEC_I8MM && form != FORM_F32 && form != FORM_BF16 && T % 2 == 0) {
-        mmla_add(P, T, w, x, n, ahead, acc);
+        mmla_add(P, T, w, x, n, acc);
         return;
     }
     _Pragma("GCC unroll 1") for (size_t s = 0; s < n; s++, x += 4 * T)
@@ -62,7 +91,7 @@ ALWAYS void steps_add(enum form form, int P, int T,
         if (x_ahead) __builtin_prefetch(x + x_ahead);
         if (ahead)
             UNROLLED (p, P)
-                __builtin_prefetch(w[p] + s * STEP + ahead);
+                ask_ahead(*ahead, w[p] + s * STEP, 1);
         vi q[PANELS_MAX * PARTS];
         UNROLLED (v, P * PARTS)
             q[v] = vi_load(w[v / PARTS] + s * STEP + v % PARTS * 4 * L);
@@ -158,7 +187,7 @@ ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
                                                 : (vi){0};
     /* Fewer panels meet the same words again. */
     size_t next = P == PANELS_MAX ? (size_t)T * SLAB_STEPS * 4 : 0;
-    steps_add(form, P, T, w, tile->words, tile->steps, 0, next, acc);
+    steps_add(form, P, T, w, tile->words, tile->steps, NULL, next, acc);
     if (!tile->last) {
         UNROLLED (v, P * PARTS)
             UNROLLED (t, T)
@@ -208,7 +237,7 @@ ALWAYS void tile_groups(enum form form, int P, int T, const struct tile *tile)
             UNROLLED (v, P * PARTS)
                 acc[v * T + t] = start;
         }
-        steps_add(form, P, T, w, x, steps, 0, 0, acc);
+        steps_add(form, P, T, w, x, steps, NULL, 0, acc);
         UNROLLED (v, P * PARTS) {
             int part = v % PARTS;
             vf dv = group_d(form, d[v / PARTS], 0, part), ev = {0};

@@ -24,7 +24,7 @@ ALWAYS vi mmla_tokens(const uint8_t *x, size_t step)
 
 /* steps_add (linear_body.h) for integers, T and n even. */
 ALWAYS void mmla_add(int P, int T, const uint8_t *const w[PANELS_MAX],
-                     const uint8_t *x, size_t n, size_t ahead, vi *acc)
+                     const uint8_t *x, size_t n, vi *acc)
 {
     vi m[PANELS_MAX * PARTS * TOKENS_MAX], tokens[TOKENS_MAX / 2];
     UNROLLED (i, P * PARTS * T / 2) {
@@ -38,10 +38,6 @@ ALWAYS void mmla_add(int P, int T, const uint8_t *const w[PANELS_MAX],
         UNROLLED (v, P * PARTS) {
             const uint8_t *from =
                 w[v / PARTS] + s * STEP + (size_t)(v % PARTS * 4 * L);
-            if (ahead && v % PARTS == 0) {
-                __builtin_prefetch(from + ahead);
-                __builtin_prefetch(from + STEP + ahead);
-            }
             vi even = vi_load(from), odd = vi_load(from + STEP);
             vi low = vzip1q_s32(even, odd), high = vzip2q_s32(even, odd);
             UNROLLED (t, T / 2) {
@@ -58,7 +54,7 @@ ALWAYS void mmla_add(int P, int T, const uint8_t *const w[PANELS_MAX],
 }
 
 #else
-#define mmla_add(P, T, w, x, n, ahead, acc) ((void)0)
+#define mmla_add(P, T, w, x, n, acc) ((void)0)
 #endif
 
 #endif

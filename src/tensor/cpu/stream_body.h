@@ -17,33 +17,6 @@ static const uint8_t stream_tokens[] = {4, 2, 1, 0};
 #define IF_EIGHT(CASE)
 #endif
 
-/* How far ahead of their use weights are asked for. Memory is walked from one
- * end of the panels to the other without a gap, so this is a distance and the
- * next panel follows by itself. Arithmetic between two questions needs more. */
-#define AHEAD_BYTES(T) ((T) < 4 ? 6144 : 12288)
-enum { NIBBLES_NEAR = 4096, NIBBLES_FAR = 16384 };
-
-ALWAYS void ask_ahead(int T, const uint8_t *from, int lines)
-{
-    UNROLLED (i, lines)
-        __builtin_prefetch(from + AHEAD_BYTES(T) + STEP * i);
-}
-
-/* Of nibbles. Where arithmetic stands between two questions some are lost, so
- * four tokens and more ask twice: from afar into the second level, then into
- * the first. Bytes are not faster for it. */
-ALWAYS void ask_nibbles(int T, const uint8_t *from, int lines)
-{
-    if (T < 4) {
-        ask_ahead(T, from, lines);
-        return;
-    }
-    UNROLLED (i, lines) {
-        __builtin_prefetch(from + NIBBLES_NEAR + STEP * i);
-        __builtin_prefetch(from + NIBBLES_FAR + STEP * i, 0, 2);
-    }
-}
-
 ALWAYS void stream_result(const struct stream *s, size_t panel, int part,
                           size_t t, vf f)
 {
@@ -83,13 +56,13 @@ ALWAYS void sums_end(int T, vi *acc)
 }
 
 /* n steps of a panel of bytes. */
-ALWAYS void bytes_add(int T, const uint8_t *w, const uint8_t *x, size_t n,
-                      vi *acc)
+ALWAYS void bytes_add(int T, struct ahead ahead, const uint8_t *w,
+                      const uint8_t *x, size_t n, vi *acc)
 {
     const int C = CHAINS_OF(T);
     _Pragma("GCC unroll 2") for (size_t s = 0; s < n; s += (size_t)C)
     {
-        ask_ahead(T, w + s * STEP, C);
+        ask_ahead(ahead, w + s * STEP, C);
         UNROLLED (c, C) {
             const uint8_t *xs = x + (s + (size_t)c) * 4 * (size_t)T;
             UNROLLED (v, PARTS) {
@@ -114,7 +87,7 @@ ALWAYS void stream_row(enum form form, int T, const struct stream *s,
     UNROLLED (i, PARTS * T)
         start[i] = sum_start(s->marks[i % T].sum);
     sums_start(T, acc, start);
-    bytes_add(T, w, s->words, s->cols / 4, acc);
+    bytes_add(T, ahead_of(s, T, ASKED_BYTES), w, s->words, s->cols / 4, acc);
     sums_end(T, acc);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
@@ -127,12 +100,12 @@ ALWAYS void stream_row(enum form form, int T, const struct stream *s,
 
 /* The runs of a group: nibbles of low halves and of high ones are two chains
  * by themselves. */
-ALWAYS void nibbles_add(int T, const uint8_t *w, const uint8_t *x, size_t runs,
-                        vi *acc)
+ALWAYS void nibbles_add(int T, struct ahead ahead, const uint8_t *w,
+                        const uint8_t *x, size_t runs, vi *acc)
 {
     const int C = CHAINS_OF(T) - 1;
     for (size_t r = 0; r < runs; r++, w += 4 * STEP, x += 32 * T) {
-        ask_nibbles(T, w, 4);
+        ask_ahead(ahead, w, 4);
         UNROLLED (j, 4)
             UNROLLED (v, PARTS) {
                 vi q = vi_load(w + STEP * j + v * 4 * L);
@@ -156,19 +129,19 @@ ALWAYS vi group_start(enum dtype type, const uint8_t *zeros, size_t g, int v,
 }
 
 /* One group; d: its scales. */
-ALWAYS void group_add(enum dtype type, int T, const uint8_t *w,
-                      const uint8_t *d, const uint8_t *zeros, size_t g,
-                      size_t columns, const uint8_t *x, const struct mark *mark,
-                      vf *f)
+ALWAYS void group_add(enum dtype type, int T, struct ahead ahead,
+                      const uint8_t *w, const uint8_t *d, const uint8_t *zeros,
+                      size_t g, size_t columns, const uint8_t *x,
+                      const struct mark *mark, vf *f)
 {
     vi acc[SUMS_MAX], start[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         start[i] = group_start(type, zeros, g, i / T, mark[i % T].sum);
     sums_start(T, acc, start);
     if (type == DTYPE_Q8_0)
-        bytes_add(T, w, x, columns / 4, acc);
+        bytes_add(T, ahead, w, x, columns / 4, acc);
     else
-        nibbles_add(T, w, x, columns / RUN, acc);
+        nibbles_add(T, ahead, w, x, columns / RUN, acc);
     sums_end(T, acc);
     UNROLLED (v, PARTS) {
         vf scale = vf_of_f16(d + v * L * 2);
@@ -190,22 +163,21 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
     const size_t steps = columns / (kind == DTYPE_Q8_0 ? 4 : 8) * STEP;
     const size_t groups = s->cols / columns, words = columns * (size_t)T;
     const struct mark *mark = s->marks;
+    const struct ahead ahead =
+        ahead_of(s, T, kind == DTYPE_Q8_0 ? ASKED_BYTES : ASKED_NIBBLES);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
     for (size_t g = 0; g < groups; g += 2) {
         const uint8_t *d = w + 2 * steps;
-        if (kind == DTYPE_Q8_0)
-            ask_ahead(T, d, 1);
-        else
-            ask_nibbles(T, d, 1);
+        ask_ahead(ahead, d, 1);
         if (kind == DTYPE_INT4_G32 && g % 4 == 0)
             __builtin_prefetch(zeros + s->panel_bytes + g * ROWS);
-        group_add(kind, T, w, d, zeros, g, columns, x, mark, f);
+        group_add(kind, T, ahead, w, d, zeros, g, columns, x, mark, f);
         STAY_IN_MEMORY;
         if (g + 1 < groups)
-            group_add(kind, T, w + steps, d + ROWS * 2, zeros, g + 1, columns,
-                      x + words, mark + T, f);
+            group_add(kind, T, ahead, w + steps, d + ROWS * 2, zeros, g + 1,
+                      columns, x + words, mark + T, f);
         STAY_IN_MEMORY;
         w = d + ROWS * 4;
         x += 2 * words;
@@ -243,15 +215,16 @@ ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *x = s->words;
     const struct mark *mark = s->marks;
+    const struct ahead ahead = ahead_of(s, T, ASKED_BYTES);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
     for (size_t b = 0; b < s->cols / RUN / (size_t)fmt.runs; b++, at += block) {
         const uint8_t *head = panel + at;
-        ask_ahead(T, head, (fmt.head + 63) / 64);
+        ask_ahead(ahead, head, (fmt.head + 63) / 64);
         for (int r = 0; r < fmt.runs; r++, x += 32 * T, mark += T) {
             const uint8_t *run = head + fmt.head + r * fmt.run;
-            ask_ahead(T, run, (fmt.run + 63) / 64);
+            ask_ahead(ahead, run, (fmt.run + 63) / 64);
             UNROLLED (part, PARTS) {
                 vi w[8];
                 vf d, e;
@@ -283,12 +256,13 @@ ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *w[PANELS_MAX];
     size_t steps = form == FORM_F32 ? s->cols : (s->cols + 1) / 2;
+    const struct ahead ahead = ahead_of(s, T, ASKED_FLOATS);
     vi acc[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         acc[i] = (vi){0};
     UNROLLED (p, P)
         w[p] = panel + (size_t)p * apart * s->panel_bytes;
-    steps_add(form, P, T, w, s->words, steps, AHEAD_BYTES(T), 0, acc);
+    steps_add(form, P, T, w, s->words, steps, &ahead, 0, acc);
     floats_results(s, P, T, first, apart, (const vf *)acc);
 }
 
@@ -298,6 +272,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const float *x = s->words;
     size_t step = type == DTYPE_BF16 ? 2 : 1, cols = s->cols / step * step;
+    const struct ahead ahead = ahead_of(s, T, ASKED_FLOATS);
     vf f[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         f[i] = (vf){0};
@@ -307,7 +282,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
             const uint8_t *from =
                 panel + (size_t)(v / PARTS) * apart * s->panel_bytes;
             columns(type, from, k, v % PARTS, w);
-            if (v % PARTS == 0) ask_ahead(T, from + k * ROWS * 2, 1);
+            if (v % PARTS == 0) ask_ahead(ahead, from + k * ROWS * 2, 1);
             UNROLLED (t, T)
                 f[v * T + t] = vf_fma(
                     w[0], vf_set(x[k * (size_t)T + (size_t)t]), f[v * T + t]);
