@@ -141,9 +141,9 @@ void op_kv_write(struct device *dev, const struct op_kv *kv,
  *   q, out [t, heads, d]; q is turned first; the KV of this step is already
  * written; heads is a multiple of g, d <= OP_HEAD_DIM_MAX. Causal: row i of a
  * sequence sees its tokens 0 .. kv_len - rows + i; with a window (not 0) only
- * the last window of these, its own among them. q * scale is rounded as K was: to
- * bfloat16 (nearest even) where KV is BF16, each head to int8 where it is KV8,
- * whose products with K are integers. Sums in float32; KV is walked
+ * the last window of these, its own among them. q * scale is rounded as K was:
+ * to bfloat16 (nearest even) where KV is BF16, each head to int8 where it is
+ * KV8, whose products with K are integers. Sums in float32; KV is walked
  * in segments of 256 tokens at fixed positions, each reduced on its own and
  * merged in order, so the order of sums depends on the position alone.
  * Tolerance to ref: 2e-5 max|v| + 1e-5 |ref| while scores are below 100;

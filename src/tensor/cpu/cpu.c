@@ -135,7 +135,8 @@ int kernels_unknown(const char *limit, struct why *why)
 /* How processors take what is asked for ahead of its use. Into the first level
  * cache Zen 5 (AMD's family 26) has some 90 lines under way at a time, Zen 4 24
  * and Intel's 10 to 16, fewer than memory could deliver meanwhile: these had
- * better ask into the second level. docs/speed.md has the figures. */
+ * better ask into the second level, or for nothing. docs/speed.md has what was
+ * measured, on both of AMD's. */
 static bool takes_many_lines(void)
 {
 #if defined(__x86_64__)

@@ -10,7 +10,7 @@
 enum {
     CHUNK_FLOATS = 4096, /* less is not worth another thread */
     SINE_FLOATS = 16,    /* what a sine and a cosine cost    */
-    WRITE_ROWS = 4,      /* of a chunk of op_kv_write        */
+    WRITE_ROWS = 2,      /* of a chunk of op_kv_write        */
 };
 
 static size_t up_div(size_t n, size_t by)
@@ -88,6 +88,13 @@ struct write_job {
     const struct turn *turn;
 };
 
+/* Asks for what will be written. */
+static void token_ask(char *token, size_t bytes)
+{
+    for (size_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch(token + b, 1);
+}
+
 /* Row t of k and v to a token of the cache. */
 static void row_write(const struct write_job *job, size_t t, size_t at,
                       float *turned)
@@ -95,6 +102,9 @@ static void row_write(const struct write_job *job, size_t t, size_t at,
     const struct op_kv *kv = job->kv;
     size_t g = kv->kv_heads, d = kv->head_dim;
     const float *k = job->k + t * g * d, *v = job->v + t * g * d;
+    const size_t bytes = op_kv_token_bytes(kv->type, g, d);
+    token_ask((char *)kv->k + at, bytes);
+    token_ask((char *)kv->v + at, bytes);
     if (job->turn) {
         job->cpu->kernels->turn(turned, k, job->turn,
                                 job->cpu->rope.cs + t * OP_HEAD_DIM_MAX, g, d);

@@ -390,9 +390,10 @@ struct kernels {
                    size_t d);
     const struct attention *attention;
 
-    /* For roofline.h: reads all bytes (a multiple of 2048); does rounds of
-     * so many operations. The results only keep the work from vanishing. */
-    double (*peak_read)(const void *from, size_t bytes);
+    /* For roofline.h: reads all bytes (a multiple of 256 streams) at so many
+     * places in turn; does rounds of so many operations. The results only keep
+     * the work from vanishing. */
+    double (*peak_read)(const void *from, size_t bytes, size_t streams);
     double (*peak_floats)(size_t rounds);
     double (*peak_dots)(size_t rounds);
     double (*peak_bf16)(size_t rounds); /* NULL: no pairs of bf16 */

@@ -7,20 +7,19 @@
 #include "tensor/cpu/vec.h"
 
 enum {
-    STREAMS = 8, /* one core keeps more misses in flight on several */
-    VISIT = 256, /* bytes of a stream in a row                      */
+    VISIT = 256, /* bytes of a stream in a row */
     CHAINS = VEC_AVX512 ? 16 : 12,
 };
 
-/* Reads bytes (a multiple of STREAMS * VISIT) and returns something that
+/* Reads bytes (a multiple of streams * VISIT) and returns something that
  * depends on all of them. */
-static double peak_read(const void *from, size_t bytes)
+static double peak_read(const void *from, size_t bytes, size_t streams)
 {
     const char *p = from;
-    size_t part = bytes / STREAMS;
+    size_t part = bytes / streams;
     vi sums[4] = {{0}};
     for (size_t at = 0; at < part; at += VISIT)
-        for (size_t s = 0; s < STREAMS; s++)
+        for (size_t s = 0; s < streams; s++)
             UNROLLED (i, VISIT / (4 * L))
                 sums[i % 4] ^= vi_load(p + s * part + at + (size_t)i * 4 * L);
     vi all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
