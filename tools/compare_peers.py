@@ -44,8 +44,7 @@ def baton(a, model, quantization, kind, n):
         command += ["--quantization", quantization]
     r = json.loads(run(command))
     if kind == "prefill":
-        floats = r["weights"] == "bf16" and not quantization
-        limit = "bf16" if floats and r["bf16_gflops"] else "int8"
+        limit = "bf16" if r["weights"] == "bf16" and r["bf16_gflops"] else "int8"
         return r["prefill_tokens_per_s"], r["prefill_fraction_of_" + limit], limit
     return r["decode_tokens_per_s"], r["decode_fraction_of_read"], "read"
 

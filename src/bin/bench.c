@@ -350,7 +350,7 @@ static void print_result(const struct bench *b, struct rig *r,
                "\"threads\":%d,\"prompt\":%" PRId64 ",\"gen\":%" PRId64
                ",\"batch\":%" PRId64 ",\"chunk\":%" PRId64
                ",\"repeat\":%" PRId64 ",\n",
-               path.data, c->arch, dtype_name(c->dtype),
+               path.data, c->arch, dtype_name(model_weight_type(r->model)),
                model_weight_bytes(r->model), dtype_name(shape->type),
                device_describe(r->device), device_threads(r->device), b->prompt,
                b->gen, b->batch, b->chunk, b->repeat);
@@ -373,7 +373,7 @@ static void print_result(const struct bench *b, struct rig *r,
         return;
     }
     printf("%s: %s, %s weights, KV %s, %s\n", b->model_path, c->arch,
-           dtype_name(c->dtype), dtype_name(shape->type),
+           dtype_name(model_weight_type(r->model)), dtype_name(shape->type),
            device_describe(r->device));
     printf("machine, same run: read %.1f GB/s, f32 %.0f GFLOP/s, bf16 %.0f "
            "GFLOP/s, int8 %.0f GOP/s\n",

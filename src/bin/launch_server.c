@@ -188,7 +188,8 @@ static int open_model(struct server *s, struct why *why)
              "%s: %s, %u layers, hidden %u, vocabulary %u, %s, %zu MB, in "
              "%.2f s",
              o->model_path, c->arch, c->layers, c->hidden, c->vocab,
-             dtype_name(c->dtype), model_weight_bytes(s->model) / 1000000,
+             dtype_name(model_weight_type(s->model)),
+             model_weight_bytes(s->model) / 1000000,
              (double)(clock_us() - start) * 1e-6);
     return 0;
 }

@@ -30,6 +30,7 @@ struct load {
     size_t vector_count, vector_cap;
     bool *used; /* of each tensor: somebody asked for it */
     size_t bound_bytes, done_bytes, total_bytes;
+    size_t elements[DTYPE_COUNT]; /* of matrices that were bound so */
     uint64_t hash;
     struct model_survey *survey; /* not NULL: nothing is bound, only counted */
     struct cache *cache;         /* where matrices come from, or NULL */
@@ -71,6 +72,14 @@ void load_close(struct load *l)
 size_t load_bound_bytes(const struct load *l)
 {
     return l->bound_bytes;
+}
+
+enum dtype load_bound_type(const struct load *l)
+{
+    enum dtype most = DTYPE_F32;
+    for (enum dtype t = 0; t < DTYPE_COUNT; t++)
+        if (l->elements[t] > l->elements[most]) most = t;
+    return most;
 }
 
 /* --- one weight ------------------------------------------------------- */
@@ -249,6 +258,7 @@ static int load_matrix(struct load *l, struct weight **out, float **bias,
     if (rc) return rc;
     enum dtype type = bound_type(l, w, &m);
     count_bound(l, type, w->rows * dtype_row_bytes(type, w->cols));
+    l->elements[type] += (size_t)w->rows * w->cols;
     note_used(l, m.main);
     const struct cache_entry e = entry_of(l, w, type, name);
     if (l->survey) {
@@ -515,6 +525,7 @@ static int load_all(struct load *l, struct model *m,
     l->rotary = m->config.rope.rotary;
     l->total_bytes = model_files_bytes(&l->files);
     l->bound_bytes = l->done_bytes = 0;
+    memset(l->elements, 0, sizeof l->elements);
     mem_free(l->used);
     l->used = mem_must(model_files_count(&l->files), sizeof *l->used);
     l->options = options;

@@ -15,7 +15,10 @@ int load_open(struct load **out, struct model_config *config, const char *path,
               struct why *why);
 void load_close(struct load *load); /* NULL is fine */
 
-size_t load_bound_bytes(const struct load *load); /* of what was bound so far */
+/* Of what was bound so far: its bytes; the type that most elements of matrices
+ * have. */
+size_t load_bound_bytes(const struct load *load);
+enum dtype load_bound_type(const struct load *load);
 
 /* Finds and checks every weight as load_bind does, binds none, and counts in
  * out what would be bound. */

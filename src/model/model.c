@@ -196,6 +196,11 @@ size_t model_weight_bytes(const struct model *model)
     return load_bound_bytes(model->load);
 }
 
+enum dtype model_weight_type(const struct model *model)
+{
+    return load_bound_type(model->load);
+}
+
 size_t model_step_bytes(const struct model *model)
 {
     return load_bound_bytes(model->load) -

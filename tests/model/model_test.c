@@ -179,6 +179,31 @@ static void a_survey_counts_what_open_binds(void **state)
     temp_remove(dir);
 }
 
+static enum dtype weight_type(const char *path, enum model_quantize quantize)
+{
+    struct device *dev;
+    const struct device_options options = {.kind = "cpu", .threads = 1};
+    const struct model_options mo = {
+        .path = path, .max_tokens = 1, .max_logits = 1, .quantize = quantize};
+    struct model *m;
+    assert_int_equal(device_open(&dev, &options, NULL), 0);
+    assert_int_equal(model_open(&m, dev, &mo, NULL), 0);
+    enum dtype type = model_weight_type(m);
+    model_close(m);
+    device_close(dev);
+    return type;
+}
+
+static void a_model_says_what_its_weights_are(void **state)
+{
+    (void)state;
+    char *dir = folder("llama-256", 1);
+    assert_int_equal(weight_type(dir, QUANTIZE_NONE), DTYPE_F32);
+    assert_int_equal(weight_type(dir, QUANTIZE_W8A8_INT8), DTYPE_INT8);
+    assert_int_equal(weight_type(dir, QUANTIZE_INT4), DTYPE_INT4_G128);
+    temp_remove(dir);
+}
+
 static uint64_t fingerprint(const char *path)
 {
     struct rig r;
@@ -392,7 +417,7 @@ static void logit_rows_are_chosen(void **state)
 
 TESTS(T(bad_paths_are_refused), T(bad_folders_are_refused),
       T(foreign_types_are_refused), T(bad_gguf_is_refused),
-      T(a_survey_counts_what_open_binds), T(fingerprints_tell_models_apart),
-      T(progress_reaches_the_end), T(open_survives_every_failed_allocation),
-      T(bad_batches_are_refused), T(forward_allocates_nothing),
-      T(logit_rows_are_chosen))
+      T(a_survey_counts_what_open_binds), T(a_model_says_what_its_weights_are),
+      T(fingerprints_tell_models_apart), T(progress_reaches_the_end),
+      T(open_survives_every_failed_allocation), T(bad_batches_are_refused),
+      T(forward_allocates_nothing), T(logit_rows_are_chosen))
