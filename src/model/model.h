@@ -58,7 +58,8 @@ struct model_config {
     bool attention_bias; /* q, k, v have a bias                           */
     bool output_bias;    /* and so has o                                  */
     bool mlp_bias;       /* gate, up, down have a bias                    */
-    enum dtype dtype;    /* what the config calls its type; GGUF: most are */
+    enum dtype dtype;    /* what most bytes in the files are, if they are one
+                          * of ours: integers of folders are not counted  */
     struct {
         enum rope_kind kind;
         double theta, factor;
@@ -135,7 +136,9 @@ void model_wait_cache(struct model *model);
 
 const struct model_config *model_config(const struct model *model);
 size_t model_weight_bytes(const struct model *model);
-enum dtype model_weight_type(const struct model *model); /* of most of them */
+/* What most elements of matrices are in memory: read from the files, rounded
+ * by quantize. */
+enum dtype model_weight_type(const struct model *model);
 /* Weight bytes that one decode step reads, each once (of experts all, so at
  * most): all but an embedding
  * that is not the head too, of which a step reads a few rows. */

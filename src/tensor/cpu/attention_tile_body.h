@@ -88,7 +88,9 @@ ALWAYS void v_ready(enum dtype type, const struct attend *a, size_t t0,
 }
 
 /* Takes what is kept of a segment of the head's K and V, if the tokens of span
- * are among it. Otherwise they have to be made ready. */
+ * are among it. Otherwise they have to be made ready. A worker takes the tiles
+ * of a head one after another, the last rows first, each from its first segment
+ * on: so the first segments are kept, and all others share one place. */
 static bool kv_kept(const struct attend *a, size_t t0, struct span span)
 {
     const size_t segment = t0 / SEGMENT;
