@@ -211,6 +211,9 @@ static void no_number_stays_in_its_row(void **state)
                     else
                         assert_memory_equal(&out[at], &clean[at], 4);
                 }
+            op_linear(cpu, &(struct input){.x = x + 5 * COLS}, 1, &l, 1);
+            for (size_t r = 0; r < ROWS_; r++)
+                assert_false(isfinite(out[r]));
             weight_destroy(w);
             mem_free(bytes), mem_free(x), mem_free(clean), mem_free(out);
         }
@@ -221,14 +224,14 @@ static void no_number_stays_in_its_row(void **state)
 static void extreme_rows_keep_their_meaning(void **state)
 {
     (void)state;
-    enum { COLS = 64 };
-    float weights[COLS], x[3 * COLS] = {0}, out[3], want[3];
+    enum { COLS = 160 };
+    float weights[COLS], x[3 * COLS] = {0}, out[3], want[3], one;
     for (int c = 0; c < COLS; c++) {
         weights[c] = c % 2 ? 1.0f : -1.0f;
         x[COLS + c] = 1e-38f * (float)c; /* rounds to zeros */
         x[2 * COLS + c] = c < 32 ? 1e30f : 1e-3f * (float)c; /* two scales */
     }
-    uint8_t bytes[34 * 2];
+    uint8_t bytes[34 * COLS / 32];
     dtype_encode(DTYPE_Q8_0, weights, bytes, COLS);
     struct device *ref = open_ref();
     struct weight *r = make(ref, DTYPE_Q8_0, 1, COLS, bytes);
@@ -243,6 +246,11 @@ static void extreme_rows_keep_their_meaning(void **state)
         op_linear(cpu, &(struct input){.x = x}, 3, &mine, 1);
         check_close(out, want, 3, 1e20, 1e-5);
         assert_true(out[0] == 0 && out[1] == 0);
+        for (size_t t = 0; t < 3; t++) {
+            mine.out = &one;
+            op_linear(cpu, &(struct input){.x = x + t * COLS}, 1, &mine, 1);
+            assert_memory_equal(&one, &out[t], sizeof one);
+        }
         weight_destroy(w);
         device_close(cpu);
     }

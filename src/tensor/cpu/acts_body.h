@@ -158,7 +158,7 @@ ALWAYS vf four_spread(vf v, int t)
  * which each is many short chains; the same bits. */
 enum { ROUND_GROUPS = 16, ROUND_AHEAD = 256 /* columns */ };
 struct round {
-    size_t group, first, n;
+    size_t group, first, n, apart; /* columns from one to the next */
     /* A group's magnitudes (bits), scales and their inverses. */
     uint32_t most[ROUND_GROUPS][FOUR];
     float s[ROUND_GROUPS][FOUR], inverse[ROUND_GROUPS][FOUR];
@@ -167,7 +167,7 @@ struct round {
 ALWAYS void round_most(const struct four *f, struct round *r)
 {
     for (size_t g = 0; g < r->n; g++) {
-        size_t c = (r->first + g) * r->group, end = c + r->group;
+        size_t c = (r->first + g) * r->apart, end = c + r->group;
         vu most[FOUR] = {{0}};
         for (; c < end; c += 2 * L) {
             four_ask(f, c, ROUND_AHEAD);
@@ -235,13 +235,73 @@ ALWAYS void round_words(const struct acts_room *to, const struct four *f,
 static void four_round(const struct acts_room *to, const struct four *f,
                        size_t group)
 {
-    struct round r = {.group = group};
+    struct round r = {.group = group, .apart = group};
     for (; r.first < f->cols / group; r.first += r.n) {
         r.n = f->cols / group - r.first;
         if (r.n > ROUND_GROUPS) r.n = ROUND_GROUPS;
         round_most(f, &r);
         round_scales(&r);
         round_words(to, f, &r);
+    }
+}
+
+/* Groups of RUN columns of one token, four side by side as if they were four
+ * tokens. */
+enum { QUAD = FOUR * RUN };
+
+/* A quad's words and the sums of its groups, and of their first columns. */
+ALWAYS void quad_words(const float *x, char *words, vf inverse, __m128i *sum,
+                       __m128i *half)
+{
+    /* What packing makes of a, b, c, d: lane by lane four of each. */
+    const __m512i order =
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i firsts =
+        _mm512_setr_epi32(0, 8, 16, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    const vi any = (vi)(inverse > 0); /* else 0 */
+    __m512i sums[2];
+    UNROLLED (i, 2) {
+        __m512i q[FOUR];
+        UNROLLED (j, FOUR) {
+            int t = 2 * i + j / 2;
+            vf v = vf_load(x + i * 2 * RUN + j * L) * four_spread(inverse, t);
+            q[j] = (__m512i)(vi_round(v) & (vi)four_spread((vf)any, t));
+        }
+        q[0] = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]),
+                                  _mm512_packs_epi32(q[2], q[3]));
+        q[0] = _mm512_permutexvar_epi32(order, q[0]);
+        _mm512_storeu_si512(words + i * 64, q[0]);
+        sums[i] = (__m512i)vi_dot((vi){0}, vi_set(0x01010101), (vi)q[0], 0);
+        UNROLLED (k, 2)
+            sums[i] = _mm512_add_epi32(sums[i],
+                                       k ? _mm512_shuffle_epi32(sums[i], 0xb1)
+                                         : _mm512_shuffle_epi32(sums[i], 0x4e));
+    }
+    *half = _mm512_castsi512_si128(
+        _mm512_permutex2var_epi32(sums[0], firsts, sums[1]));
+    *sum = _mm_add_epi32(
+        *half,
+        _mm512_castsi512_si128(_mm512_permutex2var_epi32(
+            sums[0], _mm512_add_epi32(firsts, _mm512_set1_epi32(4)), sums[1])));
+}
+
+static void quads_round(const struct acts_room *to, const float *x, size_t n)
+{
+    struct four f = four_at(x, RUN, 0, FOUR);
+    struct round r = {.group = RUN, .apart = QUAD};
+    f.cols = n * QUAD;
+    for (; r.first < n; r.first += r.n) {
+        r.n = n - r.first < ROUND_GROUPS ? n - r.first : ROUND_GROUPS;
+        round_most(&f, &r);
+        round_scales(&r);
+        for (size_t g = 0; g < r.n; g++) {
+            size_t c = (r.first + g) * QUAD;
+            __m128i sum, half;
+            quad_words(x + c, word_at(to, c / 4, 0, 1),
+                       _mm512_broadcast_f32x4(_mm_loadu_ps(r.inverse[g])), &sum,
+                       &half);
+            four_marks(&f, mark_at(to, c / RUN, RUN, 1), r.s[g], sum, half);
+        }
     }
 }
 
@@ -259,8 +319,15 @@ static void acts_int8(const struct acts_room *to, const float *x, size_t tokens,
         return;
     }
 #endif
+    size_t done = 0;
+#if VEC_AVX512
+    if (tokens == 1 && group == RUN) {
+        quads_round(to, x, cols / QUAD);
+        done = cols / QUAD * FOUR;
+    }
+#endif
     for (size_t t = 0; t < tokens; t++, x += cols)
-        for (size_t g = 0; g < cols / group; g++)
+        for (size_t g = done; g < cols / group; g++)
             group_round(to, mark_at(to, g, group, tokens) + t, x, g * group,
                         group, t, tokens);
 }

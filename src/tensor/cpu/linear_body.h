@@ -50,20 +50,41 @@ ALWAYS void result_put(float *out, const float *bias, bool add, vf f)
 /* How many bytes before their use weights are asked for, into the first and
  * into the second level cache; 0: not at all. Memory is walked from one end of
  * the panels to the other without a gap, so this is a distance and the next
- * panel follows by itself. Where the first level takes few lines at a time the
- * processor fetches better by itself as long as memory limits; where arithmetic
- * does, it fetches too late. As measured, docs/speed.md. */
+ * panel follows by itself. */
 struct ahead {
     size_t first, second;
 };
-enum asked { ASKED_NIBBLES, ASKED_BYTES, ASKED_FLOATS };
 
-ALWAYS struct ahead ahead_of(const struct stream *s, int T, enum asked what)
+/* Where the first level takes few lines at a time the processor fetches better
+ * by itself as long as memory limits; where arithmetic does, it fetches too
+ * late. It also loses its way where x is read from the second level: since it
+ * does not stay in the first while a panel passes by. As measured,
+ * docs/speed.md. */
+static struct ahead ahead_of(const struct stream *s, int tokens)
 {
+    static const struct {
+        uint8_t always, long_panels; /* asked for from so many tokens on */
+        bool nibbles;
+    } by_type[DTYPE_COUNT] = {
+        [DTYPE_F32] = {8, 8, false},       [DTYPE_F16] = {8, 8, false},
+        [DTYPE_BF16] = {8, 8, false},      [DTYPE_Q8_0] = {4, 4, false},
+        [DTYPE_Q4_0] = {4, 1, true},       [DTYPE_Q4_1] = {4, 2, false},
+        [DTYPE_Q4_K] = {4, 1, false},      [DTYPE_Q5_K] = {4, 1, false},
+        [DTYPE_Q6_K] = {4, 1, false},      [DTYPE_INT8] = {4, 4, false},
+        [DTYPE_INT8_G128] = {4, 4, false}, [DTYPE_INT4_G32] = {4, 1, true},
+        [DTYPE_INT4_G64] = {4, 2, true},   [DTYPE_INT4_G128] = {4, 2, true},
+    };
+    enum { LONG_PANEL = 16 << 10 };
     const struct ahead none = {0, 0}, both = {4096, 16384};
-    if (!s->many_lines) return T < (what == ASKED_FLOATS ? 8 : 4) ? none : both;
-    if (T < 4) return (struct ahead){6144, 0};
-    return what == ASKED_NIBBLES ? both : (struct ahead){12288, 0};
+    if (s->many_lines)
+        return tokens < 4                 ? (struct ahead){6144, 0}
+               : by_type[s->type].nibbles ? both
+                                          : (struct ahead){12288, 0};
+    if (tokens >= by_type[s->type].always) return both;
+    return tokens >= by_type[s->type].long_panels &&
+                   s->panel_bytes >= LONG_PANEL
+               ? (struct ahead){0, 6144}
+               : none;
 }
 
 /* To ask for what is at hand is as good as not to ask, and needs no branch. gcc

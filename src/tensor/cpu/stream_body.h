@@ -87,7 +87,7 @@ ALWAYS void stream_row(enum form form, int T, const struct stream *s,
     UNROLLED (i, PARTS * T)
         start[i] = sum_start(s->marks[i % T].sum);
     sums_start(T, acc, start);
-    bytes_add(T, ahead_of(s, T, ASKED_BYTES), w, s->words, s->cols / 4, acc);
+    bytes_add(T, ahead_of(s, T), w, s->words, s->cols / 4, acc);
     sums_end(T, acc);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
@@ -163,8 +163,7 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
     const size_t steps = columns / (kind == DTYPE_Q8_0 ? 4 : 8) * STEP;
     const size_t groups = s->cols / columns, words = columns * (size_t)T;
     const struct mark *mark = s->marks;
-    const struct ahead ahead =
-        ahead_of(s, T, kind == DTYPE_Q8_0 ? ASKED_BYTES : ASKED_NIBBLES);
+    const struct ahead ahead = ahead_of(s, T);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
@@ -215,7 +214,7 @@ ALWAYS void stream_runs(enum dtype type, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *x = s->words;
     const struct mark *mark = s->marks;
-    const struct ahead ahead = ahead_of(s, T, ASKED_BYTES);
+    const struct ahead ahead = ahead_of(s, T);
     vf f[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         f[i] = (vf){0};
@@ -256,7 +255,7 @@ ALWAYS void stream_plain(enum form form, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const uint8_t *w[PANELS_MAX];
     size_t steps = form == FORM_F32 ? s->cols : (s->cols + 1) / 2;
-    const struct ahead ahead = ahead_of(s, T, ASKED_FLOATS);
+    const struct ahead ahead = ahead_of(s, T);
     vi acc[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         acc[i] = (vi){0};
@@ -272,7 +271,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     const uint8_t *panel = (const uint8_t *)s->panels + first * s->panel_bytes;
     const float *x = s->words;
     size_t step = type == DTYPE_BF16 ? 2 : 1, cols = s->cols / step * step;
-    const struct ahead ahead = ahead_of(s, T, ASKED_FLOATS);
+    const struct ahead ahead = ahead_of(s, T);
     vf f[PANELS_MAX * PARTS * STREAM_TOKENS];
     UNROLLED (i, P * PARTS * T)
         f[i] = (vf){0};
