@@ -110,7 +110,12 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
     struct weight *v = make(other, type, rows, cols, bytes);
     for (size_t n = 1; n <= tokens; n += n < 8 ? 1 : 9) {
         struct linear part = {got, v, NULL, false};
+        memset(got, 0x55, tokens * rows * sizeof *got);
         op_linear(other, &(struct input){.x = x}, n, &part, 1);
+        for (size_t i = n * rows; i < tokens * rows; i++)
+            if (memcmp(&got[i], "UUUU", 4) != 0)
+                fail_msg("%s %s: %zu tokens write row %zu",
+                         device_describe(cpu), dtype_name(type), n, i / rows);
         if (memcmp(got, want, n * rows * sizeof *got) != 0)
             fail_msg("%s %s %zux%zu: bits depend on the threads",
                      device_describe(cpu), dtype_name(type), rows, cols);

@@ -320,7 +320,7 @@ static void amx_stream_two(const struct stream *s, size_t p, size_t q)
     float sums[2][TILE_ROWS][ROWS];
     tile_store(0, sums[0], ROWS * 4);
     tile_store(1, sums[1], ROWS * 4);
-    for (size_t t = 0; t < s->tokens; t++)
+    for (size_t t = 0; t < s->results; t++)
         UNROLLED (v, PARTS) {
             stream_result(s, p, v, t, vf_load(sums[0][t] + v * L));
             if (q != p) stream_result(s, q, v, t, vf_load(sums[1][t] + v * L));

@@ -20,6 +20,8 @@ enum {
     BATCH_STEPS = 128    /* of bf16 */
 };
 
+static const uint8_t batch_tokens[] = {8, 4, 2, 1, 0};
+
 /* Some tokens of a group of them, over groups of columns, or steps, [from, to).
  */
 struct pass {
@@ -177,7 +179,7 @@ BATCH(stream_batch_int4_g128, DTYPE_INT4_G32, 4 * RUN)
 
 static size_t batch_group_at(size_t left)
 {
-    const uint8_t *sizes = stream_tokens;
+    const uint8_t *sizes = batch_tokens;
     while (*sizes > left)
         sizes++;
     return *sizes;
@@ -328,5 +330,6 @@ static void batch_panels(const struct stream *s)
 
 #else
 #define batch_panels NULL
+#define batch_tokens NULL
 #endif
 #endif

@@ -215,7 +215,7 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
     size_t marks =
         (cols / 4 + SLAB_STEPS) / SLAB_STEPS * (4 * SLAB_STEPS / RUN);
     cpu->words = host_array(rows + PAST_TOKENS, words, sizeof *cpu->words);
-    cpu->marks = host_array(rows, marks, sizeof *cpu->marks);
+    cpu->marks = host_array(rows + PAST_TOKENS, marks, sizeof *cpu->marks);
     cpu->rope.cs = host_array(rows, OP_HEAD_DIM_MAX, sizeof *cpu->rope.cs);
     cpu->rope.positions = host_array(rows, 1, sizeof *cpu->rope.positions);
     cpu->plans = host_array(rows, sizeof *cpu->plans, 1);

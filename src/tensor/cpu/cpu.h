@@ -37,7 +37,7 @@ struct cpu {
      * the kernels want them (rounded, or regrouped). */
     size_t rows, cols;
     uint32_t *words;    /* [rows + PAST_TOKENS][cols, whole slabs] */
-    struct mark *marks; /* [rows][cols / 32, whole slabs]          */
+    struct mark *marks; /* the same of cols / 32                   */
 
     /* Cosines and sines that were asked for last, since all layers and heads
      * of a step want the same ones. */

@@ -128,9 +128,9 @@ enum { SLAB_STEPS = 128 };
  *
  * of one slab of columns; words [tokens][SLAB_STEPS] where by_token. From slab
  * to slab it is words_stride bytes and marks_stride marks further: what a
- * slab's tiles need one after another lies in one piece. Behind all of it
- * PAST_TOKENS more tokens can be read, by tiles that have more rows than there
- * are tokens. */
+ * slab's tiles need one after another lies in one piece. Behind all of it is
+ * room for PAST_TOKENS more tokens, since tiles and groups of streams may have
+ * more rows than there are tokens. */
 struct mark {
     float s, s_sum;    /* scale; s * sum                  */
     int32_t sum, half; /* of q; of q in the first columns */
@@ -226,7 +226,7 @@ struct stream {
     size_t panel_bytes;
     size_t panel_count;
     size_t cols;
-    size_t tokens;
+    size_t tokens, results; /* whose results are wanted: the first ones */
     const void *words;
     const struct mark *marks;
     size_t words_stride, marks_stride; /* of batch: bytes, marks of a token */
@@ -336,7 +336,7 @@ struct kernels {
     const char *name;
     bool bf16;                  /* multiplies pairs of bf16 */
     const uint8_t *tile_panels; /* of a form's tiles */
-    struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
+    struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS], batches;
     /* Beyond so many tokens tiles are faster than streams: their sums are
      * shorter chains, and integers are taken apart once for all. */
     uint8_t few[ACTS_KINDS];

@@ -45,7 +45,8 @@
     {                                                                        \
         .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                          \
         .acts_floats = acts_floats, .acts_bf16 = acts_pairs,                 \
-        .acts_int8 = acts_int8, .batch = batch_panels, .pack = pack_words,   \
+        .acts_int8 = acts_int8, .batch = batch_panels,                       \
+        .batches = {.sizes = batch_tokens}, .pack = pack_words,              \
         .pack_k = pack_k, .round = round_row, .unpack = unpack,              \
         .rmsnorm = rmsnorm, .silu_mul = silu_mul, .turn = turn,              \
         .encode = encode, .attention = &(ATTENTION), .peak_read = peak_read, \

@@ -65,19 +65,30 @@ static bool is_few(const struct job *job)
 
 /* --- groups of tokens -------------------------------------------------- */
 
+/* All tokens at once, where the type is taken. */
+static bool is_batch(const struct job *job)
+{
+    return job->few && job->cpu->kernels->batch && job->tokens >= BATCH_LEAST;
+}
+
 static const struct groups *job_groups(const struct job *job)
 {
     const struct kernels *k = job->cpu->kernels;
-    return &(job->few ? k->streams : k->tiles)[job->acts.kind];
+    return is_batch(job) ? &k->batches
+                         : &(job->few ? k->streams : k->tiles)[job->acts.kind];
 }
 
-/* How many of the tokens left are the next group. */
+/* How many tokens are the next group when so many are left. Weights pass once
+ * for each group, so a stream rather takes a larger one with tokens that are
+ * not there. */
 static size_t group_tokens(const struct job *job, size_t left)
 {
     const uint8_t *sizes = job_groups(job)->sizes;
     while (*sizes > left)
         sizes++;
-    return *sizes;
+    bool larger = job->few && !is_batch(job) && *sizes < left &&
+                  sizes > job_groups(job)->sizes;
+    return larger ? sizes[-1] : *sizes;
 }
 
 /* Marks of a token in a slab of columns. */
@@ -137,6 +148,19 @@ static const float *rows_of(const struct job *job, size_t t, size_t n,
     return room;
 }
 
+/* n rows, of which only some are there, at x: the last one instead of those
+ * that are not. */
+static const float *rows_fill(const struct job *job, const float *x,
+                              size_t some, size_t n, float *room)
+{
+    size_t row = job->cols * sizeof *x;
+    if (some == n) return x;
+    if (x != room) memcpy(room, x, some * row);
+    for (size_t i = some; i < n; i++)
+        memcpy(room + i * job->cols, room + (some - 1) * job->cols, row);
+    return room;
+}
+
 static void prepare(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
@@ -149,7 +173,10 @@ static void prepare(void *arg, size_t chunk, int worker)
     for (; t < end; t += n) {
         n = group_tokens(job, last - t);
         struct acts_room to = room_at(job, t, n);
-        const float *x = rows_of(job, t, n, cpu_scratch(job->cpu, worker));
+        float *room = cpu_scratch(job->cpu, worker);
+        size_t some = n < last - t ? n : last - t;
+        const float *x =
+            rows_fill(job, rows_of(job, t, some, room), some, n, room);
         if (job->acts.kind == ACTS_INT8)
             k->acts_int8(&to, x, n, job->cols, job->acts.group);
         else if (job->acts.kind == ACTS_BF16 && k->bf16)
@@ -192,11 +219,11 @@ static void chunk_stream(const struct job *job, const struct linear *l,
 {
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
     const struct kernels *k = job->cpu->kernels;
-    bool batch =
-        k->batch && job->tokens >= BATCH_LEAST && batch_takes(l->w->type);
+    bool batch = is_batch(job) && batch_takes(l->w->type);
     float part[BATCH_TOKENS * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
-        n = batch ? job->tokens : group_tokens(job, job->tokens - t);
+        size_t left = job->tokens - t;
+        n = batch ? left : group_tokens(job, left);
         struct acts_room x = room_at(job, t, n);
         struct stream s = {
             .many_lines = job->cpu->many_lines,
@@ -206,6 +233,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
             .panel_count = panels,
             .cols = job->cols,
             .tokens = n,
+            .results = n < left ? n : left,
             .words = x.words,
             .marks = x.marks,
             .words_stride = job->slabs * SLAB_STEPS * 4,
@@ -219,7 +247,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
         };
         (batch ? k->batch : k->stream)(&s);
         if (rows - last * ROWS < ROWS)
-            for (size_t i = 0; i < n; i++)
+            for (size_t i = 0; i < s.results; i++)
                 result_store(l, last, t + i, part + i * ROWS);
     }
 }

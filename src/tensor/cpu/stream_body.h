@@ -9,7 +9,7 @@
 /* Most tokens at once; as many as there are registers for. */
 #if VEC_AVX512
 enum { STREAM_TOKENS = 8 };
-static const uint8_t stream_tokens[] = {8, 4, 2, 1, 0};
+static const uint8_t stream_tokens[] = {8, 6, 4, 2, 1, 0};
 #define IF_EIGHT(CASE) CASE
 #else
 enum { STREAM_TOKENS = 4 };
@@ -33,7 +33,8 @@ ALWAYS void stream_results(const struct stream *s, int T, size_t panel,
 {
     UNROLLED (v, PARTS)
         UNROLLED (t, T)
-            stream_result(s, panel, v, (size_t)t, f[v * T + t]);
+            if ((size_t)t < s->results)
+                stream_result(s, panel, v, (size_t)t, f[v * T + t]);
 }
 
 /* Integer sums of a panel and one token would be one long chain of additions:
@@ -310,6 +311,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     {                                                                  \
         switch (s->tokens) {                                           \
             IF_EIGHT(case 8 : STREAM_EACH(CORE, 8, __VA_ARGS__))       \
+            IF_EIGHT(case 6 : STREAM_EACH(CORE, 6, __VA_ARGS__))       \
         case 4: STREAM_EACH(CORE, 4, __VA_ARGS__)                      \
         case 2: STREAM_EACH(CORE, 2, __VA_ARGS__)                      \
         default: STREAM_EACH(CORE, 1, __VA_ARGS__)                     \
@@ -334,6 +336,7 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     {                                                                  \
         switch (s->tokens) {                                           \
             IF_EIGHT(case 8 : STREAM_HALVES(CORE, KIND, 8))            \
+            IF_EIGHT(case 6 : STREAM_HALVES(CORE, KIND, 6))            \
         case 4: STREAM_HALVES(CORE, KIND, 4)                           \
         case 2: STREAM_HALVES(CORE, KIND, 2)                           \
         default: STREAM_HALVES(CORE, KIND, 1)                          \
