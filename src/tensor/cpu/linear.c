@@ -78,17 +78,21 @@ static const struct groups *job_groups(const struct job *job)
                          : &(job->few ? k->streams : k->tiles)[job->acts.kind];
 }
 
-/* How many tokens are the next group when so many are left. Weights pass once
- * for each group, so a stream rather takes a larger one with tokens that are
- * not there. */
+/* How many tokens are the next group when so many are left. Weights come from
+ * memory for a stream's first group: that is rather a larger one with tokens
+ * that are not there. */
 static size_t group_tokens(const struct job *job, size_t left)
 {
     const uint8_t *sizes = job_groups(job)->sizes;
+    bool first = job->few && !is_batch(job) && left == job->tokens;
+    if (first && left <= *sizes) {
+        while (sizes[1] >= left)
+            sizes++;
+        return *sizes;
+    }
     while (*sizes > left)
         sizes++;
-    bool larger = job->few && !is_batch(job) && *sizes < left &&
-                  sizes > job_groups(job)->sizes;
-    return larger ? sizes[-1] : *sizes;
+    return *sizes;
 }
 
 /* Marks of a token in a slab of columns. */
