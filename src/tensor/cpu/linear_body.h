@@ -64,7 +64,7 @@ static struct ahead ahead_of(const struct stream *s, int tokens)
 {
     static const struct {
         uint8_t always, long_panels; /* asked for from so many tokens on */
-        bool nibbles;
+        bool twice;                  /* of many lines: into both levels  */
     } by_type[DTYPE_COUNT] = {
         [DTYPE_F32] = {8, 8, false},       [DTYPE_F16] = {8, 8, false},
         [DTYPE_BF16] = {8, 8, false},      [DTYPE_Q8_0] = {4, 4, false},
@@ -77,9 +77,9 @@ static struct ahead ahead_of(const struct stream *s, int tokens)
     enum { LONG_PANEL = 16 << 10 };
     const struct ahead none = {0, 0}, both = {4096, 16384};
     if (s->many_lines)
-        return tokens < 4                 ? (struct ahead){6144, 0}
-               : by_type[s->type].nibbles ? both
-                                          : (struct ahead){12288, 0};
+        return tokens < 4               ? (struct ahead){6144, 0}
+               : by_type[s->type].twice ? both
+                                        : (struct ahead){12288, 0};
     if (tokens >= by_type[s->type].always) return both;
     return tokens >= by_type[s->type].long_panels &&
                    s->panel_bytes >= LONG_PANEL
