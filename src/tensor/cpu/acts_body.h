@@ -310,6 +310,7 @@ static void quads_round(const struct acts_room *to, const float *x, size_t n)
 static void acts_int8(const struct acts_room *to, const float *x, size_t tokens,
                       size_t cols, size_t group)
 {
+    size_t done = 0; /* groups of a single token */
 #if VEC_AVX512
     if (tokens > 1 && !to->by_token) {
         for (size_t t = 0; t < tokens; t += FOUR) {
@@ -318,9 +319,6 @@ static void acts_int8(const struct acts_room *to, const float *x, size_t tokens,
         }
         return;
     }
-#endif
-    size_t done = 0;
-#if VEC_AVX512
     if (tokens == 1 && group == RUN) {
         quads_round(to, x, cols / QUAD);
         done = cols / QUAD * FOUR;

@@ -325,8 +325,8 @@ struct attention {
     void (*merge)(const struct attend *a);
 };
 
-/* How many tokens are multiplied at a time, largest groups first, 0-ended, and
- * how their words lie. */
+/* How many tokens are multiplied at a time, largest groups first, 1 last,
+ * 0-ended, and how their words lie. */
 struct groups {
     const uint8_t *sizes;
     bool by_token;
@@ -336,7 +336,8 @@ struct kernels {
     const char *name;
     bool bf16;                  /* multiplies pairs of bf16 */
     const uint8_t *tile_panels; /* of a form's tiles */
-    struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS], batches;
+    struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
+    struct groups batches; /* of whatever kind batch takes */
     /* Beyond so many tokens tiles are faster than streams: their sums are
      * shorter chains, and integers are taken apart once for all. */
     uint8_t few[ACTS_KINDS];

@@ -10,11 +10,11 @@
 #if VEC_AVX512
 enum { STREAM_TOKENS = 8 };
 static const uint8_t stream_tokens[] = {8, 6, 4, 2, 1, 0};
-#define IF_EIGHT(CASE) CASE
+#define IF_MANY(CASE) CASE
 #else
 enum { STREAM_TOKENS = 4 };
 static const uint8_t stream_tokens[] = {4, 2, 1, 0};
-#define IF_EIGHT(CASE)
+#define IF_MANY(CASE)
 #endif
 
 ALWAYS void stream_result(const struct stream *s, size_t panel, int part,
@@ -310,8 +310,8 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     static __attribute__((noinline)) void NAME(const struct stream *s) \
     {                                                                  \
         switch (s->tokens) {                                           \
-            IF_EIGHT(case 8 : STREAM_EACH(CORE, 8, __VA_ARGS__))       \
-            IF_EIGHT(case 6 : STREAM_EACH(CORE, 6, __VA_ARGS__))       \
+            IF_MANY(case 8 : STREAM_EACH(CORE, 8, __VA_ARGS__))        \
+            IF_MANY(case 6 : STREAM_EACH(CORE, 6, __VA_ARGS__))        \
         case 4: STREAM_EACH(CORE, 4, __VA_ARGS__)                      \
         case 2: STREAM_EACH(CORE, 2, __VA_ARGS__)                      \
         default: STREAM_EACH(CORE, 1, __VA_ARGS__)                     \
@@ -335,8 +335,8 @@ ALWAYS void stream_halves(enum dtype type, int P, int T, const struct stream *s,
     static __attribute__((noinline)) void NAME(const struct stream *s) \
     {                                                                  \
         switch (s->tokens) {                                           \
-            IF_EIGHT(case 8 : STREAM_HALVES(CORE, KIND, 8))            \
-            IF_EIGHT(case 6 : STREAM_HALVES(CORE, KIND, 6))            \
+            IF_MANY(case 8 : STREAM_HALVES(CORE, KIND, 8))             \
+            IF_MANY(case 6 : STREAM_HALVES(CORE, KIND, 6))             \
         case 4: STREAM_HALVES(CORE, KIND, 4)                           \
         case 2: STREAM_HALVES(CORE, KIND, 2)                           \
         default: STREAM_HALVES(CORE, KIND, 1)                          \
