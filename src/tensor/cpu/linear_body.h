@@ -57,34 +57,45 @@ struct ahead {
 
 /* Where the first level takes few lines at a time the processor fetches better
  * by itself as long as memory limits; where arithmetic does, it fetches too
- * late. It also loses its way where x is read from the second level: since it
- * does not stay in the first while a panel passes by. As measured,
- * docs/speed.md. */
+ * late. Of formats that are not read line by line it loses its way where much
+ * is computed, or where x does not stay in the first level while a panel passes
+ * by. As measured, docs/speed.md. */
 static struct ahead ahead_of(const struct stream *s, int tokens)
 {
+    /* From so many tokens on 6 KB ahead into the second level, and 16 KB ahead
+     * into the second and 4 into the first. */
+    struct from {
+        uint8_t second, both;
+    };
     static const struct {
-        uint8_t always, long_panels; /* asked for from so many tokens on */
-        bool twice;                  /* of many lines: into both levels  */
+        struct from normal, long_panels;
+        bool twice; /* of many lines: into both levels */
     } by_type[DTYPE_COUNT] = {
-        [DTYPE_F32] = {8, 8, false},       [DTYPE_F16] = {8, 8, false},
-        [DTYPE_BF16] = {8, 8, false},      [DTYPE_Q8_0] = {4, 4, false},
-        [DTYPE_Q4_0] = {4, 1, true},       [DTYPE_Q4_1] = {4, 2, false},
-        [DTYPE_Q4_K] = {4, 1, false},      [DTYPE_Q5_K] = {4, 1, false},
-        [DTYPE_Q6_K] = {4, 1, false},      [DTYPE_INT8] = {4, 4, false},
-        [DTYPE_INT8_G128] = {4, 4, false}, [DTYPE_INT4_G32] = {4, 1, true},
-        [DTYPE_INT4_G64] = {4, 2, true},   [DTYPE_INT4_G128] = {4, 2, true},
+        [DTYPE_F32] = {{8, 8}, {8, 8}, false},
+        [DTYPE_F16] = {{8, 8}, {8, 8}, false},
+        [DTYPE_BF16] = {{8, 8}, {8, 8}, false},
+        [DTYPE_Q8_0] = {{6, 6}, {4, 4}, false},
+        [DTYPE_Q4_0] = {{4, 4}, {2, 4}, true},
+        [DTYPE_Q4_1] = {{4, 4}, {2, 4}, false},
+        [DTYPE_Q4_K] = {{2, 4}, {1, 4}, false},
+        [DTYPE_Q5_K] = {{1, 4}, {1, 4}, false},
+        [DTYPE_Q6_K] = {{1, 4}, {1, 4}, false},
+        [DTYPE_INT8] = {{8, 8}, {8, 8}, false},
+        [DTYPE_INT8_G128] = {{6, 6}, {4, 4}, false},
+        [DTYPE_INT4_G32] = {{1, 4}, {1, 4}, true},
+        [DTYPE_INT4_G64] = {{4, 4}, {2, 4}, true},
+        [DTYPE_INT4_G128] = {{4, 4}, {2, 4}, true},
     };
     enum { LONG_PANEL = 16 << 10 };
-    const struct ahead none = {0, 0}, both = {4096, 16384};
+    const struct ahead none = {0, 0}, second = {0, 6144}, both = {4096, 16384};
     if (s->many_lines)
         return tokens < 4               ? (struct ahead){6144, 0}
                : by_type[s->type].twice ? both
                                         : (struct ahead){12288, 0};
-    if (tokens >= by_type[s->type].always) return both;
-    return tokens >= by_type[s->type].long_panels &&
-                   s->panel_bytes >= LONG_PANEL
-               ? (struct ahead){0, 6144}
-               : none;
+    struct from from = s->panel_bytes < LONG_PANEL
+                           ? by_type[s->type].normal
+                           : by_type[s->type].long_panels;
+    return tokens >= from.both ? both : tokens >= from.second ? second : none;
 }
 
 /* To ask for what is at hand is as good as not to ask, and needs no branch. gcc

@@ -129,13 +129,13 @@ ALWAYS vi group_start(enum dtype type, const uint8_t *zeros, size_t g, int v,
     return -(zeros_load(type, zeros, g, v) * vi_set(sum));
 }
 
-/* One group; d: its scales. */
-ALWAYS void group_add(enum dtype type, int T, struct ahead ahead,
-                      const uint8_t *w, const uint8_t *d, const uint8_t *zeros,
-                      size_t g, size_t columns, const uint8_t *x,
-                      const struct mark *mark, vf *f)
+/* Integer sums of one group. */
+ALWAYS void group_sums(enum dtype type, int T, struct ahead ahead,
+                       const uint8_t *w, const uint8_t *zeros, size_t g,
+                       size_t columns, const uint8_t *x,
+                       const struct mark *mark, vi *acc)
 {
-    vi acc[SUMS_MAX], start[PARTS * STREAM_TOKENS];
+    vi start[PARTS * STREAM_TOKENS];
     UNROLLED (i, PARTS * T)
         start[i] = group_start(type, zeros, g, i / T, mark[i % T].sum);
     sums_start(T, acc, start);
@@ -144,6 +144,12 @@ ALWAYS void group_add(enum dtype type, int T, struct ahead ahead,
     else
         nibbles_add(T, ahead, w, x, columns / RUN, acc);
     sums_end(T, acc);
+}
+
+/* What they add with the group's scales d. */
+ALWAYS void group_add(int T, const uint8_t *d, const struct mark *mark,
+                      const vi *acc, vf *f)
+{
     UNROLLED (v, PARTS) {
         vf scale = vf_of_f16(d + v * L * 2);
         UNROLLED (t, T)
@@ -151,6 +157,11 @@ ALWAYS void group_add(enum dtype type, int T, struct ahead ahead,
                 add_scaled(f[v * T + t], acc[v * T + t], scale, mark[t].s);
     }
 }
+
+/* A processor that fetches a stream by itself loses it where lines are read
+ * out of order. Scales lie behind the steps of two groups, so sums of both are
+ * made before, where there are registers for that. */
+#define BOTH_FIRST(T) (3 * PARTS * (T) <= (VEC_AVX512 || VEC_NEON ? 18 : 12))
 
 /* kind: Q8_0 for all formats of bytes, INT4_G32 for all of nibbles with zero
  * points, or Q4_0. */
@@ -170,14 +181,21 @@ ALWAYS void stream_groups(enum dtype kind, size_t columns, int T,
         f[i] = (vf){0};
     for (size_t g = 0; g < groups; g += 2) {
         const uint8_t *d = w + 2 * steps;
-        ask_ahead(ahead, d, 1);
+        vi acc[SUMS_MAX], next[SUMS_MAX];
         if (kind == DTYPE_INT4_G32 && g % 4 == 0)
             __builtin_prefetch(zeros + s->panel_bytes + g * ROWS);
-        group_add(kind, T, ahead, w, d, zeros, g, columns, x, mark, f);
+        group_sums(kind, T, ahead, w, zeros, g, columns, x, mark, acc);
+        if (!BOTH_FIRST(T)) group_add(T, d, mark, acc, f);
         STAY_IN_MEMORY;
-        if (g + 1 < groups)
-            group_add(kind, T, ahead, w + steps, d + ROWS * 2, zeros, g + 1,
-                      columns, x + words, mark + T, f);
+        if (g + 1 < groups) {
+            group_sums(kind, T, ahead, w + steps, zeros, g + 1, columns,
+                       x + words, mark + T, next);
+            STAY_IN_MEMORY;
+            if (BOTH_FIRST(T)) group_add(T, d, mark, acc, f);
+            group_add(T, d + ROWS * 2, mark + T, next, f);
+        } else if (BOTH_FIRST(T))
+            group_add(T, d, mark, acc, f);
+        ask_ahead(ahead, d, 1);
         STAY_IN_MEMORY;
         w = d + ROWS * 4;
         x += 2 * words;
