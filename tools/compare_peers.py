@@ -13,6 +13,9 @@ BATON=PEERS[=QUANTIZATION] where Baton reads another one or rounds its weights (
   batch:N    N sequences behind prompts of 64 tokens, their tokens together
   FIGURE@X   besides, what X times the best peer's rate would be of what this machine can do
 
+A share of read is given twice: of what was read between the steps, on average, and of the best rate before and after
+the run, which a host whose other guests come and go may have for a part of it only.
+
 Each round runs every program once, one after the other; printed are medians over the rounds, the spread (max - min) /
 median, which is the noise, and the median of the rounds' ratios to each peer. A peer that fails says so and is left
 out of that line. Both peers come as sources of PyPI packages:
@@ -45,8 +48,9 @@ def baton(a, model, quantization, kind, n):
     r = json.loads(run(command))
     if kind == "prefill":
         limit = "bf16" if r["weights"] == "bf16" and r["bf16_gflops"] else "int8"
-        return r["prefill_tokens_per_s"], r["prefill_fraction_of_" + limit], limit
-    return r["decode_tokens_per_s"], r["decode_fraction_of_read"], "read"
+        return r["prefill_tokens_per_s"], r["prefill_fraction_of_" + limit], None, limit
+    return (r["decode_tokens_per_s"], r["decode_fraction_of_read_between_steps"], r["decode_fraction_of_read"],
+            "read between steps")
 
 
 def peer(a, spec, model, kind, n):
@@ -77,11 +81,12 @@ def compare(a, model, peers, figure):
     figure, _, asked = figure.partition("@")
     kind, n = figure.split(":") if ":" in figure else (figure, "0")
     ours_path, theirs_path, quantization = (model.split("=") + [None, None])[:3]
-    ours, fractions, theirs = [], [], {name: [] for name in peers}
+    ours, fractions, best_fractions, theirs = [], [], [], {name: [] for name in peers}
     for _ in range(a.rounds):
-        rate, fraction, limit = baton(a, ours_path, quantization, kind, int(n))
+        rate, fraction, of_best, limit = baton(a, ours_path, quantization, kind, int(n))
         ours.append(rate)
         fractions.append(fraction)
+        best_fractions.append(of_best)
         for name, spec in peers.items():
             if theirs[name] is None:
                 continue
@@ -90,8 +95,10 @@ def compare(a, model, peers, figure):
             except subprocess.CalledProcessError as e:
                 print(f"  {figure}: {name} ended with {e.returncode}", flush=True)
                 theirs[name] = None
-    line = (f"  {figure:13} {statistics.median(ours):8.1f} tok/s, {100 * statistics.median(fractions):.0f} % of {limit}"
-            f" (spread {spread(ours):.0f} %)")
+    line = f"  {figure:13} {statistics.median(ours):8.1f} tok/s, {100 * statistics.median(fractions):.0f} % of {limit}"
+    if best_fractions[0] is not None:
+        line += f" ({100 * statistics.median(best_fractions):.0f} % of read at best)"
+    line += f" (spread {spread(ours):.0f} %)"
     for name, rates in theirs.items():
         if rates:
             ratio = statistics.median(x / y for x, y in zip(ours, rates))

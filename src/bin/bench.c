@@ -70,9 +70,10 @@ struct rig {
     uint32_t *positions, *logit_rows;
     struct op_seq *seqs;
     struct sampler *sampler;
-    const float *logits; /* [batch, vocab] of the last step */
-    uint64_t hash;       /* of the last logits */
-    double load_s;       /* until the model was ready */
+    struct reader *reader; /* between steps */
+    const float *logits;   /* [batch, vocab] of the last step */
+    uint64_t hash;         /* of the last logits */
+    double load_s;         /* until the model was ready */
     struct traced {
         struct trace trace;
         uint64_t ns, times;
@@ -87,6 +88,7 @@ static void rig_close(struct rig *r)
     mem_free(r->logit_rows);
     mem_free(r->seqs);
     sampler_destroy(r->sampler);
+    reader_destroy(r->reader);
     model_close(r->model);
     kv_pool_destroy(r->pool);
     if (r->slab) munmap(r->slab, r->slab_bytes);
@@ -223,33 +225,60 @@ struct result {
     double prefill_spread, decode_spread; /* (max - min) / median of runs   */
     /* Medians, of rates by what the machine could do at the time: a rate of
      * prefill by a GOP/s, of decode by a GB/s. */
-    double prefill_by_int8, prefill_by_bf16, prefill_by_f32, decode_by_read;
+    double prefill_by_int8, prefill_by_bf16, prefill_by_f32, decode_by_read,
+        decode_by_mean_read;
     struct roofline limit; /* medians */
+    double mean_read;      /* GB/s between the steps, likewise */
 };
+
+/* Rates of a run, tokens/s, and what was read between its steps, GB/s. */
+struct rates {
+    double prefill, decode, read;
+};
+
+/* b->gen steps; returns their time in *ns. Every 20 ms of them something is
+ * read. */
+static int decode_all(struct rig *r, const struct bench *b, int32_t *next,
+                      uint64_t *ns, struct why *why)
+{
+    enum { READ_EVERY_NS = 20000000 };
+    uint64_t begin = clock_ns(), now = begin;
+    int rc = 0;
+    *ns = 0;
+    for (int64_t i = 0; i < b->gen && !rc; i++) {
+        rc = decode(r, (uint32_t)(b->prompt + i), next, why);
+        now = clock_ns();
+        if (now - begin < READ_EVERY_NS && i + 1 < b->gen) continue;
+        *ns += now - begin;
+        reader_read(r->reader);
+        begin = clock_ns();
+    }
+    return rc;
+}
 
 /* One run, timed; the logits of its last step are noted. */
 static int run_one(struct rig *r, const struct bench *b, int32_t *next,
-                   double *prefill_rate, double *decode_rate, struct why *why)
+                   struct rates *out, struct why *why)
 {
     int rc = 0;
     if (b->trace) device_trace(r->device, &r->prompts.trace);
-    uint64_t start = clock_ns();
+    uint64_t start = clock_ns(), steps_ns = 0;
     for (uint32_t s = 0; s < r->batch && !rc; s++)
         rc = prefill(r, b, s, &next[s], why);
+    uint64_t prompts_ns = clock_ns() - start;
     if (b->trace) device_trace(r->device, &r->steps.trace);
-    uint64_t middle = clock_ns();
-    for (int64_t i = 0; i < b->gen && !rc; i++)
-        rc = decode(r, (uint32_t)(b->prompt + i), next, why);
-    uint64_t end = clock_ns();
+    if (!rc) rc = decode_all(r, b, next, &steps_ns, why);
     device_trace(r->device, NULL);
     if (rc) return rc;
-    r->prompts.ns += middle - start;
+    r->prompts.ns += prompts_ns;
     r->prompts.times += r->batch;
-    r->steps.ns += end - middle;
+    r->steps.ns += steps_ns;
     r->steps.times += (uint64_t)b->gen;
-    *prefill_rate =
-        (double)b->prompt * r->batch * 1e9 / (double)(middle - start);
-    *decode_rate = (double)b->gen * r->batch * 1e9 / (double)(end - middle);
+    *out = (struct rates){
+        .prefill = (double)b->prompt * r->batch * 1e9 / (double)prompts_ns,
+        .decode = (double)b->gen * r->batch * 1e9 / (double)steps_ns,
+        .read = reader_rate(r->reader),
+    };
     size_t floats = (size_t)r->batch * model_config(r->model)->vocab;
     r->hash = hash_bytes(r->logits, floats * sizeof(float), 0);
     return 0;
@@ -257,7 +286,7 @@ static int run_one(struct rig *r, const struct bench *b, int32_t *next,
 
 /* What the machine can do is measured before and after each run, and a run is
  * set against the mean of both: other guests of the host come and go. */
-enum { COLUMNS = 10 };
+enum { COLUMNS = 12 };
 static int run_all(struct rig *r, const struct bench *b, struct result *out,
                    struct why *why)
 {
@@ -270,27 +299,29 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
     int threads = device_threads(r->device);
     struct roofline before, after;
     int rc = prefill(r, b, 0, next, why); /* warms pages and caches */
+    if (!rc) rc = reader_create(&r->reader, threads, NULL, why);
     if (!rc) rc = roofline_measure(threads, NULL, &before, why);
     for (size_t run = 0; run < n && !rc; run++, before = after) {
-        double pre, dec;
-        rc = run_one(r, b, next, &pre, &dec, why);
+        struct rates rates;
+        rc = run_one(r, b, next, &rates, why);
         if (!rc) rc = roofline_measure(threads, NULL, &after, why);
         if (rc) break;
+        double pre = rates.prefill, dec = rates.decode;
         double read = (before.read_gb_s + after.read_gb_s) / 2;
         double f32 = (before.f32_gflop_s + after.f32_gflop_s) / 2;
         double int8 = (before.int8_gop_s + after.int8_gop_s) / 2;
         double bf16 = (before.bf16_gflop_s + after.bf16_gflop_s) / 2;
         const double values[COLUMNS] = {
-            pre,       dec,       read,       f32,
-            int8,      bf16,      pre / int8, bf16 > 0 ? pre / bf16 : 0,
-            pre / f32, dec / read};
+            pre,       dec,        read,       f32,
+            int8,      bf16,       pre / int8, bf16 > 0 ? pre / bf16 : 0,
+            pre / f32, dec / read, rates.read, dec / rates.read};
         for (size_t i = 0; i < COLUMNS; i++)
             column[i][run] = values[i];
         if (!b->json)
             fprintf(stderr,
                     "run %zu of %zu: prefill %.1f decode %.1f tok/s, read "
-                    "%.1f GB/s, int8 %.0f GOP/s\n",
-                    run + 1, n, pre, dec, read, int8);
+                    "%.1f GB/s, between steps %.1f, int8 %.0f GOP/s\n",
+                    run + 1, n, pre, dec, read, rates.read, int8);
     }
     if (!rc) {
         out->prefill_rate = median(column[0], n);
@@ -303,6 +334,8 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
         out->prefill_by_bf16 = median(column[7], n);
         out->prefill_by_f32 = median(column[8], n);
         out->decode_by_read = median(column[9], n);
+        out->mean_read = median(column[10], n);
+        out->decode_by_mean_read = median(column[11], n);
         out->prefill_spread =
             (column[0][n - 1] - column[0][0]) / out->prefill_rate;
         out->decode_spread =
@@ -340,6 +373,7 @@ static void print_result(const struct bench *b, struct rig *r,
     double of_bf16 = token_gop * res->prefill_by_bf16;
     double of_f32 = token_gop * res->prefill_by_f32;
     double of_read = token_gb * res->decode_by_read;
+    double of_mean = token_gb * res->decode_by_mean_read;
     const struct roofline *lim = &res->limit;
     if (b->json) {
         struct buf path;
@@ -365,11 +399,14 @@ static void print_result(const struct bench *b, struct rig *r,
                "\"prefill_fraction_of_int8\":%.3f,"
                "\"prefill_fraction_of_bf16\":%.3f,"
                "\"prefill_fraction_of_f32\":%.3f,"
-               "\"decode_fraction_of_read\":%.3f,\"load_s\":%.3f,"
+               "\"decode_fraction_of_read\":%.3f,"
+               "\"read_between_steps_gb_per_s\":%.2f,"
+               "\"decode_fraction_of_read_between_steps\":%.3f,"
+               "\"load_s\":%.3f,"
                "\"logits_hash\":\"%016" PRIx64 "\"}\n",
                lim->read_gb_s, lim->f32_gflop_s, lim->bf16_gflop_s,
-               lim->int8_gop_s, of_int8, of_bf16, of_f32, of_read, r->load_s,
-               r->hash);
+               lim->int8_gop_s, of_int8, of_bf16, of_f32, of_read,
+               res->mean_read, of_mean, r->load_s, r->hash);
         return;
     }
     printf("%s: %s, %s weights, KV %s, %s\n", b->model_path, c->arch,
@@ -384,9 +421,10 @@ static void print_result(const struct bench *b, struct rig *r,
            b->prompt, res->prefill_rate, gops, 100 * of_int8, 100 * of_bf16,
            100 * of_f32, 100 * res->prefill_spread);
     printf("decode batch %-3" PRId64 "   : %8.1f tok/s  %7.2f GB/s   %4.1f %% "
-           "of the read bandwidth  (spread %.0f %%)\n",
-           b->batch, res->decode_rate, gbs, 100 * of_read,
-           100 * res->decode_spread);
+           "of read at best, %.1f %% of the %.1f GB/s read between steps  "
+           "(spread %.0f %%)\n",
+           b->batch, res->decode_rate, gbs, 100 * of_read, 100 * of_mean,
+           res->mean_read, 100 * res->decode_spread);
     printf("ready after %.3f s; logits %016" PRIx64 "\n", r->load_s, r->hash);
 }
 

@@ -1,6 +1,7 @@
 #include "tensor/roofline.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "tensor/cpu/cpu.h"
 
 #include <stdio.h>
@@ -12,60 +13,68 @@ enum {
     MIN_BYTES = 256 << 20,
     MAX_BYTES = 1 << 30,
     SLICE_UNIT = 1 << 20,
+    PARTS = 4,        /* of a slice, read one at a time */
+    READ_UNIT = 4096, /* a multiple of what peak_read takes of all streams */
     ROUNDS = 1 << 20,
 };
 
-struct job {
+/* Workers and the memory that they read; other rates are measured with the same
+ * workers. */
+struct reader {
     const struct kernels *kernels;
+    struct pool *pool;
     char *memory;
-    size_t slice;   /* bytes of a thread         */
-    size_t streams; /* read side by side in it   */
+    size_t slice, slices; /* its parts of so many bytes, a few a thread, so that
+                             one that is held up is helped out */
+    size_t streams;       /* read side by side in a slice, as is best */
+    size_t at, part;      /* what is read of each slice: [at, at + part) */
+    uint64_t bytes, ns;   /* read since reader_rate */
     double sink[64];
 };
 
 static void slice_touch(void *arg, size_t chunk, int worker)
 {
     (void)worker;
-    struct job *job = arg;
-    memset(job->memory + chunk * job->slice, 1, job->slice);
+    struct reader *r = arg;
+    memset(r->memory + chunk * r->slice, 1, r->slice);
 }
 
 static void slice_read(void *arg, size_t chunk, int worker)
 {
-    struct job *job = arg;
-    job->sink[worker % 64] += job->kernels->peak_read(
-        job->memory + chunk * job->slice, job->slice, job->streams);
+    struct reader *r = arg;
+    r->sink[worker % 64] += r->kernels->peak_read(
+        r->memory + chunk * r->slice + r->at, r->part, r->streams);
 }
 
 static void floats(void *arg, size_t chunk, int worker)
 {
     (void)chunk;
-    struct job *job = arg;
-    job->sink[worker % 64] += job->kernels->peak_floats(ROUNDS);
+    struct reader *r = arg;
+    r->sink[worker % 64] += r->kernels->peak_floats(ROUNDS);
 }
 
 static void dots(void *arg, size_t chunk, int worker)
 {
     (void)chunk;
-    struct job *job = arg;
-    job->sink[worker % 64] += job->kernels->peak_dots(ROUNDS);
+    struct reader *r = arg;
+    r->sink[worker % 64] += r->kernels->peak_dots(ROUNDS);
 }
 
 static void pairs(void *arg, size_t chunk, int worker)
 {
     (void)chunk;
-    struct job *job = arg;
-    job->sink[worker % 64] += job->kernels->peak_bf16(ROUNDS);
+    struct reader *r = arg;
+    r->sink[worker % 64] += r->kernels->peak_bf16(ROUNDS);
 }
 
 /* The best rate of a few runs of chunks pieces of work of units each. */
-static double best_rate(struct pool *pool, void (*fn)(void *, size_t, int),
-                        struct job *job, size_t chunks, double units)
+static double best_rate(struct reader *r, void (*fn)(void *, size_t, int),
+                        size_t chunks, double units)
 {
     double best = 0;
     for (int i = 0; i < REPEATS; i++) {
         uint64_t begin = clock_ns();
-        pool_run(pool, fn, job, chunks);
+        pool_run(r->pool, fn, r, chunks);
         double rate = (double)chunks * units / (double)(clock_ns() - begin);
         if (rate > best) best = rate;
     }
@@ -74,16 +83,22 @@ static double best_rate(struct pool *pool, void (*fn)(void *, size_t, int),
 
 /* Some cores keep more lines under way when they read at several places, some
  * fetch one stream better by themselves. */
-static double read_rate(struct pool *pool, struct job *job, size_t slices)
+static double read_rate(struct reader *r)
 {
     static const size_t streams[] = {8, 1};
     double best = 0;
+    size_t better = 0;
+    r->at = 0;
+    r->part = r->slice;
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        job->streams = streams[i];
-        double rate =
-            best_rate(pool, slice_read, job, slices, (double)job->slice);
-        if (rate > best) best = rate;
+        r->streams = streams[i];
+        double rate = best_rate(r, slice_read, r->slices, (double)r->slice);
+        if (rate > best) {
+            best = rate;
+            better = streams[i];
+        }
     }
+    r->streams = better;
     return best;
 }
 
@@ -96,43 +111,91 @@ static size_t wanted_bytes(void)
     return bytes < MAX_BYTES ? bytes : MAX_BYTES;
 }
 
+/* Memory and workers, before anything is measured. */
+static int reader_open(struct reader **out, int threads, const char *isa,
+                       struct why *why)
+{
+    *out = NULL;
+    const struct kernels *kernels = kernels_choose(isa);
+    if (!kernels) return kernels_unknown(isa, why);
+    struct reader *r = mem_must(1, sizeof *r);
+    r->kernels = kernels;
+    struct pool_options options = {.threads = threads};
+    if (threads == 0) options.threads = pool_usable_cores();
+    int rc = pool_create(&r->pool, &options, why);
+    size_t n = (size_t)options.threads, bytes = wanted_bytes();
+    while (!rc && !(r->memory = host_alloc(bytes)) && bytes > MIN_BYTES / 16)
+        bytes /= 2;
+    if (!rc && !r->memory)
+        rc = err_set(why, ERR_NOMEM, "%zu bytes to read", bytes);
+    if (rc) {
+        reader_destroy(r);
+        return rc;
+    }
+    r->slice = bytes / (n * 4) / SLICE_UNIT * SLICE_UNIT;
+    if (r->slice == 0) r->slice = SLICE_UNIT;
+    r->slices = bytes / r->slice;
+    pool_run_near(r->pool, slice_touch, r, r->slices);
+    *out = r;
+    return 0;
+}
+
+void reader_destroy(struct reader *r)
+{
+    if (!r) return;
+    host_free(r->memory);
+    pool_destroy(r->pool);
+    mem_free(r);
+}
+
+int reader_create(struct reader **out, int threads, const char *isa,
+                  struct why *why)
+{
+    int rc = reader_open(out, threads, isa, why);
+    if (!rc) read_rate(*out);
+    return rc;
+}
+
+/* The workers have to be awake, and other pools' asleep, before time counts. */
+void reader_read(struct reader *r)
+{
+    size_t part = r->slice / PARTS / READ_UNIT * READ_UNIT;
+    r->part = part / 8 / READ_UNIT * READ_UNIT;
+    pool_run(r->pool, slice_read, r, r->slices);
+    r->part = part;
+    if ((r->at += part) + part > r->slice) r->at = 0;
+    uint64_t begin = clock_ns();
+    pool_run(r->pool, slice_read, r, r->slices);
+    r->ns += clock_ns() - begin;
+    r->bytes += r->slices * part;
+}
+
+double reader_rate(struct reader *r)
+{
+    double rate = r->ns ? (double)r->bytes / (double)r->ns : 0;
+    r->bytes = r->ns = 0;
+    return rate;
+}
+
 int roofline_measure(int threads, const char *isa, struct roofline *out,
                      struct why *why)
 {
     memset(out, 0, sizeof *out);
-    const struct kernels *kernels = kernels_choose(isa);
-    if (!kernels) return kernels_unknown(isa, why);
-    struct pool_options options = {.threads = threads};
-    if (threads == 0) options.threads = pool_usable_cores();
-    struct pool *pool;
-    int rc = pool_create(&pool, &options, why);
+    struct reader *r;
+    int rc = reader_open(&r, threads, isa, why);
     if (rc) return rc;
-    size_t n = (size_t)options.threads, bytes = wanted_bytes();
-    struct job job = {.kernels = kernels};
-    while (!(job.memory = host_alloc(bytes)) && bytes > MIN_BYTES / 16)
-        bytes /= 2;
-    if (!job.memory) {
-        pool_destroy(pool);
-        return err_set(why, ERR_NOMEM, "%zu bytes to read", bytes);
-    }
-    /* Four slices a thread, so that one that is held up is helped out. */
-    job.slice = bytes / (n * 4) / SLICE_UNIT * SLICE_UNIT;
-    if (job.slice == 0) job.slice = SLICE_UNIT;
-    size_t slices = bytes / job.slice;
-
-    out->threads = options.threads;
-    out->read_bytes = slices * job.slice;
-    snprintf(out->isa, sizeof out->isa, "%s", job.kernels->name);
-    pool_run_near(pool, slice_touch, &job, slices);
-    out->read_gb_s = read_rate(pool, &job, slices);
-    out->f32_gflop_s = best_rate(pool, floats, &job, n,
-                                 (double)ROUNDS * job.kernels->floats_round);
-    out->int8_gop_s = best_rate(pool, dots, &job, n,
-                                (double)ROUNDS * job.kernels->dots_round);
-    if (job.kernels->peak_bf16)
-        out->bf16_gflop_s = best_rate(pool, pairs, &job, n,
-                                      (double)ROUNDS * job.kernels->bf16_round);
-    host_free(job.memory);
-    pool_destroy(pool);
+    size_t n = (size_t)pool_threads(r->pool);
+    const struct kernels *k = r->kernels;
+    out->threads = (int)n;
+    out->read_bytes = r->slices * r->slice;
+    snprintf(out->isa, sizeof out->isa, "%s", k->name);
+    out->read_gb_s = read_rate(r);
+    out->f32_gflop_s =
+        best_rate(r, floats, n, (double)ROUNDS * k->floats_round);
+    out->int8_gop_s = best_rate(r, dots, n, (double)ROUNDS * k->dots_round);
+    if (k->peak_bf16)
+        out->bf16_gflop_s =
+            best_rate(r, pairs, n, (double)ROUNDS * k->bf16_round);
+    reader_destroy(r);
     return 0;
 }

@@ -26,4 +26,19 @@ struct roofline {
 int roofline_measure(int threads, const char *isa, struct roofline *out,
                      struct why *why);
 
+/* Reads memory beside other work, a little at a time: what the machine reads
+ * on average meanwhile, where other guests of its host come and go. */
+struct reader;
+
+/* Arguments and errors as of roofline_measure. */
+int reader_create(struct reader **out, int threads, const char *isa,
+                  struct why *why);
+void reader_destroy(struct reader *reader); /* NULL is fine */
+
+/* Reads the next 64 MB or so, for 1 or 2 ms, and counts them. */
+void reader_read(struct reader *reader);
+
+/* 1e9 bytes/s of all that was read since the last call; 0: nothing was. */
+double reader_rate(struct reader *reader);
+
 #endif

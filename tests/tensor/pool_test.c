@@ -145,6 +145,23 @@ static void the_roofline_has_all_its_parts(void **state)
     assert_int_equal(roofline_measure(-1, NULL, &r, &why), ERR_INVALID);
 }
 
+static void a_reader_counts_what_it_reads(void **state)
+{
+    (void)state;
+    struct reader *r;
+    struct why why = {0};
+    assert_int_equal(reader_create(&r, 2, NULL, &why), 0);
+    assert_true(reader_rate(r) == 0);
+    for (int i = 0; i < 9; i++) /* to the end of its memory, and on */
+        reader_read(r);
+    assert_true(reader_rate(r) > 0.01);
+    assert_true(reader_rate(r) == 0);
+    reader_destroy(r);
+    assert_int_equal(reader_create(&r, 1, "avx1024", &why), ERR_INVALID);
+    assert_null(r);
+    reader_destroy(r);
+}
+
 TESTS(T(every_chunk_runs_once), T(results_are_visible_and_pools_are_cheap),
       T(sleepers_are_woken), T(a_pool_that_cannot_be_is_refused),
-      T(the_roofline_has_all_its_parts))
+      T(the_roofline_has_all_its_parts), T(a_reader_counts_what_it_reads))
