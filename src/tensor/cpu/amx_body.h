@@ -4,7 +4,8 @@
  * are a tile of weights as it stands.
  *
  * Integer sums are exact, so results have the bits of vector instructions
- * (linear_body.h), and few tokens are left to those. Sums of bf16 are taken as
+ * (linear_body.h), and few tokens are left to those, the streams and tiles of
+ * the kernels AMX_VECTORS. Sums of bf16 are taken as
  * amx_tiles.h says, in blocks of 16 steps from a row's first on and, behind its
  * last, zeros: another order than vector instructions have, so with
  * PAIRS_TILES all products of bf16, of few tokens too, are taken like that. */
@@ -14,6 +15,10 @@
 #include "tensor/cpu/amx_tiles.h"
 #include "tensor/cpu/peak_body.h"
 #include "tensor/cpu/stream_body.h"
+
+#if !defined(AMX_VECTORS)
+#define AMX_VECTORS kernels_generic
+#endif
 
 enum {
     BLOCK_STEPS = 16, /* steps of a tile */
@@ -330,7 +335,7 @@ static void amx_stream_two(const struct stream *s, size_t p, size_t q)
 static void amx_stream(const struct stream *s)
 {
     if (!PAIRS_TILES || s->type != DTYPE_BF16) {
-        stream(s);
+        AMX_VECTORS.stream(s);
         return;
     }
     struct tile_shapes shapes = tile_shapes(s->tokens, BLOCK_STEPS);
@@ -381,7 +386,7 @@ static void amx_tile(enum form form, const struct tile *all)
         NULL,        tile_amx_bf16, tile_amx_row, tile_amx_128,
         tile_amx_64, tile_amx_32,   tile_amx_16,  tile_amx_min};
     if (!by_tiles(form)) {
-        tile(form, all);
+        AMX_VECTORS.tile(form, all);
         return;
     }
     for (struct tile t = *all; t.groups; tile_next(&t, TILE_PANELS, t.tokens)) {

@@ -1,5 +1,6 @@
 #define AMX_TILES   1
 #define PAIRS_TILES 1
+#define AMX_VECTORS kernels_avx512bf16
 #include "tensor/cpu/kernels_body.h"
 
 const struct kernels kernels_amxbf16 =

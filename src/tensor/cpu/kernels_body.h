@@ -4,8 +4,9 @@
 
 #if defined(AMX_TILES)
 #include "tensor/cpu/amx_body.h"
-#endif
+#else
 #include "tensor/cpu/batch_body.h"
+#endif
 #include "tensor/cpu/pack_body.h"
 #include "tensor/cpu/peak_body.h"
 #include "tensor/cpu/round_body.h"
@@ -22,7 +23,9 @@
               {.sizes = tile_tokens}},                               \
     .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \
                 {.sizes = stream_tokens}},                           \
-    .few = {8, BF16_FEW, 32}, .stream = stream, .tile = tile,        \
+    .few = {8, BF16_FEW, 32}, .stream = stream,                      \
+    .batch = batch_panels, .batches = {.sizes = batch_tokens},       \
+    .tile = tile,                                                    \
     .peak_dots = peak_dots, .dots_round = DOTS_ROUND,                \
     .peak_bf16 = peak_pairs, .bf16_round = BF16_ROUND
 
@@ -41,16 +44,15 @@
     .bf16_round = AMX_BF16_ROUND
 /* clang-format on */
 
-#define KERNELS(NAME, PRODUCTS, ATTENTION)                                   \
-    {                                                                        \
-        .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                          \
-        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,                 \
-        .acts_int8 = acts_int8, .batch = batch_panels,                       \
-        .batches = {.sizes = batch_tokens}, .pack = pack_words,              \
-        .pack_k = pack_k, .round = round_row, .unpack = unpack,              \
-        .rmsnorm = rmsnorm, .silu_mul = silu_mul, .turn = turn,              \
-        .encode = encode, .attention = &(ATTENTION), .peak_read = peak_read, \
-        .peak_floats = peak_floats, .floats_round = FLOATS_ROUND,            \
+#define KERNELS(NAME, PRODUCTS, ATTENTION)                            \
+    {                                                                 \
+        .name = NAME, .bf16 = BF16_PAIRS, PRODUCTS,                   \
+        .acts_floats = acts_floats, .acts_bf16 = acts_pairs,          \
+        .acts_int8 = acts_int8, .pack = pack_words, .pack_k = pack_k, \
+        .round = round_row, .unpack = unpack, .rmsnorm = rmsnorm,     \
+        .silu_mul = silu_mul, .turn = turn, .encode = encode,         \
+        .attention = &(ATTENTION), .peak_read = peak_read,            \
+        .peak_floats = peak_floats, .floats_round = FLOATS_ROUND,     \
     }
 
 #endif

@@ -350,7 +350,8 @@ TILE(tile_bf16, tile_plain, FORM_BF16, PLAIN_PANELS)
 #define tile_bf16 NULL
 #endif
 
-static void tile(enum form form, const struct tile *tile)
+static __attribute__((unused)) void tile(enum form form,
+                                         const struct tile *tile)
 {
     static void (*const by_form[FORM_COUNT])(const struct tile *) = {
         tile_f32, tile_bf16, tile_row, tile_128,

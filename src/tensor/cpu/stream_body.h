@@ -380,7 +380,7 @@ STREAM(stream_int4_g32, stream_groups, DTYPE_INT4_G32, RUN)
 STREAM(stream_int4_g64, stream_groups, DTYPE_INT4_G32, 2 * RUN)
 STREAM(stream_int4_g128, stream_groups, DTYPE_INT4_G32, 4 * RUN)
 
-static void stream(const struct stream *s)
+static __attribute__((unused)) void stream(const struct stream *s)
 {
     static void (*const by_type[DTYPE_COUNT])(const struct stream *) = {
         stream_f32,      stream_f16,      stream_bf16,      stream_q8_0,
