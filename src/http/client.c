@@ -2,10 +2,9 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "http/dead_host.h"
+#include "http/libcurl.h"
 #include "http/loop.h"
 
-#include <curl/curl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -61,10 +60,10 @@ static void call_free(struct http_call *call)
     if (call->next) call->next->prev = call->prev;
     *(call->prev ? &call->prev->next : &client->calls) = call->next;
     if (call->easy) {
-        curl_multi_remove_handle(client->multi, call->easy);
-        curl_easy_cleanup(call->easy);
+        libcurl.multi_remove_handle(client->multi, call->easy);
+        libcurl.easy_cleanup(call->easy);
     }
-    curl_slist_free_all(call->request_headers);
+    libcurl.slist_free_all(call->request_headers);
     buf_fini(&call->headers);
     buf_fini(&call->data);
     mem_free(call);
@@ -178,14 +177,14 @@ static int result_code(CURLcode code)
 static void finish_call(struct http_call *call, CURLcode code)
 {
     curl_off_t us = 0; /* until the request could be sent; 0: never */
-    curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &us);
+    libcurl.easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &us);
     struct http_result result = {
         .rc = result_code(code),
         .status = call->headers_whole ? call->status : 0,
         .connected = us > 0,
         .text = !code            ? ""
                 : call->error[0] ? call->error
-                                 : curl_easy_strerror(code),
+                                 : libcurl.easy_strerror(code),
     };
     if (!code && !call->headers_whole) { /* libcurl takes half a head */
         result.rc = ERR_PEER;
@@ -206,11 +205,11 @@ static void deliver(struct http_client *client)
         deliver_call(call);
     }
     int left;
-    for (CURLMsg *m; (m = curl_multi_info_read(client->multi, &left));) {
+    for (CURLMsg *m; (m = libcurl.multi_info_read(client->multi, &left));) {
         if (m->msg != CURLMSG_DONE) continue;
         struct http_call *call = NULL;
         CURLcode code = m->data.result;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        libcurl.easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&call);
         finish_call(call, code);
     }
 }
@@ -241,7 +240,7 @@ static void sock_ready(void *arg, unsigned ready)
     }
     int running, action = (ready & LOOP_READ ? CURL_CSELECT_IN : 0) |
                           (ready & LOOP_WRITE ? CURL_CSELECT_OUT : 0);
-    curl_multi_socket_action(client->multi, sock->fd, action, &running);
+    libcurl.multi_socket_action(client->multi, sock->fd, action, &running);
     deliver(client); /* sock may be gone */
 }
 
@@ -337,33 +336,29 @@ static void timer_fired(void *arg)
 {
     struct http_client *client = arg;
     int running;
-    curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    libcurl.multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0,
+                                &running);
     deliver(client);
-}
-
-static void init_curl(void)
-{
-    curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
 int http_client_open(struct http_client **out, struct loop *loop,
                      struct why *why)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, init_curl);
     *out = NULL;
-    CURLM *multi = curl_multi_init();
+    int rc = libcurl_load(why);
+    if (rc) return rc;
+    CURLM *multi = libcurl.multi_init();
     if (!multi) return err_set(why, ERR_NOMEM, "HTTP client");
     struct http_client *client = mem_must(1, sizeof *client);
     client->multi = multi;
     client->loop = loop;
     client->timer = loop_timer_create(loop, timer_fired, client);
-    curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
-    curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, client);
-    curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
-    curl_multi_setopt(multi, CURLMOPT_TIMERDATA, client);
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
-    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    libcurl.multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    libcurl.multi_setopt(multi, CURLMOPT_SOCKETDATA, client);
+    libcurl.multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    libcurl.multi_setopt(multi, CURLMOPT_TIMERDATA, client);
+    libcurl.multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)IDLE_CONNECTIONS);
+    libcurl.multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     *out = client;
     return 0;
 }
@@ -373,7 +368,7 @@ void http_client_close(struct http_client *client)
     if (!client) return;
     while (client->calls)
         http_call_cancel(client->calls);
-    curl_multi_cleanup(client->multi); /* closes every socket */
+    libcurl.multi_cleanup(client->multi); /* closes every socket */
     for (size_t fd = 0; fd < client->sock_cap; fd++)
         sock_destroy(client, (curl_socket_t)fd);
     mem_free(client->socks);
@@ -387,7 +382,7 @@ static int build_headers(struct http_call *call,
     for (const struct http_header *h = headers; h && h->name; h++)
         if (strpbrk(h->name, "\r\n:") || strpbrk(h->value, "\r\n"))
             return ERR_INVALID;
-    struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+    struct curl_slist *list = libcurl.slist_append(NULL, "Expect:");
     bool ok = list != NULL, has_type = false;
     for (; ok && headers && headers->name; headers++) {
         struct buf line;
@@ -398,12 +393,13 @@ static int build_headers(struct http_call *call,
         buf_puts(&line, headers->value);
         has_type |= strcasecmp(headers->name, "Content-Type") == 0;
         struct curl_slist *longer =
-            line.failed ? NULL : curl_slist_append(list, line.data);
+            line.failed ? NULL : libcurl.slist_append(list, line.data);
         ok = longer != NULL;
         if (longer) list = longer;
         buf_fini(&line);
     }
-    if (ok && !has_type) ok = curl_slist_append(list, "Content-Type:") != NULL;
+    if (ok && !has_type)
+        ok = libcurl.slist_append(list, "Content-Type:") != NULL;
     call->request_headers = list;
     return ok ? 0 : ERR_NOMEM;
 }
@@ -412,15 +408,15 @@ static void set_method(CURL *easy, const struct http_call_options *o)
 {
     const char *method = o->method ? o->method : o->body ? "POST" : "GET";
     if (o->body || strcmp(method, "POST") == 0) {
-        curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-                         (curl_off_t)o->body_bytes);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, o->body ? o->body : "");
+        libcurl.easy_setopt(easy, CURLOPT_POST, 1L);
+        libcurl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                            (curl_off_t)o->body_bytes);
+        libcurl.easy_setopt(easy, CURLOPT_POSTFIELDS, o->body ? o->body : "");
     }
     if (strcmp(method, "HEAD") == 0)
-        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+        libcurl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
     else
-        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
+        libcurl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
 }
 
 int http_call(struct http_client *client,
@@ -434,37 +430,39 @@ int http_call(struct http_client *client,
     call->next = client->calls;
     if (call->next) call->next->prev = call;
     client->calls = call;
-    CURL *easy = curl_easy_init();
+    CURL *easy = libcurl.easy_init();
     int rc = easy ? build_headers(call, options->headers) : ERR_NOMEM;
     if (rc) {
-        if (easy) curl_easy_cleanup(easy);
+        if (easy) libcurl.easy_cleanup(easy);
         call_free(call);
         return rc;
     }
     call->easy = easy;
-    curl_easy_setopt(easy, CURLOPT_URL, options->url);
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->request_headers);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_data);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, open_socket);
-    curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, client);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                     (long)(options->connect_ms ? options->connect_ms : 10000));
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->total_ms);
+    libcurl.easy_setopt(easy, CURLOPT_URL, options->url);
+    libcurl.easy_setopt(easy, CURLOPT_PRIVATE, call);
+    libcurl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    libcurl.easy_setopt(easy, CURLOPT_NOPROXY, "*");
+    libcurl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    libcurl.easy_setopt(easy, CURLOPT_HTTP_VERSION,
+                        (long)CURL_HTTP_VERSION_1_1);
+    libcurl.easy_setopt(easy, CURLOPT_HTTPHEADER, call->request_headers);
+    libcurl.easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
+    libcurl.easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
+    libcurl.easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    libcurl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_data);
+    libcurl.easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    libcurl.easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, open_socket);
+    libcurl.easy_setopt(easy, CURLOPT_SOCKOPTDATA, client);
+    libcurl.easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    libcurl.easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
+    libcurl.easy_setopt(
+        easy, CURLOPT_CONNECTTIMEOUT_MS,
+        (long)(options->connect_ms ? options->connect_ms : 10000));
+    libcurl.easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->total_ms);
     set_method(easy, options);
-    if (curl_multi_add_handle(client->multi, easy)) {
+    if (libcurl.multi_add_handle(client->multi, easy)) {
         call->easy = NULL;
-        curl_easy_cleanup(easy);
+        libcurl.easy_cleanup(easy);
         call_free(call);
         return ERR_NOMEM;
     }

@@ -62,6 +62,16 @@ class Memory(unittest.TestCase):
         self.assertLess(took, allowed, "%s: weights %d, KV %d, tiny %d" %
                         (kind, weights, kv, tiny))
 
+    def test_alone_it_loads_no_client(self):
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server("server", make_model(folder + "/tiny"))
+            try:
+                server.wait_line(", up after")
+                with open("/proc/%d/maps" % server.p.pid) as f:
+                    self.assertNotIn("libcurl", f.read())
+            finally:
+                server.stop()
+
 
 if __name__ == "__main__":
     main()
