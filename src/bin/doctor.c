@@ -12,6 +12,7 @@
 #include "base/cores.h"
 #include "bin/kv_type.h"
 #include "bin/memory.h"
+#include "http/client.h"
 #include "http/server.h"
 #include "json/json.h"
 #include "model/file.h"
@@ -444,6 +445,18 @@ static void check_port(struct doctor *d, const char *host, int64_t port)
             host);
 }
 
+static void check_client(struct doctor *d)
+{
+    struct why why = {0};
+    int rc = http_client_check(&why);
+    if (rc)
+        say(d, PROBLEM, "HTTP client",
+            "libcurl4: a router and servers of pairs ask others by it", "%s",
+            why_text(&why, rc));
+    else
+        say(d, OK, "HTTP client", NULL, "libcurl opens");
+}
+
 static void check_store(struct doctor *d)
 {
     const char *url =
@@ -622,6 +635,7 @@ int doctor_main(int argc, char **argv)
     check_accelerator(&d, "NVIDIA GPU", "/dev/nvidiactl", "libcuda.so.1");
     check_accelerator(&d, "Ascend NPU", "/dev/davinci_manager",
                       "libascendcl.so");
+    check_client(&d);
     check_port(&d, "127.0.0.1", 0);
     if (d.port) check_port(&d, d.host, d.port);
     if (d.bootstrap_port) check_port(&d, d.host, d.bootstrap_port);

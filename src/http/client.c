@@ -363,6 +363,11 @@ int http_client_open(struct http_client **out, struct loop *loop,
     return 0;
 }
 
+int http_client_check(struct why *why)
+{
+    return libcurl_load(why);
+}
+
 void http_client_close(struct http_client *client)
 {
     if (!client) return;

@@ -52,10 +52,14 @@ struct http_call_options {
     void *arg;
 };
 
-/* ERR_NOMEM. Closing cancels what is in flight; NULL is fine. */
+/* ERR_NOMEM, ERR_UNSUPPORTED: libcurl is not there, which the first to open
+ * loads. Closing cancels what is in flight; NULL is fine. */
 int http_client_open(struct http_client **out, struct loop *loop,
                      struct why *why);
 void http_client_close(struct http_client *client);
+
+/* Whether a client could open. */
+int http_client_check(struct why *why);
 
 /* Starts a call. A URL that cannot be used is reported by on_done. *out (may
  * be NULL where nobody cancels) is valid until on_done or cancel. ERR_NOMEM,

@@ -9,7 +9,7 @@
 
 struct libcurl libcurl;
 
-static char missing[256]; /* what, or "" */
+static char missing[256]; /* what is, or "" */
 
 static void load(void)
 {
@@ -22,15 +22,19 @@ static void load(void)
 #undef LIBCURL_ROW
     };
     void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    const char *error = library ? NULL : dlerror();
-    for (size_t i = 0; !error && i < sizeof calls / sizeof *calls; i++) {
+    if (!library) {
+        snprintf(missing, sizeof missing, "%s", dlerror());
+        return;
+    }
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         void *found = dlsym(library, calls[i].name);
-        if (!found) error = calls[i].name;
+        if (!found)
+            snprintf(missing, sizeof missing, LIBRARY " has no %s",
+                     calls[i].name);
         memcpy(calls[i].at, &found, sizeof found);
     }
-    if (!error && libcurl.global_init(CURL_GLOBAL_DEFAULT))
-        error = LIBRARY " does not start";
-    snprintf(missing, sizeof missing, "%s", error ? error : "");
+    if (!*missing && libcurl.global_init(CURL_GLOBAL_DEFAULT))
+        snprintf(missing, sizeof missing, LIBRARY " does not start");
 }
 
 int libcurl_load(struct why *why)
@@ -38,5 +42,5 @@ int libcurl_load(struct why *why)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, load);
     if (!*missing) return 0;
-    return err_set(why, ERR_UNSUPPORTED, "HTTP client: %s", missing);
+    return err_set(why, ERR_UNSUPPORTED, "%s", missing);
 }

@@ -77,6 +77,7 @@ class Doctor(unittest.TestCase):
                            capture_output=True)
         self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
         text = r.stdout.decode()
+        self.assertIn("ok       HTTP client", text)
         self.assertIn("ok       loopback", text)
         self.assertTrue(text.endswith("no problems\n"), text)
 
