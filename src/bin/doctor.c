@@ -429,7 +429,7 @@ static void check_accelerator(struct doctor *d, const char *what,
     if (lib) dlclose(lib);
 }
 
-/* --- ports, store --- */
+/* --- others: asked, listened to, the store --- */
 
 static void check_port(struct doctor *d, const char *host, int64_t port)
 {

@@ -1,5 +1,5 @@
 /* http/libcurl.h - libcurl, loaded when the first client opens: it brings
- * thirty libraries, which cost each process 4 MB and several ms, and a server
+ * thirty libraries, which cost each process 5 MB and several ms, and a server
  * that stands alone asks nobody. What the calls do is in its own header, which
  * has them with curl_ before their names. */
 #ifndef BATON_HTTP_LIBCURL_H

@@ -13,10 +13,15 @@ enum {
     MIN_BYTES = 256 << 20,
     MAX_BYTES = 1 << 30,
     SLICE_UNIT = 1 << 20,
-    PARTS = 4,        /* of a slice, read one at a time */
+    PARTS = 8,        /* of a slice, read one at a time */
     READ_UNIT = 4096, /* a multiple of what peak_read takes of all streams */
     ROUNDS = 1 << 20,
 };
+
+/* Some cores keep more lines under way when they read at several places, some
+ * fetch one stream better by themselves. */
+static const size_t ways[] = {8, 1};
+enum { WAYS = sizeof ways / sizeof *ways };
 
 /* Workers and the memory that they read; other rates are measured with the same
  * workers. */
@@ -26,9 +31,9 @@ struct reader {
     char *memory;
     size_t slice, slices; /* its parts of so many bytes, a few a thread, so that
                              one that is held up is helped out */
-    size_t streams;       /* read side by side in a slice, as is best */
+    size_t streams;       /* read side by side in a slice */
     size_t at, part;      /* what is read of each slice: [at, at + part) */
-    uint64_t bytes, ns;   /* read since reader_rate */
+    uint64_t bytes, ns[WAYS]; /* since reader_rate: read in each way */
     double sink[64];
 };
 
@@ -81,24 +86,15 @@ static double best_rate(struct reader *r, void (*fn)(void *, size_t, int),
     return best;
 }
 
-/* Some cores keep more lines under way when they read at several places, some
- * fetch one stream better by themselves. */
 static double read_rate(struct reader *r)
 {
-    static const size_t streams[] = {8, 1};
     double best = 0;
-    size_t better = 0;
-    r->at = 0;
     r->part = r->slice;
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        r->streams = streams[i];
+    for (size_t i = 0; i < WAYS; i++) {
+        r->streams = ways[i];
         double rate = best_rate(r, slice_read, r->slices, (double)r->slice);
-        if (rate > best) {
-            best = rate;
-            better = streams[i];
-        }
+        if (rate > best) best = rate;
     }
-    r->streams = better;
     return best;
 }
 
@@ -111,9 +107,8 @@ static size_t wanted_bytes(void)
     return bytes < MAX_BYTES ? bytes : MAX_BYTES;
 }
 
-/* Memory and workers, before anything is measured. */
-static int reader_open(struct reader **out, int threads, const char *isa,
-                       struct why *why)
+int reader_create(struct reader **out, int threads, const char *isa,
+                  struct why *why)
 {
     *out = NULL;
     const struct kernels *kernels = kernels_choose(isa);
@@ -148,32 +143,33 @@ void reader_destroy(struct reader *r)
     mem_free(r);
 }
 
-int reader_create(struct reader **out, int threads, const char *isa,
-                  struct why *why)
-{
-    int rc = reader_open(out, threads, isa, why);
-    if (!rc) read_rate(*out);
-    return rc;
-}
-
-/* The workers have to be awake, and other pools' asleep, before time counts. */
+/* The workers have to be awake, and other pools' asleep, before time counts.
+ * Which way is better is not asked once: a host may change in between. */
 void reader_read(struct reader *r)
 {
     size_t part = r->slice / PARTS / READ_UNIT * READ_UNIT;
-    r->part = part / 8 / READ_UNIT * READ_UNIT;
+    r->streams = 1;
+    r->part = part / 4 / READ_UNIT * READ_UNIT;
     pool_run(r->pool, slice_read, r, r->slices);
     r->part = part;
-    if ((r->at += part) + part > r->slice) r->at = 0;
-    uint64_t begin = clock_ns();
-    pool_run(r->pool, slice_read, r, r->slices);
-    r->ns += clock_ns() - begin;
+    for (size_t i = 0; i < WAYS; i++) {
+        r->streams = ways[i];
+        if ((r->at += part) + part > r->slice) r->at = 0;
+        uint64_t begin = clock_ns();
+        pool_run(r->pool, slice_read, r, r->slices);
+        r->ns[i] += clock_ns() - begin;
+    }
     r->bytes += r->slices * part;
 }
 
 double reader_rate(struct reader *r)
 {
-    double rate = r->ns ? (double)r->bytes / (double)r->ns : 0;
-    r->bytes = r->ns = 0;
+    uint64_t least = r->ns[0];
+    for (size_t i = 1; i < WAYS; i++)
+        if (r->ns[i] < least) least = r->ns[i];
+    double rate = least ? (double)r->bytes / (double)least : 0;
+    r->bytes = 0;
+    memset(r->ns, 0, sizeof r->ns);
     return rate;
 }
 
@@ -182,7 +178,7 @@ int roofline_measure(int threads, const char *isa, struct roofline *out,
 {
     memset(out, 0, sizeof *out);
     struct reader *r;
-    int rc = reader_open(&r, threads, isa, why);
+    int rc = reader_create(&r, threads, isa, why);
     if (rc) return rc;
     size_t n = (size_t)pool_threads(r->pool);
     const struct kernels *k = r->kernels;

@@ -27,7 +27,9 @@ int roofline_measure(int threads, const char *isa, struct roofline *out,
                      struct why *why);
 
 /* Reads memory beside other work, a little at a time: what the machine reads
- * on average meanwhile, where other guests of its host come and go. */
+ * on average meanwhile, where other guests of its host come and go. One thread
+ * calls it; it has workers of its own, and as much memory as roofline_measure,
+ * until it is destroyed. */
 struct reader;
 
 /* Arguments and errors as of roofline_measure. */
@@ -35,10 +37,12 @@ int reader_create(struct reader **out, int threads, const char *isa,
                   struct why *why);
 void reader_destroy(struct reader *reader); /* NULL is fine */
 
-/* Reads the next 64 MB or so, for 1 or 2 ms, and counts them. */
+/* Reads a fourth of its memory, 64 MB or more, half of it as several streams
+ * and half as one: for some ms. */
 void reader_read(struct reader *reader);
 
-/* 1e9 bytes/s of all that was read since the last call; 0: nothing was. */
+/* 1e9 bytes/s of what was read since the last call, in the better way of the
+ * two; 0: nothing was. */
 double reader_rate(struct reader *reader);
 
 #endif

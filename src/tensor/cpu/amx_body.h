@@ -4,11 +4,11 @@
  * are a tile of weights as it stands.
  *
  * Integer sums are exact, so results have the bits of vector instructions
- * (linear_body.h), and few tokens are left to those, the streams and tiles of
- * the kernels AMX_VECTORS. Sums of bf16 are taken as
- * amx_tiles.h says, in blocks of 16 steps from a row's first on and, behind its
- * last, zeros: another order than vector instructions have, so with
- * PAIRS_TILES all products of bf16, of few tokens too, are taken like that. */
+ * (linear_body.h), and few tokens are left to those: AMX_VECTORS is the kernels
+ * whose streams and tiles they are. Sums of bf16 are taken as amx_tiles.h says,
+ * in blocks of 16 steps from a row's first on and, behind its last, zeros:
+ * another order than vector instructions have, so with PAIRS_TILES all products
+ * of bf16, of few tokens too, are taken like that. */
 #ifndef BATON_TENSOR_CPU_AMX_BODY_H
 #define BATON_TENSOR_CPU_AMX_BODY_H
 
