@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 struct sums {
     atomic_uint *seen; /* of each chunk */
@@ -35,8 +36,6 @@ static void every_chunk_runs_once(void **state)
         for (size_t n = 0; n < 400; n += 1 + n / 3) {
             struct sums sums = {.seen = mem_must(n, sizeof(atomic_uint))};
             for (unsigned round = 1; round <= 20; round++) {
-                for (int w = 0; w < threads[i]; w++)
-                    pool_ahead(pool, w, sums.seen, n * sizeof *sums.seen);
                 pool_run(pool, count, &sums, n);
                 for (size_t c = 0; c < n; c++)
                     assert_int_equal(atomic_load(&sums.seen[c]), round);
@@ -75,6 +74,33 @@ static void results_are_visible_and_pools_are_cheap(void **state)
         pool_destroy(pool);
     }
     assert_int_equal(mem_live(), before);
+}
+
+/* Memory that workers read ahead may go as soon as they were told to end. */
+static void what_is_read_ahead_may_go(void **state)
+{
+    (void)state;
+    static const int threads[] = {1, 2, 3};
+    enum { BYTES = 1 << 20, ROUNDS = 500 };
+    for (int i = 0; i < 3; i++) {
+        struct pool *pool;
+        struct pool_options options = {.threads = threads[i], .spin_us = 1000};
+        assert_int_equal(pool_create(&pool, &options, NULL), 0);
+        for (int round = 0; round < ROUNDS; round++) {
+            size_t squares[8];
+            char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            assert_true(p != MAP_FAILED);
+            for (int w = 0; w < threads[i]; w++)
+                pool_ahead(pool, w, p, BYTES);
+            for (int job = 0; job < round % 3; job++) /* told only, or read */
+                pool_run(pool, square, squares, 8);
+            pool_ahead_end(pool);
+            assert_int_equal(munmap(p, BYTES), 0);
+            pool_run(pool, square, squares, 8);
+        }
+        pool_destroy(pool);
+    }
 }
 
 struct meeting {
@@ -163,5 +189,6 @@ static void a_reader_counts_what_it_reads(void **state)
 }
 
 TESTS(T(every_chunk_runs_once), T(results_are_visible_and_pools_are_cheap),
-      T(sleepers_are_woken), T(a_pool_that_cannot_be_is_refused),
-      T(the_roofline_has_all_its_parts), T(a_reader_counts_what_it_reads))
+      T(what_is_read_ahead_may_go), T(sleepers_are_woken),
+      T(a_pool_that_cannot_be_is_refused), T(the_roofline_has_all_its_parts),
+      T(a_reader_counts_what_it_reads))

@@ -16,6 +16,8 @@
 enum {
     CHUNKS_EACH = 4, /* a task that is more of a worker's share is split */
     TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
+    READ_RATIO = 2,  /* reading K and V of 16 bits takes longer than using them
+                        for so many heads */
 };
 
 size_t attention_scratch_bytes(void)
@@ -76,7 +78,10 @@ static size_t task_cost(const struct job *job, const struct op_seq *seq)
 }
 
 /* As many kv heads in a task as leave a chunk for each worker: those of a token
- * lie side by side, and fewer of them are slower to read. */
+ * lie side by side, and fewer of them are slower to read. So two workers with
+ * half of the heads each, which both have lines of the other's fetched, are not
+ * faster than one where reading takes longer than computing; the other one
+ * rather reads ahead. */
 static size_t choose_group(const struct job *job)
 {
     size_t ready = 0, segments = 0, g = job->kv->kv_heads, group = g;
@@ -89,6 +94,8 @@ static size_t choose_group(const struct job *job)
             ready += seq_tiles(job, s) * g;
     }
     size_t want = (size_t)job->cpu->device.threads;
+    if (want == 2 && job->ratio <= READ_RATIO && job->kv->type != DTYPE_KV8)
+        want = 1;
     while (group > 1 && (group * job->ratio > ATTEND_ROWS ||
                          ready + segments * up_div(g, group) < want))
         group = (group + 1) / 2;
@@ -105,6 +112,7 @@ static void plan_split(struct job *job, const struct op_seq *seq,
     if (rows > ATTEND_ROWS) rows = ATTEND_ROWS;
     struct span s = seq_segments(job, seq, 0, seq->rows);
     size_t segments = s.to - s.from;
+    if (segments < 2) return; /* nothing to merge */
     size_t size = rows * ATTEND_PART(job->kv->head_dim);
     size_t all = plan->tasks * segments * size;
     if (all > PARTIALS_BYTES / sizeof(float) - *floats ||
@@ -217,6 +225,7 @@ static void then_set(const struct job *job, size_t seq, struct attend *a)
 static void chunk_run(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
+    if (chunk >= job->chunks) return;
     size_t i = plan_of(job, chunk);
     const struct attend_plan *plan = &job->cpu->plans[i];
     const struct op_seq *seq = &job->seqs[i];
@@ -261,5 +270,8 @@ void cpu_attention(struct device *dev, float *out, const struct query *query,
     if (query->turn) cpu_sines(cpu, query->turn, seqs, seq_count);
     cpu->attends++;
     plan_all(&job);
-    pool_run(cpu->pool, chunk_run, &job, job.chunks);
+    /* At least one for each worker: who has none reads ahead at once. */
+    size_t threads = (size_t)cpu->device.threads;
+    pool_run(cpu->pool, chunk_run, &job,
+             job.chunks < threads ? threads : job.chunks);
 }

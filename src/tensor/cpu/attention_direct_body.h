@@ -18,8 +18,8 @@ enum {
      * level: the first takes fewer lines at a time. K is asked for once more,
      * into the first: what a core drops while much is under way it meets
      * again. */
-    K_AHEAD = 12288,
-    K_NEAR = 2048,
+    K_AHEAD = 10240,
+    K_NEAR = 1024,
     V_AHEAD = 8192,
     ROWS_PAST = 16,
 };

@@ -509,7 +509,7 @@ static void job_run(struct job *job)
 }
 
 /* Of a worker's share, into its second level cache. */
-enum { EXPECT_BYTES = 128 << 10 };
+enum { EXPECT_BYTES = 256 << 10 };
 
 void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
                 size_t count)

@@ -56,9 +56,11 @@ struct pool {
         struct pool *pool;
         pthread_t thread;
         int index, node;
-        /* What to fetch while it waits: as told (written as the job is), and
-         * what is left of it (its own). */
+        /* What to read while it waits: as told (written as the job is), and
+         * what is left of it (its own); whether it may be at that, outside of
+         * jobs. */
         struct ahead told, left;
+        _Atomic bool reads;
         uint64_t busy_ns; /* its own; read between jobs */
     } * workers;
 };
@@ -83,16 +85,24 @@ static void word_wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Fetches a few lines of what the worker was told to. */
-static void fetch_ahead(struct ahead *a)
+/* Reads a few lines of what the worker was told to. These are loads, because
+ * a core drops most of what it is asked to prefetch faster than memory gives
+ * it; and it can follow them. */
+static void read_ahead(struct ahead *a)
 {
-    enum { LINE = 64, LINES = 8 };
+    enum { LINE = 64, LINES = 4 };
     for (int i = 0; i < LINES && a->bytes; i++) {
         size_t n = a->bytes < LINE ? a->bytes : LINE;
-        __builtin_prefetch(a->at, 0, 2);
+        (void)*(const volatile char *)a->at;
         a->at += n;
         a->bytes -= n;
     }
+}
+
+static void ahead_drop(struct worker *w)
+{
+    w->left = (struct ahead){0};
+    atomic_store_explicit(&w->reads, false, memory_order_release);
 }
 
 /* Watches the gate until it differs from seen in the bits of mask, for at
@@ -108,7 +118,7 @@ static uint32_t gate_watch(struct pool *pool, struct worker *w, uint32_t seen,
             if ((gate ^ seen) & mask) return gate;
             if (ns == 0) return gate;
             if (w->left.bytes)
-                fetch_ahead(&w->left);
+                read_ahead(&w->left);
             else
                 relax();
         }
@@ -151,6 +161,8 @@ static void work(struct pool *pool, int worker)
     if (pool->timed) w->busy_ns += clock_ns() - from;
     w->left = w->told;
     w->told = (struct ahead){0};
+    atomic_store_explicit(&w->reads, worker && w->left.bytes,
+                          memory_order_relaxed);
 }
 
 /* Takes part in the open job, if there still is one. */
@@ -226,6 +238,7 @@ static void *worker_main(void *arg)
     while (!atomic_load_explicit(&pool->quit, memory_order_acquire)) {
         uint32_t gate =
             gate_watch(pool, w, done, -(uint32_t)ONE_JOB, pool->spin_ns);
+        ahead_drop(w);
         if (((gate ^ done) & -(uint32_t)ONE_JOB) == 0) {
             atomic_fetch_add(&pool->asleep, 1);
             gate = atomic_load(&pool->gate);
@@ -289,6 +302,18 @@ void pool_run_near(struct pool *pool, void (*fn)(void *, size_t, int),
 void pool_ahead(struct pool *pool, int worker, const void *at, size_t bytes)
 {
     pool->workers[worker].told = (struct ahead){at, bytes};
+}
+
+void pool_ahead_end(struct pool *pool)
+{
+    for (int i = 0; i < pool->threads; i++)
+        pool->workers[i].told = (struct ahead){0};
+    /* Who watches the gate sees that and drops what is left. */
+    atomic_fetch_add(&pool->gate, ONE_JOB);
+    for (int i = 1; i < pool->threads; i++)
+        while (
+            atomic_load_explicit(&pool->workers[i].reads, memory_order_acquire))
+            sched_yield();
 }
 
 uint64_t pool_busy_ns(struct pool *pool, bool on)

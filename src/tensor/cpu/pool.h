@@ -55,8 +55,13 @@ void pool_run_near(struct pool *pool,
 void pool_leave(void);
 
 /* What worker will read first in a job that is to come. Having done its part
- * of the next pool_run it fetches that towards its cache while it waits. */
+ * of the next pool_run of several chunks it reads that into its cache while it
+ * waits, until pool_ahead_end at the latest. */
 void pool_ahead(struct pool *pool, int worker, const void *at, size_t bytes);
+
+/* Nobody reads any of that any more, nor will: before such memory is given
+ * back. By the thread that calls pool_run. */
+void pool_ahead_end(struct pool *pool);
 
 /* How long the workers together have been in fn so far, counted while on. */
 uint64_t pool_busy_ns(struct pool *pool, bool on);

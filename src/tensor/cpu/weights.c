@@ -75,6 +75,7 @@ static char *panels_alloc(struct cpu *cpu, struct cpu_weight *w, size_t bytes)
 void cpu_weight_destroy(struct weight *plain)
 {
     struct cpu_weight *w = (struct cpu_weight *)plain;
+    pool_ahead_end(((struct cpu *)plain->dev)->pool);
     if (w->block) block_drop((struct cpu *)plain->dev, w->block);
     host_free(w->own);
     mem_free(w);
