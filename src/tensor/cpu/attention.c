@@ -16,8 +16,8 @@
 enum {
     CHUNKS_EACH = 4, /* a task that is more of a worker's share is split */
     TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
-    READ_RATIO = 2,  /* reading K and V of 16 bits takes longer than using them
-                        for so many heads */
+    READ_RATIO = 2,  /* reading K and V of 16 bits or more takes longer than
+                        using them for so many heads */
 };
 
 size_t attention_scratch_bytes(void)

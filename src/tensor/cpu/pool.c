@@ -57,8 +57,8 @@ struct pool {
         pthread_t thread;
         int index, node;
         /* What to read while it waits: as told (written as the job is), and
-         * what is left of it (its own); whether it may be at that, outside of
-         * jobs. */
+         * what is left of it (its own); whether it, if it is not the caller,
+         * may be at that between jobs. */
         struct ahead told, left;
         _Atomic bool reads;
         uint64_t busy_ns; /* its own; read between jobs */
@@ -87,7 +87,7 @@ static void word_wake(_Atomic uint32_t *word)
 
 /* Reads a few lines of what the worker was told to. These are loads, because
  * a core drops most of what it is asked to prefetch faster than memory gives
- * it; and it can follow them. */
+ * it, and loads its own prefetching follows. */
 static void read_ahead(struct ahead *a)
 {
     enum { LINE = 64, LINES = 4 };
