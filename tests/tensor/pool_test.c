@@ -6,6 +6,7 @@
 #include "tensor/roofline.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 
@@ -48,6 +49,66 @@ static void every_chunk_runs_once(void **state)
         }
         pool_destroy(pool);
     }
+}
+
+static void count_range(void *arg, size_t first, size_t n, int worker)
+{
+    assert_true(n > 0);
+    for (size_t i = 0; i < n; i++)
+        count(arg, first + i, worker);
+}
+
+/* In ranges too, whoever takes them from whom: in one call without workers. */
+static void every_chunk_is_in_one_range(void **state)
+{
+    (void)state;
+    static const int threads[] = {1, 2, 3, 8};
+    for (int i = 0; i < 4; i++) {
+        struct pool *pool;
+        struct pool_options options = {.threads = threads[i]};
+        assert_int_equal(pool_create(&pool, &options, NULL), 0);
+        for (size_t n = 0; n < 400; n += 1 + n / 3) {
+            struct sums sums = {.seen = mem_must(n, sizeof(atomic_uint))};
+            for (unsigned round = 1; round <= 20; round++) {
+                pool_run_ranges(pool, count_range, &sums, n);
+                pool_run(pool, count, &sums, n); /* one after the other */
+                for (size_t c = 0; c < n; c++)
+                    assert_int_equal(atomic_load(&sums.seen[c]), 2 * round);
+            }
+            mem_free(sums.seen);
+        }
+        pool_destroy(pool);
+    }
+}
+
+/* The one that holds the first chunk waits until another one has done all
+ * the others, those of its own share too, but for the range it is in. */
+struct held {
+    struct pool *pool;
+    atomic_size_t left;
+};
+
+static void hold(void *arg, size_t first, size_t n, int worker)
+{
+    struct held *h = arg;
+    (void)worker;
+    atomic_fetch_sub(&h->left, n);
+    while (first == 0 && atomic_load(&h->left))
+        sched_yield();
+}
+
+static void what_a_held_worker_has_left_is_taken(void **state)
+{
+    (void)state;
+    struct held h = {0};
+    struct pool_options options = {.threads = 3};
+    assert_int_equal(pool_create(&h.pool, &options, NULL), 0);
+    for (int round = 0; round < 100; round++) {
+        atomic_store(&h.left, 100);
+        pool_run_ranges(h.pool, hold, &h, 100);
+        assert_int_equal(atomic_load(&h.left), 0);
+    }
+    pool_destroy(h.pool);
 }
 
 /* What each chunk writes is there afterwards, without a lock of ours. */
@@ -188,7 +249,8 @@ static void a_reader_counts_what_it_reads(void **state)
     reader_destroy(r);
 }
 
-TESTS(T(every_chunk_runs_once), T(results_are_visible_and_pools_are_cheap),
-      T(what_is_read_ahead_may_go), T(sleepers_are_woken),
-      T(a_pool_that_cannot_be_is_refused), T(the_roofline_has_all_its_parts),
-      T(a_reader_counts_what_it_reads))
+TESTS(T(every_chunk_runs_once), T(every_chunk_is_in_one_range),
+      T(what_a_held_worker_has_left_is_taken),
+      T(results_are_visible_and_pools_are_cheap), T(what_is_read_ahead_may_go),
+      T(sleepers_are_woken), T(a_pool_that_cannot_be_is_refused),
+      T(the_roofline_has_all_its_parts), T(a_reader_counts_what_it_reads))

@@ -13,7 +13,7 @@
 
 enum {
     CHUNK_PANELS = PANELS_MAX,
-    STREAM_CHUNK = 8, /* of a chunk of few tokens                        */
+    STREAM_CHUNK = 4, /* of few tokens: of these a worker takes many at once */
     /* Tokens whose sums a worker keeps. */
     BLOCK_TOKENS = 516,
     LEAST_TOKENS = 48,
@@ -428,9 +428,28 @@ static const struct linear *chunk_find(const struct job *job, size_t chunk,
     return l;
 }
 
-static void chunk_run(void *arg, size_t chunk, int worker)
+/* Chunks first .. of few tokens; those that lie together at once, since they
+ * stream by. But what another group of tokens reads again has to stay in
+ * cache: that is a chunk at a time. */
+static void chunks_stream(void *arg, size_t first, size_t count, int worker)
 {
-    struct job *job = arg;
+    (void)worker;
+    const struct job *job = arg;
+    bool once = is_batch(job) || group_tokens(job, job->tokens) >= job->tokens;
+    for (size_t end = first + count, n; first < end; first += n) {
+        size_t panel;
+        const struct linear *l = chunk_find(job, first, &panel);
+        size_t panels = panel_count(l) - panel;
+        n = once ? parts_of(panels, job->chunk_panels) : 1;
+        if (n > end - first) n = end - first;
+        if (panels > n * job->chunk_panels) panels = n * job->chunk_panels;
+        chunk_stream(job, l, panel, panels);
+    }
+}
+
+static void chunk_tile(void *arg, size_t chunk, int worker)
+{
+    const struct job *job = arg;
     size_t block = chunk % job->blocks, first;
     if (job->own_blocks) block = chunk / job->chunks;
     const struct linear *l = chunk_find(
@@ -438,11 +457,8 @@ static void chunk_run(void *arg, size_t chunk, int worker)
         &first);
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
-    if (job->few)
-        chunk_stream(job, l, first, panels);
-    else
-        chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels,
-                   block * job->block_tokens);
+    chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels,
+               block * job->block_tokens);
 }
 
 /* Blocks of about the same size. Where there are tokens enough each worker has
@@ -505,7 +521,10 @@ static void job_run(struct job *job)
     job->slabs = (steps + SLAB_STEPS - 1) / SLAB_STEPS;
     pool_run(cpu->pool, prepare, job,
              job->blocks * parts_of(job->block_tokens, prepare_tokens(job)));
-    pool_run(cpu->pool, chunk_run, job, job->blocks * job->chunks);
+    if (job->few)
+        pool_run_ranges(cpu->pool, chunks_stream, job, job->chunks);
+    else
+        pool_run(cpu->pool, chunk_tile, job, job->blocks * job->chunks);
 }
 
 /* Of a worker's share, into its second level cache. */

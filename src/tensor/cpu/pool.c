@@ -41,6 +41,7 @@ struct pool {
     _Atomic uint32_t quit;
     /* The open job; written while the gate is closed and nobody inside. */
     void (*fn)(void *, size_t, int);
+    void (*ranges)(void *, size_t, size_t, int); /* or NULL */
     void *arg;
 
     int threads, started;
@@ -128,34 +129,64 @@ static uint32_t gate_watch(struct pool *pool, struct worker *w, uint32_t seen,
     }
 }
 
-/* Takes a chunk of a share, its first or its last. */
-static bool share_take(_Atomic uint64_t *share, bool last, size_t *chunk)
+/* Takes a share's first chunk, or half of what it has left. */
+static size_t share_take(_Atomic uint64_t *share, bool half, size_t *first)
 {
-    uint64_t old = atomic_load_explicit(share, memory_order_relaxed), new;
+    uint64_t old = atomic_load_explicit(share, memory_order_relaxed), n;
     do {
         uint32_t next = (uint32_t)old, end = (uint32_t)(old >> 32);
-        if (next >= end) return false;
-        *chunk = last ? end - 1 : next;
-        new = last ? old - (1ull << 32) : old + 1;
+        if (next >= end) return 0;
+        *first = next;
+        n = half ? (end - next + 1) / 2 : 1;
     } while (!atomic_compare_exchange_weak_explicit(
-        share, &old, new, memory_order_relaxed, memory_order_relaxed));
+        share, &old, old + n, memory_order_relaxed, memory_order_relaxed));
+    return n;
+}
+
+/* The second half of what a share has left goes to a worker whose own is
+ * empty: chunks that lie together, which both go on to walk in order. */
+static bool share_halve(_Atomic uint64_t *share, _Atomic uint64_t *own)
+{
+    uint64_t old = atomic_load_explicit(share, memory_order_relaxed);
+    uint64_t next, middle, end;
+    do {
+        next = (uint32_t)old;
+        end = old >> 32;
+        if (next >= end) return false;
+        middle = next + (end - next) / 2;
+    } while (!atomic_compare_exchange_weak_explicit(
+        share, &old, next | middle << 32, memory_order_relaxed,
+        memory_order_relaxed));
+    atomic_store_explicit(own, middle | end << 32, memory_order_relaxed);
     return true;
 }
 
-/* Its own share from the front, then the others' from the back. */
+/* What its share has, from the front. */
+static void share_work(struct pool *pool, int worker)
+{
+    _Atomic uint64_t *share = &pool->workers[worker].share;
+    size_t first, n;
+    while ((n = share_take(share, pool->ranges, &first))) {
+        if (pool->ranges)
+            pool->ranges(pool->arg, first, n, worker);
+        else
+            pool->fn(pool->arg, first, worker);
+    }
+}
+
+/* Its own share, then of the others' what they have not come to. */
 static void work(struct pool *pool, int worker)
 {
-    size_t chunk;
     uint64_t from = pool->timed ? clock_ns() : 0;
-    while (share_take(&pool->workers[worker].share, false, &chunk))
-        pool->fn(pool->arg, chunk, worker);
+    share_work(pool, worker);
     for (int i = 1; i < pool->threads; i++) {
         int other = (worker + i) % pool->threads;
         if (pool->near &&
             pool->workers[other].node != pool->workers[worker].node)
             continue;
-        while (share_take(&pool->workers[other].share, true, &chunk))
-            pool->fn(pool->arg, chunk, worker);
+        while (share_halve(&pool->workers[other].share,
+                           &pool->workers[worker].share))
+            share_work(pool, worker);
     }
     struct worker *w = &pool->workers[worker];
     if (pool->timed) w->busy_ns += clock_ns() - from;
@@ -254,19 +285,10 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
-              size_t count)
+/* Has all workers do the job that fn or ranges and arg say. */
+static void job_run(struct pool *pool, size_t count)
 {
-    if (pool->started == 0 || count <= 1) {
-        uint64_t from = pool->timed ? clock_ns() : 0;
-        for (size_t i = 0; i < count; i++)
-            fn(arg, i, 0);
-        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
-        return;
-    }
     if (pool->nodes.count > 1) caller_stay(pool);
-    pool->fn = fn;
-    pool->arg = arg;
     for (size_t i = 0, n = (size_t)pool->threads; i < n; i++)
         atomic_store_explicit(&pool->workers[i].share,
                               count * i / n | count * (i + 1) / n << 32,
@@ -289,6 +311,36 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
         atomic_store(&pool->caller_asleep, 0);
         gate = atomic_load(&pool->gate);
     }
+}
+
+void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
+              size_t count)
+{
+    if (pool->started == 0 || count <= 1) {
+        uint64_t from = pool->timed ? clock_ns() : 0;
+        for (size_t i = 0; i < count; i++)
+            fn(arg, i, 0);
+        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
+        return;
+    }
+    pool->fn = fn;
+    pool->ranges = NULL;
+    pool->arg = arg;
+    job_run(pool, count);
+}
+
+void pool_run_ranges(struct pool *pool, void (*fn)(void *, size_t, size_t, int),
+                     void *arg, size_t count)
+{
+    if (pool->started == 0 || count <= 1) {
+        uint64_t from = pool->timed ? clock_ns() : 0;
+        if (count) fn(arg, 0, count, 0);
+        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
+        return;
+    }
+    pool->ranges = fn;
+    pool->arg = arg;
+    job_run(pool, count);
 }
 
 void pool_run_near(struct pool *pool, void (*fn)(void *, size_t, int),

@@ -43,7 +43,15 @@ int pool_nodes(const struct pool *pool); /* that its workers stay on, or 1 */
 void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
               void *arg, size_t count);
 
-/* The same, but each chunk is run on the node whose workers take it first in
+/* The same in ranges: fn(arg, first, count, worker) is called with chunks
+ * first .. first + count - 1, each of which is in one range. A worker takes
+ * half of what its share has left, then half of that: long ranges where
+ * there is much to do, single chunks at the end, where nobody should wait. */
+void pool_run_ranges(struct pool *pool,
+                     void (*fn)(void *, size_t first, size_t count, int worker),
+                     void *arg, size_t count);
+
+/* As pool_run, but each chunk is run on the node whose workers take it first in
  * other jobs of as many bytes: for memory that is touched for the first
  * time. */
 void pool_run_near(struct pool *pool,
