@@ -25,6 +25,14 @@ static void count(void *arg, size_t chunk, int worker)
     atomic_fetch_sub(&s->in_use[worker], 1);
 }
 
+static void count_range(void *arg, size_t first, size_t n, int worker)
+{
+    assert_true(n > 0);
+    for (size_t i = 0; i < n; i++)
+        count(arg, first + i, worker);
+}
+
+/* One by one and in ranges, whoever takes them from whom. */
 static void every_chunk_runs_once(void **state)
 {
     (void)state;
@@ -39,50 +47,23 @@ static void every_chunk_runs_once(void **state)
             for (unsigned round = 1; round <= 20; round++) {
                 pool_run(pool, count, &sums, n);
                 for (size_t c = 0; c < n; c++)
-                    assert_int_equal(atomic_load(&sums.seen[c]), round);
+                    assert_int_equal(atomic_load(&sums.seen[c]), 2 * round - 1);
+                pool_run_ranges(pool, count_range, &sums, n);
+                for (size_t c = 0; c < n; c++)
+                    assert_int_equal(atomic_load(&sums.seen[c]), 2 * round);
             }
             size_t all = 0;
             for (int w = 0; w < 8; w++)
                 all += sums.plain[w];
-            assert_int_equal(all, 20 * n);
+            assert_int_equal(all, 2 * 20 * n);
             mem_free(sums.seen);
         }
         pool_destroy(pool);
     }
 }
 
-static void count_range(void *arg, size_t first, size_t n, int worker)
-{
-    assert_true(n > 0);
-    for (size_t i = 0; i < n; i++)
-        count(arg, first + i, worker);
-}
-
-/* In ranges too, whoever takes them from whom: in one call without workers. */
-static void every_chunk_is_in_one_range(void **state)
-{
-    (void)state;
-    static const int threads[] = {1, 2, 3, 8};
-    for (int i = 0; i < 4; i++) {
-        struct pool *pool;
-        struct pool_options options = {.threads = threads[i]};
-        assert_int_equal(pool_create(&pool, &options, NULL), 0);
-        for (size_t n = 0; n < 400; n += 1 + n / 3) {
-            struct sums sums = {.seen = mem_must(n, sizeof(atomic_uint))};
-            for (unsigned round = 1; round <= 20; round++) {
-                pool_run_ranges(pool, count_range, &sums, n);
-                pool_run(pool, count, &sums, n); /* one after the other */
-                for (size_t c = 0; c < n; c++)
-                    assert_int_equal(atomic_load(&sums.seen[c]), 2 * round);
-            }
-            mem_free(sums.seen);
-        }
-        pool_destroy(pool);
-    }
-}
-
-/* The one that holds the first chunk waits until another one has done all
- * the others, those of its own share too, but for the range it is in. */
+/* The one that holds the first chunk waits until others have taken all
+ * that is left, of its own share too. */
 struct held {
     struct pool *pool;
     atomic_size_t left;
@@ -249,8 +230,7 @@ static void a_reader_counts_what_it_reads(void **state)
     reader_destroy(r);
 }
 
-TESTS(T(every_chunk_runs_once), T(every_chunk_is_in_one_range),
-      T(what_a_held_worker_has_left_is_taken),
+TESTS(T(every_chunk_runs_once), T(what_a_held_worker_has_left_is_taken),
       T(results_are_visible_and_pools_are_cheap), T(what_is_read_ahead_may_go),
       T(sleepers_are_woken), T(a_pool_that_cannot_be_is_refused),
       T(the_roofline_has_all_its_parts), T(a_reader_counts_what_it_reads))

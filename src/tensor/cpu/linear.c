@@ -1,11 +1,10 @@
 /* op_linear: who computes what. Rows of the weights are cut into chunks of
- * whole panels, which the workers take one by one; a chunk is computed for
- * all tokens (or a large block of them), so that weights are read from memory
- * once.
+ * whole panels, which the workers share; a chunk is computed for all tokens (or
+ * a large block of them), so that weights are read from memory once.
  *
- * Few tokens (a decode step): each chunk streams by. Many tokens: a slab of
- * columns of a few panels, which fits the first level cache, is multiplied
- * with one group of tokens after another. */
+ * Few tokens (a decode step): chunks stream by, many in a row. Many tokens: a
+ * slab of columns of a few panels, which fits the first level cache, is
+ * multiplied with one group of tokens after another. */
 #include "tensor/cpu/cpu.h"
 
 #include <assert.h>
@@ -218,12 +217,18 @@ static const char *panel_at(const struct linear *l, size_t panel)
 
 /* --- few tokens -------------------------------------------------------- */
 
+/* All tokens at once: else there may be several groups. */
+static bool takes_batch(const struct job *job, const struct linear *l)
+{
+    return is_batch(job) && batch_takes(l->w->type);
+}
+
 static void chunk_stream(const struct job *job, const struct linear *l,
                          size_t first, size_t panels)
 {
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
     const struct kernels *k = job->cpu->kernels;
-    bool batch = is_batch(job) && batch_takes(l->w->type);
+    bool batch = takes_batch(job, l);
     float part[BATCH_TOKENS * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
         size_t left = job->tokens - t;
@@ -435,11 +440,12 @@ static void chunks_stream(void *arg, size_t first, size_t count, int worker)
 {
     (void)worker;
     const struct job *job = arg;
-    bool once = is_batch(job) || group_tokens(job, job->tokens) >= job->tokens;
     for (size_t end = first + count, n; first < end; first += n) {
         size_t panel;
         const struct linear *l = chunk_find(job, first, &panel);
         size_t panels = panel_count(l) - panel;
+        bool once = takes_batch(job, l) ||
+                    group_tokens(job, job->tokens) >= job->tokens;
         n = once ? parts_of(panels, job->chunk_panels) : 1;
         if (n > end - first) n = end - first;
         if (panels > n * job->chunk_panels) panels = n * job->chunk_panels;

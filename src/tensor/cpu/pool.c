@@ -34,15 +34,20 @@ struct ahead {
     size_t bytes;
 };
 
+/* What a job's chunks are done with: one of the two. */
+struct todo {
+    void (*fn)(void *, size_t, int);
+    void (*ranges)(void *, size_t, size_t, int);
+    void *arg;
+};
+
 struct pool {
     _Alignas(64) _Atomic uint32_t gate;
     _Alignas(64) _Atomic uint32_t asleep; /* workers in the kernel */
     _Atomic uint32_t caller_asleep;
     _Atomic uint32_t quit;
     /* The open job; written while the gate is closed and nobody inside. */
-    void (*fn)(void *, size_t, int);
-    void (*ranges)(void *, size_t, size_t, int); /* or NULL */
-    void *arg;
+    struct todo todo;
 
     int threads, started;
     bool timed;
@@ -161,17 +166,23 @@ static bool share_halve(_Atomic uint64_t *share, _Atomic uint64_t *own)
     return true;
 }
 
+static void range_run(const struct todo *todo, size_t first, size_t n,
+                      int worker)
+{
+    if (todo->ranges)
+        todo->ranges(todo->arg, first, n, worker);
+    else
+        for (size_t i = 0; i < n; i++)
+            todo->fn(todo->arg, first + i, worker);
+}
+
 /* What its share has, from the front. */
 static void share_work(struct pool *pool, int worker)
 {
     _Atomic uint64_t *share = &pool->workers[worker].share;
     size_t first, n;
-    while ((n = share_take(share, pool->ranges, &first))) {
-        if (pool->ranges)
-            pool->ranges(pool->arg, first, n, worker);
-        else
-            pool->fn(pool->arg, first, worker);
-    }
+    while ((n = share_take(share, pool->todo.ranges, &first)))
+        range_run(&pool->todo, first, n, worker);
 }
 
 /* Its own share, then of the others' what they have not come to. */
@@ -285,9 +296,15 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* Has all workers do the job that fn or ranges and arg say. */
-static void job_run(struct pool *pool, size_t count)
+static void job_run(struct pool *pool, struct todo todo, size_t count)
 {
+    if (pool->started == 0 || count <= 1) {
+        uint64_t from = pool->timed ? clock_ns() : 0;
+        if (count) range_run(&todo, 0, count, 0);
+        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
+        return;
+    }
+    pool->todo = todo;
     if (pool->nodes.count > 1) caller_stay(pool);
     for (size_t i = 0, n = (size_t)pool->threads; i < n; i++)
         atomic_store_explicit(&pool->workers[i].share,
@@ -316,31 +333,13 @@ static void job_run(struct pool *pool, size_t count)
 void pool_run(struct pool *pool, void (*fn)(void *, size_t, int), void *arg,
               size_t count)
 {
-    if (pool->started == 0 || count <= 1) {
-        uint64_t from = pool->timed ? clock_ns() : 0;
-        for (size_t i = 0; i < count; i++)
-            fn(arg, i, 0);
-        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
-        return;
-    }
-    pool->fn = fn;
-    pool->ranges = NULL;
-    pool->arg = arg;
-    job_run(pool, count);
+    job_run(pool, (struct todo){.fn = fn, .arg = arg}, count);
 }
 
 void pool_run_ranges(struct pool *pool, void (*fn)(void *, size_t, size_t, int),
                      void *arg, size_t count)
 {
-    if (pool->started == 0 || count <= 1) {
-        uint64_t from = pool->timed ? clock_ns() : 0;
-        if (count) fn(arg, 0, count, 0);
-        if (pool->timed) pool->workers[0].busy_ns += clock_ns() - from;
-        return;
-    }
-    pool->ranges = fn;
-    pool->arg = arg;
-    job_run(pool, count);
+    job_run(pool, (struct todo){.ranges = fn, .arg = arg}, count);
 }
 
 void pool_run_near(struct pool *pool, void (*fn)(void *, size_t, int),

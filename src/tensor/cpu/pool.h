@@ -46,7 +46,8 @@ void pool_run(struct pool *pool, void (*fn)(void *, size_t chunk, int worker),
 /* The same in ranges: fn(arg, first, count, worker) is called with chunks
  * first .. first + count - 1, each of which is in one range. A worker takes
  * half of what its share has left, then half of that: long ranges where
- * there is much to do, single chunks at the end, where nobody should wait. */
+ * there is much to do, single chunks at the end, where nobody should wait.
+ * count of a call is never 0; without other workers there is one call. */
 void pool_run_ranges(struct pool *pool,
                      void (*fn)(void *, size_t first, size_t count, int worker),
                      void *arg, size_t count);
