@@ -28,7 +28,7 @@ struct bench {
     const char *model_path, *device, *isa, *kv_dtype, *quantization,
         *weight_cache;
     int64_t threads, prompt, gen, chunk, batch, repeat;
-    bool json, trace;
+    bool json, trace, turns;
 };
 
 #define AT(f) offsetof(struct bench, f)
@@ -54,6 +54,8 @@ static const struct opt options[] = {
     {"repeat", OPT_INT, AT(repeat), "3", 1, 100, .help = "runs, median kept"},
     {"trace", OPT_FLAG, AT(trace),
      .help = "where the time of prompts and steps goes"},
+    {"turns", OPT_FLAG, AT(turns),
+     .help = "run what stdin asks for, beside other programs"},
     {"json", OPT_FLAG, AT(json), .help = "one JSON object on stdout"},
 };
 
@@ -346,14 +348,36 @@ static int run_all(struct rig *r, const struct bench *b, struct result *out,
     return rc;
 }
 
-/* Operations of one prompt token's products, without the head and what the
- * last layer leaves out of a long prompt: all but k and v. */
-static double token_ops(const struct model_config *c)
+/* Operations of one token's products in one layer. */
+static double layer_ops(const struct model_config *c)
 {
     double q = (double)c->heads * c->head_dim,
            kv = (double)c->kv_heads * c->head_dim;
-    double layer = c->hidden * (2 * q + 2 * kv) + 3.0 * c->hidden * c->ffn;
-    return 2.0 * ((c->layers - 1) * layer + 2 * kv * c->hidden);
+    return 2 * (c->hidden * (2 * q + 2 * kv) + 3.0 * c->hidden * c->ffn);
+}
+
+/* Of one prompt token, without the head and what the last layer leaves out of
+ * a long prompt: all but k and v. */
+static double token_ops(const struct model_config *c)
+{
+    double kv = (double)c->kv_heads * c->head_dim;
+    return (c->layers - 1) * layer_ops(c) + 4 * kv * c->hidden;
+}
+
+/* Of a step. */
+static double step_ops(const struct bench *b, const struct model_config *c)
+{
+    return (double)b->batch *
+           (c->layers * layer_ops(c) + 2.0 * c->hidden * c->vocab);
+}
+
+/* What a step in the middle of b->gen reads: weights once, and KV. */
+static double step_bytes(const struct bench *b, const struct rig *r)
+{
+    double depth = (double)b->prompt + (double)b->gen / 2;
+    return (double)model_step_bytes(r->model) +
+           depth * (double)b->batch *
+               (double)kv_shape_token_bytes(kv_pool_shape(r->pool));
 }
 
 static void print_result(const struct bench *b, struct rig *r,
@@ -361,12 +385,8 @@ static void print_result(const struct bench *b, struct rig *r,
 {
     const struct model_config *c = model_config(r->model);
     const struct kv_shape *shape = kv_pool_shape(r->pool);
-    double depth = (double)b->prompt + (double)b->gen / 2;
-    double step_bytes =
-        (double)model_step_bytes(r->model) +
-        depth * (double)b->batch * (double)kv_shape_token_bytes(shape);
     double token_gop = token_ops(c) * 1e-9;
-    double token_gb = step_bytes / (double)b->batch * 1e-9;
+    double token_gb = step_bytes(b, r) / (double)b->batch * 1e-9;
     double gops = token_gop * res->prefill_rate;
     double gbs = token_gb * res->decode_rate;
     double of_int8 = token_gop * res->prefill_by_int8;
@@ -457,6 +477,86 @@ static void print_trace(const struct traced *t, const char *what, int threads)
            rest / times * 1e-3, 100 * rest / all);
 }
 
+/* --- turns: a line of stdin asks, a line of stdout answers ---------------- */
+
+struct turns {
+    struct rig *rig;
+    const struct bench *b;
+    int32_t *next;
+    uint32_t position; /* of the next step */
+};
+
+/* n steps after an untimed one, again from behind the prompt where b->gen has
+ * no room for them; answers the seconds of the n. */
+static int turn_steps(struct turns *t, int64_t n, struct why *why)
+{
+    if (n < 1 || n + 1 > t->b->gen)
+        return err_set(why, ERR_INVALID, "1 to %" PRId64 " steps a turn",
+                       t->b->gen - 1);
+    if (t->position + n + 1 > t->b->prompt + t->b->gen)
+        t->position = (uint32_t)t->b->prompt;
+    uint64_t begin = 0;
+    for (int64_t i = -1; i < n; i++) {
+        if (i == 0) begin = clock_ns();
+        int rc = decode(t->rig, t->position++, t->next, why);
+        if (rc) return rc;
+    }
+    printf("%.9f\n", (double)(clock_ns() - begin) * 1e-9);
+    return 0;
+}
+
+static int turn_prompt(struct turns *t, struct why *why)
+{
+    uint64_t begin = clock_ns();
+    int rc = prefill(t->rig, t->b, 0, &t->next[0], why);
+    if (!rc) printf("%.9f\n", (double)(clock_ns() - begin) * 1e-9);
+    return rc;
+}
+
+static int turn_take(struct turns *t, const char *line, struct why *why)
+{
+    int64_t n;
+    if (sscanf(line, "steps %" SCNd64, &n) == 1) return turn_steps(t, n, why);
+    if (strcmp(line, "prompt\n") == 0) return turn_prompt(t, why);
+    if (strcmp(line, "read\n") == 0) {
+        reader_read(t->rig->reader);
+        printf("%.3f\n", reader_rate(t->rig->reader));
+        return 0;
+    }
+    if (strcmp(line, "limits\n") == 0) {
+        struct roofline r;
+        int threads = device_threads(t->rig->device);
+        int rc = roofline_measure(threads, NULL, &r, why);
+        if (!rc) printf("%.1f %.1f\n", r.int8_gop_s, r.bf16_gflop_s);
+        return rc;
+    }
+    return err_set(why, ERR_INVALID,
+                   "a turn is \"steps N\", \"prompt\", \"read\" or \"limits\"");
+}
+
+/* Says first what a turn is worth: the bytes that a step reads, and the
+ * operations of its products and of a prompt's. Then until the end of stdin; "read" is
+ * answered in GB/s, "limits" in GOP/s of int8 and of bf16. */
+static int turns_all(struct rig *r, const struct bench *b, struct why *why)
+{
+    const struct model_config *c = model_config(r->model);
+    struct turns t = {r, b, mem_must(r->batch, sizeof *t.next),
+                      (uint32_t)b->prompt};
+    int rc = reader_create(&r->reader, device_threads(r->device), NULL, why);
+    for (uint32_t s = 0; s < r->batch && !rc; s++)
+        rc = prefill(r, b, s, &t.next[s], why);
+    if (!rc)
+        printf("{\"weights\":\"%s\",\"step_bytes\":%.0f,"
+               "\"step_ops\":%.0f,\"prompt_ops\":%.0f}\n",
+               dtype_name(model_weight_type(r->model)), step_bytes(b, r),
+               step_ops(b, c), token_ops(c) * (double)b->prompt);
+    char line[64];
+    while (!rc && fflush(stdout) == 0 && fgets(line, sizeof line, stdin))
+        rc = turn_take(&t, line, why);
+    mem_free(t.next);
+    return rc;
+}
+
 static int engine_main(int argc, char **argv)
 {
     struct bench b = {0};
@@ -469,6 +569,8 @@ static int engine_main(int argc, char **argv)
     }
     if (!rc && !b.model_path)
         rc = err_set(&why, ERR_INVALID, "--model is required");
+    if (!rc && b.turns && b.trace)
+        rc = err_set(&why, ERR_INVALID, "--turns knows no --trace");
     if (rc) {
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
         return 2;
@@ -476,10 +578,12 @@ static int engine_main(int argc, char **argv)
     struct rig rig = {0};
     struct result res = {0};
     rc = rig_open(&rig, &b, &why);
-    if (!rc) rc = run_all(&rig, &b, &res, &why);
+    if (!rc)
+        rc =
+            b.turns ? turns_all(&rig, &b, &why) : run_all(&rig, &b, &res, &why);
     if (rc)
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));
-    else
+    else if (!b.turns)
         print_result(&b, &rig, &res);
     if (!rc && b.trace) {
         int threads = device_threads(rig.device);
