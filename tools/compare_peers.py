@@ -27,6 +27,7 @@ Both peers come as sources of PyPI packages:
   cmake --build peer --target llama
 """
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -45,7 +46,11 @@ FEWEST = 8  # rounds that make a line
 
 
 class Gone(Exception):
-    pass
+    """A program that ended by itself."""
+
+    def __init__(self, program):
+        super().__init__(f"{program.name} ended with {program.process.wait()}")
+        self.program = program
 
 
 class Program:
@@ -59,7 +64,7 @@ class Program:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Gone(f"{self.name} ended with {self.process.wait()}")
+            raise Gone(self)
         return line
 
     def ask(self, what):
@@ -78,7 +83,8 @@ class Program:
 
     def close(self):
         self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -140,6 +146,18 @@ def take_rounds(a, programs, kind):
     return rounds
 
 
+def rounds_of_all(a, programs, kind):
+    """Begins again without a peer that ends."""
+    while True:
+        try:
+            return take_rounds(a, programs, kind)
+        except Gone as gone:
+            if gone.program is programs[0]:
+                raise
+            print(f"  {gone}", flush=True)
+            programs.remove(gone.program)
+
+
 def shares_of(hello, kind, a_round):
     """Of what the machine could do in that round, what Baton made of it, by limit."""
     read, limits, took = a_round
@@ -179,7 +197,7 @@ def compare(a, model, drivers, figure):
     kind, n = figure.split(":") if ":" in figure else (figure, "0")
     programs, tokens = open_all(a, drivers, model, kind, int(n))
     try:
-        rounds = take_rounds(a, programs, kind)
+        rounds = rounds_of_all(a, programs, kind)
     finally:
         for program in programs:
             program.close()
@@ -212,7 +230,10 @@ def main():
         for model in a.models:
             print(f"{model}, {a.threads} threads", flush=True)
             for figure in a.figures.split(","):
-                compare(a, model, drivers, figure)
+                try:
+                    compare(a, model, drivers, figure)
+                except Gone as gone:
+                    sys.exit(str(gone))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ int launch_server_main(int argc, char **argv);
 int up_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int bench_attention_main(int argc, char **argv);
+int bench_engine_main(int argc, char **argv);
 int bench_roofline_main(int argc, char **argv);
 int bench_tokenizer_main(int argc, char **argv);
 int bench_xfer_main(int argc, char **argv);
