@@ -59,7 +59,7 @@ class Program:
     def __init__(self, name, command):
         self.name = name
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.hello = self.answer()
+        self.hello = None  # its first line, when it is ready
 
     def answer(self):
         line = self.process.stdout.readline()
@@ -104,21 +104,26 @@ def build_driver(build, folder, name):
     return str(driver)
 
 
-def open_all(a, drivers, model, kind, n):
+def open_all(a, stack, drivers, model, kind, n):
+    def start(name, command):
+        program = Program(name, command)
+        stack.callback(program.close)
+        program.hello = program.answer()
+        program.rest()
+        return program
+
     ours, theirs, quantization = (model.split("=") + [None, None])[:3]
     prompt = {"decode": 1, "batch": 64}.get(kind, n)
     batch = n if kind == "batch" else 1
     command = [a.baton, "bench", "engine", "--turns", "--model", ours, "--threads", str(a.threads), "--prompt", str(prompt),
                "--gen", str(GEN), "--batch", str(batch), *(["--quantization", quantization] if quantization else [])]
-    programs = [Program("baton", command)]
+    programs = [start("baton", command)]
     for name, driver in drivers.items():
-        programs[-1].rest()
         numbers = [str(x) for x in (a.threads, batch, prompt, GEN)]
         try:
-            programs.append(Program(name, [driver, theirs or ours, *numbers]))
+            programs.append(start(name, [driver, theirs or ours, *numbers]))
         except Gone as gone:
             print(f"  {gone}", flush=True)
-    programs[-1].rest()
     return programs, batch * STEPS if kind != "prefill" else prompt
 
 
@@ -195,12 +200,9 @@ def summary(rounds, hello, kind, tokens, names, asked):
 def compare(a, model, drivers, figure):
     figure, _, asked = figure.partition("@")
     kind, n = figure.split(":") if ":" in figure else (figure, "0")
-    programs, tokens = open_all(a, drivers, model, kind, int(n))
-    try:
+    with contextlib.ExitStack() as stack:  # whatever happens, nobody stays stopped
+        programs, tokens = open_all(a, stack, drivers, model, kind, int(n))
         rounds = rounds_of_all(a, programs, kind)
-    finally:
-        for program in programs:
-            program.close()
     hello, names = json.loads(programs[0].hello), [program.name for program in programs[1:]]
     machine = f"read {statistics.median(r[0] for r in rounds):.1f} GB/s"
     for i, name in enumerate(("int8", "bf16") if rounds[0][1] else ()):
@@ -224,6 +226,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("models", nargs="+")
     a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder:
         peers = (text.split("=", 1) for text in a.peer)
         drivers = {name: build_driver(build, folder, name) for name, build in peers}

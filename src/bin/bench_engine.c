@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/opt.h"
 #include "bin/bench_rig.h"
+#include "bin/bench_turns.h"
 #include "bin/commands.h"
 #include "bin/cpu_isa.h"
 #include "bin/kv_type.h"
@@ -302,7 +303,7 @@ int bench_engine_main(int argc, char **argv)
     struct result res = {0};
     rc = rig_open(&rig, &b, &why);
     if (!rc)
-        rc = b.turns ? rig_take_turns(&rig, &b, &why)
+        rc = b.turns ? bench_turns_take(&rig, &b, &why)
                      : run_all(&rig, &b, &res, &why);
     if (rc)
         fprintf(stderr, "baton bench engine: %s\n", why_text(&why, rc));

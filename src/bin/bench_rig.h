@@ -1,5 +1,6 @@
 /* bin/bench_rig.h - a model opened for a benchmark: so many sequences with
- * prompts of random tokens, and steps of all of them. One thread. */
+ * prompts of random tokens, and steps of all of them. One thread; errors are
+ * those of device_open, model_open, kv_pool_create and model_forward. */
 #ifndef BATON_BIN_BENCH_RIG_H
 #define BATON_BIN_BENCH_RIG_H
 
@@ -63,8 +64,5 @@ double rig_step_bytes(const struct bench *b, const struct rig *r);
  * head and what the last layer leaves out of a long prompt, all but k and v. */
 double rig_step_ops(const struct rig *r);
 double rig_token_ops(const struct rig *r);
-
-/* --turns (bench_turns.c): runs what stdin asks for until it ends. */
-int rig_take_turns(struct rig *r, const struct bench *b, struct why *why);
 
 #endif

@@ -1,8 +1,9 @@
-/* bin/bench_turns.c - a line of stdin asks, a line of stdout answers: for
- * tools/compare_peers.py, which gives several programs turns on one machine. */
+/* For tools/compare_peers.py, which gives several programs turns on one
+ * machine. */
+#include "bin/bench_turns.h"
+
 #include "base/clock.h"
 #include "base/mem.h"
-#include "bin/bench_rig.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,8 +16,6 @@ struct turns {
     uint32_t position; /* of the next step */
 };
 
-/* n steps after an untimed one, again from behind the prompt where b->gen has
- * no room for them; answers the seconds of the n. */
 static int turn_steps(struct turns *t, int64_t n, struct why *why)
 {
     if (n < 1 || n + 1 > t->b->gen)
@@ -63,10 +62,7 @@ static int turn_take(struct turns *t, const char *line, struct why *why)
                    "a turn is \"steps N\", \"prompt\", \"read\" or \"limits\"");
 }
 
-/* Says first what a turn is worth: the bytes that a step reads, and the
- * operations of its products and of a prompt's. Then until the end of stdin; "read" is
- * answered in GB/s, "limits" in GOP/s of int8 and of bf16. */
-int rig_take_turns(struct rig *r, const struct bench *b, struct why *why)
+int bench_turns_take(struct rig *r, const struct bench *b, struct why *why)
 {
     struct turns t = {r, b, mem_must(r->batch, sizeof *t.next),
                       (uint32_t)b->prompt};
