@@ -2,7 +2,7 @@
  *
  * A task is some rows of one sequence: of a decode step all or some kv heads
  * of its token (they lie side by side in the cache and are read together),
- * otherwise a tile of up to ATTEND_ROWS rows of one kv head, so that a block
+ * otherwise a tile of up to ATTEND_TILE rows of one kv head, so that a segment
  * of K and V is made ready once for all of them. A task is one chunk of work,
  * or, where that would keep a worker busy while others wait, one chunk for
  * each segment of its KV. Then who finishes the last one merges the parts, in
@@ -15,7 +15,8 @@
 
 enum {
     CHUNKS_EACH = 4, /* a task that is more of a worker's share is split */
-    TILE_COST = 4,   /* of a tile and segment, in kv heads of a decode step */
+    TILE_COST = 64,  /* so many rows of a tile cost what a kv head of a decode
+                        step does */
     READ_RATIO = 2,  /* reading K and V of 16 bits or more takes longer than
                         using them for so many heads */
 };
@@ -40,6 +41,7 @@ struct job {
     const struct op_seq *seqs;
     size_t seq_count, ratio, window;
     size_t group;  /* kv heads of a decode step's task */
+    size_t tile;   /* rows of a tile, at most */
     size_t chunks; /* in all */
 };
 
@@ -60,7 +62,7 @@ static struct span seq_segments(const struct job *job, const struct op_seq *seq,
 
 static size_t seq_tiles(const struct job *job, const struct op_seq *seq)
 {
-    return up_div(seq->rows * job->ratio, ATTEND_ROWS);
+    return up_div(seq->rows * job->ratio, job->tile);
 }
 
 static size_t seq_tasks(const struct job *job, const struct op_seq *seq)
@@ -74,7 +76,10 @@ static size_t seq_tasks(const struct job *job, const struct op_seq *seq)
 static size_t task_cost(const struct job *job, const struct op_seq *seq)
 {
     struct span s = seq_segments(job, seq, 0, seq->rows);
-    return (s.to - s.from) * (is_direct(job, seq) ? job->group : TILE_COST);
+    size_t rows = seq->rows * job->ratio;
+    if (rows > job->tile) rows = job->tile;
+    return (s.to - s.from) *
+           (is_direct(job, seq) ? job->group : up_div(rows, TILE_COST));
 }
 
 /* As many kv heads in a task as leave a chunk for each worker: those of a token
@@ -102,6 +107,19 @@ static size_t choose_group(const struct job *job)
     return group;
 }
 
+/* The largest that leave each worker some. */
+static void choose_tile(struct job *job)
+{
+    size_t want = CHUNKS_EACH * (size_t)job->cpu->device.threads, tasks;
+    for (job->tile = ATTEND_TILE; job->tile > ATTEND_ROWS; job->tile /= 2) {
+        tasks = 0;
+        for (size_t i = 0; i < job->seq_count; i++)
+            if (!is_direct(job, &job->seqs[i]))
+                tasks += seq_tiles(job, &job->seqs[i]) * job->kv->kv_heads;
+        if (tasks >= want) break;
+    }
+}
+
 /* Gives seq's tasks room for the parts of their segments, if there is. */
 static void plan_split(struct job *job, const struct op_seq *seq,
                        struct attend_plan *plan, size_t *floats,
@@ -109,7 +127,7 @@ static void plan_split(struct job *job, const struct op_seq *seq,
 {
     size_t rows =
         is_direct(job, seq) ? job->group * job->ratio : seq->rows * job->ratio;
-    if (rows > ATTEND_ROWS) rows = ATTEND_ROWS;
+    if (!is_direct(job, seq) && rows > job->tile) rows = job->tile;
     struct span s = seq_segments(job, seq, 0, seq->rows);
     size_t segments = s.to - s.from;
     if (segments < 2) return; /* nothing to merge */
@@ -131,6 +149,7 @@ static void plan_all(struct job *job)
     struct attend_plan *plans = job->cpu->plans;
     size_t threads = (size_t)job->cpu->device.threads, cost = 0;
     size_t floats = 0, counters = 0;
+    choose_tile(job);
     job->group = choose_group(job);
     for (size_t i = 0; i < job->seq_count; i++)
         cost += seq_tasks(job, &job->seqs[i]) * task_cost(job, &job->seqs[i]);
@@ -152,12 +171,12 @@ static struct attend tile_at(const struct job *job, const struct op_seq *seq,
                              size_t task)
 {
     size_t tiles = seq_tiles(job, seq), rows = seq->rows * job->ratio;
-    size_t first = (tiles - 1 - task % tiles) * ATTEND_ROWS;
+    size_t first = (tiles - 1 - task % tiles) * job->tile;
     return (struct attend){
         .head = task / tiles,
         .per_token = job->ratio,
         .first = first,
-        .count = rows - first < ATTEND_ROWS ? rows - first : ATTEND_ROWS,
+        .count = rows - first < job->tile ? rows - first : job->tile,
     };
 }
 

@@ -18,43 +18,13 @@
 #include "tensor/cpu/attention_direct_body.h"
 #include "tensor/cpu/attention_tile_body.h"
 
-ALWAYS struct rows segment_of(enum dtype type, const struct attend *a,
-                              size_t t0)
-{
-    if (!a->direct) return segment_tile(type, a, t0);
-    segment_direct(type, a, t0);
-    return (struct rows){0, a->count};
-}
-
-#define SEGMENT_OF(name, type)                                                \
-    static __attribute__((noinline)) struct rows name(const struct attend *a, \
-                                                      size_t t0)              \
-    {                                                                         \
-        return segment_of(type, a, t0);                                       \
-    }
-SEGMENT_OF(segment_f32, DTYPE_F32)
-SEGMENT_OF(segment_f16, DTYPE_F16)
-SEGMENT_OF(segment_bf16, DTYPE_BF16)
-SEGMENT_OF(segment_kv8, DTYPE_KV8)
-
-/* max, total and sum of segment g of the rows that see any of it. */
-static struct rows segment_run(const struct attend *a, size_t g)
-{
-    switch (a->kv->type) {
-    case DTYPE_F32: return segment_f32(a, g * SEGMENT);
-    case DTYPE_F16: return segment_f16(a, g * SEGMENT);
-    case DTYPE_KV8: return segment_kv8(a, g * SEGMENT);
-    default: return segment_bf16(a, g * SEGMENT);
-    }
-}
-
 /* Takes row r's part of segment g into what is merged of it so far. */
 ALWAYS void row_merge(const struct attend *a, size_t r, size_t g,
                       const float *sum, float max, float total)
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
-    float *all = s->all[r];
+    float *all = s->all + r * wide;
     if (g == row_begin(a, r) / SEGMENT) { /* the first that it sees */
         if (sum != all) memcpy(all, sum, wide * sizeof *all);
         s->all_max[r] = max;
@@ -95,13 +65,13 @@ ALWAYS void row_end_store(bool pairs, const float *all, float total, size_t d,
 static void rows_end(const struct attend *a)
 {
     struct attend_scratch *s = a->scratch;
-    size_t d = a->kv->head_dim;
+    size_t d = a->kv->head_dim, wide = v_words(a->kv->type, d);
     for (size_t r = 0; r < a->count; r++) {
         if (r + ROWS_AHEAD < a->count)
-            row_ask((const char *)(a->out + s->at[r + ROWS_AHEAD]),
-                    d * sizeof *a->out);
-        row_end_store(V_PAIRS(a->kv->type), s->all[r], s->all_total[r], d,
-                      a->out + s->at[r]);
+            row_ask_far((const char *)(a->out + s->at[r + ROWS_AHEAD]),
+                        d * sizeof *a->out);
+        row_end_store(V_PAIRS(a->kv->type), s->all + r * wide, s->all_total[r],
+                      d, a->out + s->at[r]);
     }
 }
 
@@ -110,6 +80,78 @@ static struct span segments_of(const struct attend *a)
 {
     return (struct span){row_begin(a, 0) / SEGMENT,
                          (row_end(a, a->count - 1) + SEGMENT - 1) / SEGMENT};
+}
+
+/* --- a segment --------------------------------------------------------- */
+
+/* The rows of a band are next. */
+static void band_begin(const struct attend *a, size_t g, struct rows rows)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t from = segments_of(a).from;
+    bool first = g == from && g == row_begin(a, a->count - 1) / SEGMENT;
+    s->band = rows.begin;
+    s->sum = s->part;
+    if (first && !a->parts)
+        s->sum = s->all + rows.begin * v_words(a->kv->type, a->kv->head_dim);
+}
+
+/* Their parts of segment g are there. */
+static void band_end(const struct attend *a, size_t g, struct rows rows)
+{
+    struct attend_scratch *s = a->scratch;
+    size_t wide = v_words(a->kv->type, a->kv->head_dim);
+    for (size_t r = rows.begin, i = 0; r < rows.end; r++, i++) {
+        const float *sum = sum_of(a, r);
+        if (!a->parts) {
+            row_merge(a, r, g, sum, s->max[i], s->total[i]);
+            continue;
+        }
+        float *part = a->parts + r * ATTEND_PART(a->kv->head_dim);
+        part[0] = s->max[i];
+        part[1] = s->total[i];
+        memcpy(part + 2, sum, wide * sizeof *part);
+    }
+}
+
+ALWAYS void segment_of(enum dtype type, const struct attend *a, size_t g)
+{
+    struct rows rows = {0, a->count};
+    if (a->direct) {
+        band_begin(a, g, rows);
+        segment_direct(type, a, g * SEGMENT);
+        band_end(a, g, rows);
+        return;
+    }
+    rows = tile_begin(type, a, g * SEGMENT);
+    for (struct rows band = {.end = rows.begin}; band.end < rows.end;) {
+        band.begin = band.end;
+        band.end = size_least(band.begin + ATTEND_BAND, rows.end);
+        band_begin(a, g, band);
+        tile_band(type, a, band);
+        band_end(a, g, band);
+    }
+}
+
+#define SEGMENT_OF(name, type)                                         \
+    static __attribute__((noinline)) void name(const struct attend *a, \
+                                               size_t g)               \
+    {                                                                  \
+        segment_of(type, a, g);                                        \
+    }
+SEGMENT_OF(segment_f32, DTYPE_F32)
+SEGMENT_OF(segment_f16, DTYPE_F16)
+SEGMENT_OF(segment_bf16, DTYPE_BF16)
+SEGMENT_OF(segment_kv8, DTYPE_KV8)
+
+static void segment_run(const struct attend *a, size_t g)
+{
+    switch (a->kv->type) {
+    case DTYPE_F32: segment_f32(a, g); break;
+    case DTYPE_F16: segment_f16(a, g); break;
+    case DTYPE_KV8: segment_kv8(a, g); break;
+    default: segment_bf16(a, g);
+    }
 }
 
 /* Unless they are those of the segment before. */
@@ -127,29 +169,14 @@ static void rows_ready(const struct attend *a)
 
 static void attend(const struct attend *a)
 {
-    struct attend_scratch *s = a->scratch;
-    size_t wide = v_words(a->kv->type, a->kv->head_dim);
     rows_ready(a);
-    s->sum = s->part;
     if (a->parts) {
-        struct rows rows = segment_run(a, a->segment);
-        for (size_t r = rows.begin; r < rows.end; r++) {
-            float *part = a->parts + r * ATTEND_PART(a->kv->head_dim);
-            part[0] = s->max[r];
-            part[1] = s->total[r];
-            memcpy(part + 2, s->sum[r], wide * sizeof *part);
-        }
+        segment_run(a, a->segment);
         return;
     }
     struct span segments = segments_of(a);
-    for (size_t g = segments.from; g < segments.to; g++) {
-        bool first =
-            g == segments.from && g == row_begin(a, a->count - 1) / SEGMENT;
-        s->sum = first ? s->all : s->part;
-        struct rows rows = segment_run(a, g);
-        for (size_t r = rows.begin; r < rows.end; r++)
-            row_merge(a, r, g, s->sum[r], s->max[r], s->total[r]);
-    }
+    for (size_t g = segments.from; g < segments.to; g++)
+        segment_run(a, g);
     rows_end(a);
 }
 

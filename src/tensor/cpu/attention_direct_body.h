@@ -32,13 +32,6 @@ struct walk {
     size_t k_past, k_near, v_past; /* rows that are asked for ahead */
 };
 
-/* Asks for a row that is wanted later. */
-ALWAYS void row_ask_far(const char *row, size_t bytes)
-{
-    for (size_t b = 0; b < bytes; b += 64)
-        __builtin_prefetch(row + b, 0, 2);
-}
-
 /* --- scores ------------------------------------------------------------ */
 
 /* Rows of a head that are taken at a time. */
@@ -183,15 +176,16 @@ ALWAYS void scores_direct(enum dtype type, const struct attend *a, size_t d,
 /* R rows times C vectors of V from channel c on, over n tokens; next are asked
  * for. */
 ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
-                      const char *const *next, size_t c, int n, const float *p,
-                      float *sum)
+                      const char *const *next, size_t d, size_t c, int n,
+                      const float *p, float *sum)
 {
     const bool pairs = V_PAIRS(type);
     const int step = pairs ? 2 : 1;
+    const size_t wide = v_words(type, d);
     vf f[16];
     UNROLLED (r, R)
         UNROLLED (i, C)
-            f[r * C + i] = vf_load(sum + r * OP_HEAD_DIM_MAX + i * L);
+            f[r * C + i] = vf_load(sum + (size_t)r * wide + i * L);
     const int lines = C * L * (int)element_bytes(type) / 64;
     for (int t = 0; t < n; t += step) {
         UNROLLED (i, step)
@@ -211,12 +205,12 @@ ALWAYS void pv_direct(enum dtype type, int R, int C, const char *const *v,
     }
     UNROLLED (r, R)
         UNROLLED (i, C)
-            vf_store(sum + r * OP_HEAD_DIM_MAX + i * L, f[r * C + i]);
+            vf_store(sum + (size_t)r * wide + i * L, f[r * C + i]);
 }
 
 #define PV_VECTORS(R, C)               \
     for (; d - c >= (C)*L; c += (C)*L) \
-        pv_direct(type, R, C, v, next, c, n, p, sum + c);
+        pv_direct(type, R, C, v, next, d, c, n, p, sum + c);
 
 /* rows rows of a head over the n tokens at v. */
 ALWAYS void pv_few(enum dtype type, size_t rows, const char *const *v,
@@ -249,7 +243,7 @@ ALWAYS void heads_direct(enum dtype type, const struct attend *a, size_t d,
         for (size_t end = r + ratio; r < end; r += rows) {
             rows = rows_group(direct_groups, end - r);
             pv_few(type, rows, row, then, d, TOKENS, s->p[r] + t / step,
-                   s->sum[r]);
+                   sum_of(a, r));
         }
         UNROLLED (i, TOKENS) {
             row[i] += bytes;
@@ -272,7 +266,7 @@ ALWAYS void heads_some(enum dtype type, const struct attend *a, size_t d,
             for (int j = 0; j < step; j++)
                 row[j] = v[i + j] ? v[i + j] + at : nothing;
             pv_few(type, 1, row, row, d, step,
-                   s->p[r] + (t + (size_t)i) / (size_t)step, s->sum[r]);
+                   s->p[r] + (t + (size_t)i) / (size_t)step, sum_of(a, r));
         }
     }
 }
@@ -353,7 +347,7 @@ ALWAYS void segment_direct(enum dtype type, const struct attend *a, size_t t0)
         }
         for (size_t end = r + a->ratio; r < end; r++) {
             row_softmax(a, r, span, span);
-            zeros_set(s->sum[r], d);
+            zeros_set(sum_of(a, r), d);
         }
     }
     if (d == 128)

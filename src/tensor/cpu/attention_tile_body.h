@@ -9,7 +9,7 @@
 enum {
     BLOCK = 2 * L, /* tokens of a block of turned K                 */
     PV_VECS = VEC_AVX512 ? 4 : 2,
-    QK_CHAINS = VEC_AVX512 ? 2 : 1, /* of a score, summed at a time */
+    QK_CHAINS = VEC_AVX512 ? 4 : 1, /* of a score, that meet in registers */
 };
 
 /* Tokens whose V of PV_VECS vectors stays in the first level cache. */
@@ -110,43 +110,66 @@ static bool kv_kept(const struct attend *a, size_t t0, struct span span)
 
 /* --- scores ------------------------------------------------------------ */
 
-/* Rows of a tile that are multiplied at a time. */
+/* Rows of a tile that are multiplied at a time; of scores that are sums of
+ * chains, which want registers of their own. */
 static const uint8_t row_groups[] = {6, 4, 3, 2, 1};
+#if VEC_AVX512
+static const uint8_t chain_groups[] = {4, 3, 2, 1};
+#define SIX_CHAINS(TILE)
+#else
+#define chain_groups row_groups
+#define SIX_CHAINS(TILE) \
+    case 6:              \
+        TILE(6);         \
+        break;
+#endif
 
-/* Onto f [QK_CHAINS][2 R]: QK_CHAINS chains of R rows of q, words apart, times
- * a block of k. */
-ALWAYS void qk_chains(enum dtype type, int R, const float *q, size_t words,
+/* A chain of R rows of q, words apart, times a block of k: f [2 R]. */
+ALWAYS void qk_chain(enum dtype type, int R, size_t words, const float *q,
+                     const float *k, vf *f)
+{
+    UNROLLED (i, 2 * R)
+        f[i] = (vf){0};
+    _Pragma("GCC unroll 4") for (size_t n = words / L; n; n--)
+    {
+        vf a = vf_load(k), b = vf_load(k + L);
+        UNROLLED (r, R) {
+            vf x = (vf)vi_spread(q + (size_t)r * words);
+            f[2 * r] = k_mul_add(type, x, a, f[2 * r]);
+            f[2 * r + 1] = k_mul_add(type, x, b, f[2 * r + 1]);
+        }
+        q += L;
+        k += L * BLOCK;
+    }
+}
+
+/* The sum of QK_CHAINS chains. */
+ALWAYS void qk_chains(enum dtype type, int R, size_t words, const float *q,
                       const float *k, vf *f)
 {
-    for (size_t n = words / L; n; n--, q += L, k += L * BLOCK)
-        UNROLLED (c, QK_CHAINS) {
-            vf a = vf_load(k + c * BLOCK), b = vf_load(k + c * BLOCK + L);
-            UNROLLED (r, R) {
-                vf x = (vf)vi_spread(q + (size_t)r * words + c);
-                vf *sum = f + 2 * (c * R + r);
-                sum[0] = k_mul_add(type, x, a, sum[0]);
-                sum[1] = k_mul_add(type, x, b, sum[1]);
-            }
-        }
+    vf pair[2 * 6], one[2 * 6];
+    qk_chain(type, R, words, q, k, f);
+    if (QK_CHAINS == 1) return;
+    qk_chain(type, R, words, q + 1, k + BLOCK, one);
+    UNROLLED (i, 2 * R)
+        f[i] += one[i];
+    qk_chain(type, R, words, q + 2, k + 2 * BLOCK, pair);
+    qk_chain(type, R, words, q + 3, k + 3 * BLOCK, one);
+    UNROLLED (i, 2 * R)
+        f[i] += pair[i] + one[i];
 }
 
 /* Rows r .. r + R - 1 times the block at token b. Floats add up in the order
  * of attention_body.h: chains' sums meet in pairs as soon as both are there,
  * kept[i] waits for another sum of QK_CHAINS << i chains. */
-ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
-                    size_t b)
+ALWAYS void qk_tile(enum dtype type, int R, size_t words,
+                    const struct attend *a, size_t r, size_t b)
 {
     struct attend_scratch *s = a->scratch;
-    size_t words = k_words(type, a->kv->head_dim);
     const float *q = s->q + r * words, *k = s->kv->k + b * words;
-    vf f[QK_CHAINS * 2 * 6], kept[4][2 * 6];
+    vf f[2 * 6], kept[4][2 * 6];
     for (size_t c = 0; c < L; c += QK_CHAINS) {
-        UNROLLED (i, QK_CHAINS * 2 * R)
-            f[i] = (vf){0};
-        qk_chains(type, R, q + c, words, k + c * BLOCK, f);
-        if (QK_CHAINS == 2)
-            UNROLLED (i, 2 * R)
-                f[i] += f[2 * R + i];
+        qk_chains(type, R, words, q + c, k + c * BLOCK, f);
         vf(*level)[2 * 6] = kept;
         for (size_t n = c / QK_CHAINS; n % 2; n /= 2, level++)
             UNROLLED (i, 2 * R)
@@ -156,7 +179,7 @@ ALWAYS void qk_tile(enum dtype type, int R, const struct attend *a, size_t r,
             (*level)[i] = f[i];
     }
     UNROLLED (i, 2 * R)
-        vf_store(s->p[r + (size_t)i / 2] + b + i % 2 * L, f[i]);
+        vf_store(p_of(a, r + (size_t)i / 2) + b + i % 2 * L, f[i]);
 }
 
 /* The same of bytes, whose sums are integers. */
@@ -177,28 +200,36 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
         }
     }
     UNROLLED (i, 2 * R)
-        vf_store(s->p[r + (size_t)i / 2] + b + i % 2 * L,
+        vf_store(p_of(a, r + (size_t)i / 2) + b + i % 2 * L,
                  vf_of((vi)f[i]) * s->q_scale[r + (size_t)i / 2]);
 }
 
-#define QK_OF(name, TILE)                                        \
+#define QK_OF(name, SIX, TILE)                                   \
     static __attribute__((noinline)) void name(                  \
         size_t rows, const struct attend *a, size_t r, size_t b) \
     {                                                            \
         switch (rows) {                                          \
-        case 6: TILE(6); break;                                  \
+            SIX(TILE)                                            \
         case 4: TILE(4); break;                                  \
         case 3: TILE(3); break;                                  \
         case 2: TILE(2); break;                                  \
         default: TILE(1);                                        \
         }                                                        \
     }
-#define TILE_FLOATS(R) qk_tile(DTYPE_F32, R, a, r, b)
-#define TILE_PAIRS(R)  qk_tile(DTYPE_BF16, R, a, r, b)
-#define TILE_BYTES(R)  qk_tile_bytes(R, a, r, b)
-QK_OF(qk_floats, TILE_FLOATS)
-QK_OF(qk_pairs, TILE_PAIRS)
-QK_OF(qk_bytes, TILE_BYTES)
+#define SIX_BYTES(TILE) \
+    case 6:             \
+        TILE(6);        \
+        break;
+#define TILE_FLOATS(R) \
+    qk_tile(DTYPE_F32, R, k_words(DTYPE_F32, a->kv->head_dim), a, r, b)
+#define TILE_PAIRS(R) \
+    qk_tile(DTYPE_BF16, R, k_words(DTYPE_BF16, a->kv->head_dim), a, r, b)
+#define TILE_128(R)   qk_tile(DTYPE_BF16, R, k_words(DTYPE_BF16, 128), a, r, b)
+#define TILE_BYTES(R) qk_tile_bytes(R, a, r, b)
+QK_OF(qk_floats, SIX_CHAINS, TILE_FLOATS)
+QK_OF(qk_pairs, SIX_CHAINS, TILE_PAIRS)
+QK_OF(qk_pairs_128, SIX_CHAINS, TILE_128) /* its loops are unrolled */
+QK_OF(qk_bytes, SIX_BYTES, TILE_BYTES)
 
 ALWAYS void qk_any(enum dtype type, size_t rows, const struct attend *a,
                    size_t r, size_t b)
@@ -206,7 +237,7 @@ ALWAYS void qk_any(enum dtype type, size_t rows, const struct attend *a,
     if (type == DTYPE_KV8)
         qk_bytes(rows, a, r, b);
     else if (K_CHANNELS(type) == 2)
-        qk_pairs(rows, a, r, b);
+        (a->kv->head_dim == 128 ? qk_pairs_128 : qk_pairs)(rows, a, r, b);
     else
         qk_floats(rows, a, r, b);
 }
@@ -215,12 +246,13 @@ ALWAYS void qk_any(enum dtype type, size_t rows, const struct attend *a,
 
 /* R rows times C vectors of v over n of its rows, onto what is in sum. */
 ALWAYS void pv_tile(bool pairs, int R, int C, const float *p, const float *v,
-                    size_t wide, size_t n, float *sum)
+                    size_t wide, size_t n, bool first, float *sum)
 {
     vf f[6 * 4];
     UNROLLED (r, R)
         UNROLLED (c, C)
-            f[r * C + c] = vf_load(sum + r * OP_HEAD_DIM_MAX + c * L);
+            f[r * C + c] =
+                first ? (vf){0} : vf_load(sum + (size_t)r * wide + c * L);
     for (size_t t = 0; t < n; t++, v += wide) {
         vf x[4];
         UNROLLED (c, C)
@@ -233,20 +265,21 @@ ALWAYS void pv_tile(bool pairs, int R, int C, const float *p, const float *v,
     }
     UNROLLED (r, R)
         UNROLLED (c, C)
-            vf_store(sum + r * OP_HEAD_DIM_MAX + c * L, f[r * C + c]);
+            vf_store(sum + (size_t)r * wide + c * L, f[r * C + c]);
 }
 
-#define PV_ROWS(C)                                           \
-    switch (rows) {                                          \
-    case 6: pv_tile(pairs, 6, C, p, v, wide, n, sum); break; \
-    case 4: pv_tile(pairs, 4, C, p, v, wide, n, sum); break; \
-    case 3: pv_tile(pairs, 3, C, p, v, wide, n, sum); break; \
-    case 2: pv_tile(pairs, 2, C, p, v, wide, n, sum); break; \
-    default: pv_tile(pairs, 1, C, p, v, wide, n, sum);       \
+#define PV_ROWS(C)                                                  \
+    switch (rows) {                                                 \
+    case 6: pv_tile(pairs, 6, C, p, v, wide, n, first, sum); break; \
+    case 4: pv_tile(pairs, 4, C, p, v, wide, n, first, sum); break; \
+    case 3: pv_tile(pairs, 3, C, p, v, wide, n, first, sum); break; \
+    case 2: pv_tile(pairs, 2, C, p, v, wide, n, first, sum); break; \
+    default: pv_tile(pairs, 1, C, p, v, wide, n, first, sum);       \
     }
 
 ALWAYS void pv_rows(bool pairs, size_t rows, size_t vecs, const float *p,
-                    const float *v, size_t wide, size_t n, float *sum)
+                    const float *v, size_t wide, size_t n, bool first,
+                    float *sum)
 {
 #if VEC_AVX512
     if (vecs == 4) {
@@ -262,18 +295,19 @@ ALWAYS void pv_rows(bool pairs, size_t rows, size_t vecs, const float *p,
 
 static __attribute__((noinline)) void pv(bool pairs, size_t rows, size_t vecs,
                                          const float *p, const float *v,
-                                         size_t wide, size_t n, float *sum)
+                                         size_t wide, size_t n, bool first,
+                                         float *sum)
 {
     if (VEC_BF16 && pairs)
-        pv_rows(true, rows, vecs, p, v, wide, n, sum);
+        pv_rows(true, rows, vecs, p, v, wide, n, first, sum);
     else
-        pv_rows(false, rows, vecs, p, v, wide, n, sum);
+        pv_rows(false, rows, vecs, p, v, wide, n, first, sum);
 }
 
 /* Rows r .. r + rows - 1 over those of V_TOKENS tokens from t on that any of
- * them sees; p of the others is 0. */
+ * them sees; p of the others is 0. first: the sums start here. */
 static void pv_group(const struct attend *a, size_t c, size_t vecs, size_t rows,
-                     size_t r, size_t t)
+                     size_t r, size_t t, bool first)
 {
     struct attend_scratch *s = a->scratch;
     const bool pairs = V_PAIRS(a->kv->type);
@@ -283,13 +317,14 @@ static void pv_group(const struct attend *a, size_t c, size_t vecs, size_t rows,
     size_t from = size_most(s->span[r].from, t) / step;
     size_t to = size_least(s->span[r + rows - 1].to, t + V_TOKENS(a->kv->type));
     to = round_up(to, step) / step;
-    if (from < to)
-        pv(pairs, rows, vecs, s->p[r] + from, s->kv->v + from * wide + c, wide,
-           to - from, s->sum[r] + c);
+    if (from < to || first)
+        pv(pairs, rows, vecs, p_of(a, r) + from, s->kv->v + from * wide + c,
+           wide, from < to ? to - from : 0, first, sum_of(a, r) + c);
 }
 
 /* Rows [r0, r1), V_TOKENS tokens from t on. */
-static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t)
+static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t,
+                     bool first)
 {
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
     for (size_t c = 0, vecs; c < wide; c += vecs * L) {
@@ -297,7 +332,7 @@ static void pv_block(const struct attend *a, size_t r0, size_t r1, size_t t)
         vecs = left >= PV_VECS ? PV_VECS : left >= 2 ? 2 : 1;
         for (size_t r = r0; r < r1; r += rows) {
             rows = rows_group(row_groups, r1 - r);
-            pv_group(a, c, vecs, rows, r, t);
+            pv_group(a, c, vecs, rows, r, t, first);
         }
     }
 }
@@ -310,17 +345,17 @@ static void pv_alone(const struct attend *a, size_t r)
     const size_t step = pairs ? 2 : 1;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
     struct span span = s->span[r];
-    zeros_set(s->sum[r], wide);
+    float *sum = sum_of(a, r);
+    zeros_set(sum, wide);
     for (size_t t = span.from / step * step; t < span.to; t += step) {
         vi seen = vi_set(t < span.from               ? (int32_t)0xffff0000
                          : pairs && t + 1 == span.to ? 0x0000ffff
                                                      : -1);
-        vf p = (vf)(vi_spread(s->p[r] + t / step) & seen);
+        vf p = (vf)(vi_spread(p_of(a, r) + t / step) & seen);
         const float *v = s->kv->v + t / step * wide;
         for (size_t c = 0; c < wide; c += L)
-            vf_store(s->sum[r] + c,
-                     v_mul_add(pairs, p, (vf)(vi_load(v + c) & seen),
-                               vf_load(s->sum[r] + c)));
+            vf_store(sum + c, v_mul_add(pairs, p, (vf)(vi_load(v + c) & seen),
+                                        vf_load(sum + c)));
     }
 }
 
@@ -339,17 +374,15 @@ static void sums_tile(const struct attend *a, size_t r0, size_t r1,
 {
     struct attend_scratch *s = a->scratch;
     size_t wide = v_words(a->kv->type, a->kv->head_dim);
-    for (size_t r = r0; r < r1; r++)
-        zeros_set(s->sum[r], wide);
-    size_t step = V_TOKENS(a->kv->type);
-    for (size_t t = all.from / step * step; t < all.to; t += step)
-        pv_block(a, r0, r1, t);
+    size_t step = V_TOKENS(a->kv->type), begin = all.from / step * step;
+    for (size_t t = begin; t < all.to; t += step)
+        pv_block(a, r0, r1, t, t == begin);
     /* 0 times what a row does not see is not 0 where that is not finite. */
     if (s->span[r0].from == all.from && s->span[r1 - 1].from == all.from &&
         s->span[r0].to == all.to)
         return;
     for (size_t r = r0; r < r1; r++)
-        if (!all_finite(s->sum[r], wide)) pv_alone(a, r);
+        if (!all_finite(sum_of(a, r), wide)) pv_alone(a, r);
 }
 
 /* --- a segment --------------------------------------------------------- */
@@ -368,11 +401,11 @@ static void spans_set(const struct attend *a, size_t t0)
             r && token[r] == token[r - 1] ? span[r - 1] : row_span(a, r, t0);
 }
 
-ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
-                                size_t t0)
+/* Makes K and V of a segment ready; the rows that see some of it. */
+ALWAYS struct rows tile_begin(enum dtype type, const struct attend *a,
+                              size_t t0)
 {
     struct attend_scratch *s = a->scratch;
-    size_t n;
     struct rows rows = {0, a->count};
     spans_set(a, t0);
     while (s->span[rows.begin].to == 0)
@@ -380,25 +413,35 @@ ALWAYS struct rows segment_tile(enum dtype type, const struct attend *a,
     while (s->span[rows.end - 1].from == SEGMENT)
         rows.end--;
     struct span all = {s->span[rows.begin].from, s->span[rows.end - 1].to};
-    const bool kept = kv_kept(a, t0, all);
-    if (!kept) k_ready(type, a, t0, all);
+    if (!kv_kept(a, t0, all)) {
+        k_ready(type, a, t0, all);
+        v_ready(type, a, t0, all);
+    }
+    return rows;
+}
+
+/* max, total and sum of the rows of a band. */
+ALWAYS void tile_band(enum dtype type, const struct attend *a, struct rows rows)
+{
+    struct attend_scratch *s = a->scratch;
+    struct span all = {s->span[rows.begin].from, s->span[rows.end - 1].to};
+    const uint8_t *groups = type == DTYPE_KV8 ? row_groups : chain_groups;
+    size_t n;
     for (size_t b = all.from / BLOCK * BLOCK; b < all.to; b += BLOCK) {
         for (size_t r = rows.begin; r < rows.end; r += n) {
-            n = rows_group(row_groups, rows.end - r);
+            n = rows_group(groups, rows.end - r);
             if (s->span[r + n - 1].to <= b || s->span[r].from >= b + BLOCK)
                 continue;
             qk_any(type, n, a, r, b);
         }
     }
-    if (!kept) v_ready(type, a, t0, all);
     for (size_t r = rows.begin; r < rows.end; r += n) {
         n = rows_group(row_groups, rows.end - r);
         struct span wide = {s->span[r].from, s->span[r + n - 1].to};
         for (size_t i = r; i < r + n; i++)
-            row_softmax(a, i, s->span[i], wide);
+            row_softmax(a, i - rows.begin, s->span[i], wide);
     }
     sums_tile(a, rows.begin, rows.end, all);
-    return rows;
 }
 
 #endif

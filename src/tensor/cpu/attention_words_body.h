@@ -18,7 +18,7 @@
 
 #include "tensor/device_ops.h"
 
-enum { ROWS_AHEAD = 6 }; /* of q and out, which lie far apart, asked for */
+enum { ROWS_AHEAD = 24 }; /* of q and out, which lie far apart, asked for */
 
 /* Channels of a word of K. */
 #define K_CHANNELS(type)                             \
@@ -132,6 +132,13 @@ ALWAYS void row_ask(const char *row, size_t bytes)
 {
     for (size_t b = 0; row && b < bytes; b += 64)
         __builtin_prefetch(row + b);
+}
+
+/* Asks for a row that is wanted later. */
+ALWAYS void row_ask_far(const char *row, size_t bytes)
+{
+    for (size_t b = 0; b < bytes; b += 64)
+        __builtin_prefetch(row + b, 0, 2);
 }
 
 /* Where the first kv head of the call is of the tokens [from, to), which lie in
@@ -276,8 +283,8 @@ static void q_ready(const struct attend *a)
     for (size_t r = 0; r < a->count; r++, to += words) {
         const float *q = q_turned(a, r, room);
         if (r + ROWS_AHEAD < a->count)
-            row_ask((const char *)(a->q + a->scratch->at[r + ROWS_AHEAD]),
-                    a->kv->head_dim * sizeof *q);
+            row_ask_far((const char *)(a->q + a->scratch->at[r + ROWS_AHEAD]),
+                        a->kv->head_dim * sizeof *q);
         if (type == DTYPE_KV8) q_bytes(a, r, q, (int8_t *)to);
 #if VEC_BF16
         else if (type == DTYPE_BF16)
@@ -307,6 +314,20 @@ ALWAYS void zeros_set(float *to, size_t n)
         vf_store(to + c, (vf){0});
 }
 
+/* --- the band ------------------------------------------------------------ */
+
+/* Row r's sums of p v lie there, v_words each. */
+ALWAYS float *sum_of(const struct attend *a, size_t r)
+{
+    return a->scratch->sum +
+           (r - a->scratch->band) * v_words(a->kv->type, a->kv->head_dim);
+}
+
+ALWAYS float *p_of(const struct attend *a, size_t r)
+{
+    return a->scratch->p[r - a->scratch->band];
+}
+
 /* --- softmax of a segment ---------------------------------------------- */
 
 ALWAYS vi lanes_in(size_t at, struct span span)
@@ -319,7 +340,8 @@ ALWAYS vi lanes_in(size_t at, struct span span)
 }
 
 /* Row r's scores at the tokens of span become words of p = exp(score - max)
- * (times V's scale); in the rest of wide, and of the vectors at its ends, 0. */
+ * (times V's scale); in the rest of wide, and of the vectors at its ends, 0. r
+ * counts from the band's first row. */
 ALWAYS void softmax_of(bool pairs, bool scaled, struct attend_scratch *s,
                        size_t r, struct span span, struct span wide)
 {

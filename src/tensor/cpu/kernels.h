@@ -248,8 +248,8 @@ struct span {
  * within a token by heads: row n is token n / per_token of the new ones and
  * the n % per_token-th head of this call. A tile has any rows of one kv head,
  * so that a block of K and V is made ready once for all of them; direct: the
- * rows of one token and of one or more kv heads. */
-enum { ATTEND_ROWS = 256 };
+ * rows of one token and of one or more kv heads, no more than ATTEND_ROWS. */
+enum { ATTEND_TILE = 1024, ATTEND_ROWS = 256 };
 struct attend {
     uint64_t call;  /* of op_attention; what it reads does not change in it */
     const float *q; /* of row 0; a token's rows lie d apart */
@@ -293,28 +293,31 @@ struct attend_kv {
     struct span span;
 };
 
-/* Arrays of vectors first: whole lines, as the block is. */
-enum { ATTEND_KEPT = 2 }; /* segments */
+/* A tile's rows have scores and sums of a segment a band at a time, which stays
+ * in the caches of a core with them; a direct one's all at once. Arrays of
+ * vectors first: whole lines, as the block is. */
+enum { ATTEND_KEPT = 2 /* segments */, ATTEND_BAND = 48 };
 struct attend_scratch {
-    float q[ATTEND_ROWS * OP_HEAD_DIM_MAX]; /* of q_of, from q_first on */
-    float p[ATTEND_ROWS][SEGMENT];
-    float part[ATTEND_ROWS][OP_HEAD_DIM_MAX];
-    float all[ATTEND_ROWS][OP_HEAD_DIM_MAX]; /* of those merged so far */
+    float q[ATTEND_TILE * OP_HEAD_DIM_MAX]; /* of q_of, from q_first on */
+    float p[ATTEND_ROWS][SEGMENT];          /* of the band, as what follows */
+    float part[ATTEND_ROWS * OP_HEAD_DIM_MAX];
+    float max[ATTEND_ROWS], total[ATTEND_ROWS];
+    float all[ATTEND_TILE * OP_HEAD_DIM_MAX]; /* of those merged so far */
     struct attend_kv kept[ATTEND_KEPT];
     uint64_t q_call;
     const float *q_of;
     size_t q_first;
     struct attend_kv *kv; /* of this segment; of a direct one only scales */
     /* Of q in bytes: scales, what its sums begin with. */
-    float q_scale[ATTEND_ROWS];
-    int32_t q_start[ATTEND_ROWS];
-    float max[ATTEND_ROWS], total[ATTEND_ROWS];
-    float all_max[ATTEND_ROWS], all_total[ATTEND_ROWS];
+    float q_scale[ATTEND_TILE];
+    int32_t q_start[ATTEND_TILE];
+    float all_max[ATTEND_TILE], all_total[ATTEND_TILE];
     /* A row's new token; floats from attend.q or out to it; the tokens of a
      * segment that it sees. */
-    size_t token[ATTEND_ROWS], at[ATTEND_ROWS];
-    struct span span[ATTEND_ROWS];
-    float (*sum)[OP_HEAD_DIM_MAX]; /* of one segment: part, or of the first */
+    size_t token[ATTEND_TILE], at[ATTEND_TILE];
+    struct span span[ATTEND_TILE];
+    size_t band; /* its first row */
+    float *sum;  /* of the band and one segment: part, or all of the first */
 };
 
 /* An instruction set's attention, in files of its own: tables that differ in
