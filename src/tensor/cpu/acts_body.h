@@ -84,7 +84,7 @@ ALWAYS struct four four_at(const float *x, size_t cols, size_t token,
     return f;
 }
 
-/* Words of four steps; groups are of 4 or 2 tokens more. */
+/* Words of four steps. */
 ALWAYS void four_put(const struct acts_room *to, const struct four *f,
                      size_t step, __m512i words)
 {
@@ -99,12 +99,21 @@ ALWAYS void four_put(const struct acts_room *to, const struct four *f,
                                  _mm512_extracti32x4_epi32(words, 1),
                                  _mm512_extracti32x4_epi32(words, 2),
                                  _mm512_extracti32x4_epi32(words, 3)};
-    if (f->count == FOUR)
+    switch (f->count) {
+    case FOUR:
         UNROLLED (k, FOUR)
             memcpy(at + (size_t)k * far, &lanes[k], 16);
-    else
+        break;
+    case 3:
+        UNROLLED (k, FOUR)
+            memcpy(at + (size_t)k * far, &lanes[k], 12);
+        break;
+    case 2:
         UNROLLED (k, FOUR)
             memcpy(at + (size_t)k * far, &lanes[k], 8);
+        break;
+    default: UNROLLED (k, FOUR) memcpy(at + (size_t)k * far, &lanes[k], 4);
+    }
 }
 
 /* The largest of the lanes of each of four rows. */
@@ -205,7 +214,9 @@ ALWAYS void four_marks(const struct four *f, struct mark *mark,
     __m128 c = _mm_castsi128_ps(sum), d = _mm_castsi128_ps(half);
     _MM_TRANSPOSE4_PS(a, b, c, d);
     const __m128 rows[FOUR] = {a, b, c, d};
-    memcpy(mark + f->token, rows, (f->count == FOUR ? 4 : 2) * sizeof *mark);
+    UNROLLED (t, FOUR)
+        if ((size_t)t < f->count)
+            memcpy(mark + f->token + t, &rows[t], sizeof *mark);
 }
 
 ALWAYS void round_words(const struct acts_room *to, const struct four *f,

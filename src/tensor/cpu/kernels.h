@@ -93,6 +93,19 @@ static inline struct panel_format panel_format(enum dtype type)
     }
 }
 
+/* Where run n of a panel is, and its head; what comes behind n runs that fill
+ * their blocks. */
+static inline size_t run_head(struct panel_format f, size_t n)
+{
+    size_t runs = (size_t)f.runs;
+    return n / runs * (size_t)(f.head + f.runs * f.run);
+}
+static inline size_t run_at(struct panel_format f, size_t n)
+{
+    return run_head(f, n) +
+           (size_t)(f.head + (int)(n % (size_t)f.runs) * f.run);
+}
+
 /* What most types' panels are made of: words of 4 bytes of ROWS rows turned
  * into steps. A row's words lie in units of 16 bytes, several to a block. */
 enum { PACK_UNIT = 16, PACK_WORDS = 16 };
@@ -135,7 +148,8 @@ struct mark {
     float s, s_sum;    /* scale; s * sum                  */
     int32_t sum, half; /* of q; of q in the first columns */
 };
-enum { HALF = 16 }; /* those "first columns" */
+enum { HALF = 16 };        /* those "first columns" */
+enum { GROUP_MOST = 128 }; /* columns that share a scale, if not all do */
 
 /* How a type takes them. */
 enum acts_kind { ACTS_F32, ACTS_BF16, ACTS_INT8, ACTS_KINDS };
@@ -213,11 +227,12 @@ struct tile {
 };
 
 /* A few panels, all columns, times a group of tokens of streams, or of batch
- * all groups, one behind another. */
+ * all groups, one behind another: alike in size, so at least four. */
 enum { BATCH_LEAST = 9, BATCH_TOKENS = 32 };
-static inline bool batch_takes(enum dtype type)
+static inline size_t batch_group_tokens(size_t left, size_t most)
 {
-    return panel_has_pairs(type) || type == DTYPE_BF16;
+    size_t groups = (left + most - 1) / most;
+    return (left + groups - 1) / groups;
 }
 struct stream {
     bool many_lines; /* the first level cache waits for many at a time */
@@ -227,6 +242,7 @@ struct stream {
     size_t panel_count;
     size_t cols;
     size_t tokens, results; /* whose results are wanted: the first ones */
+    size_t group;           /* of batch: see batch_group_tokens */
     const void *words;
     const struct mark *marks;
     size_t words_stride, marks_stride; /* of batch: bytes, marks of a token */
@@ -340,7 +356,7 @@ struct kernels {
     bool bf16;                  /* multiplies pairs of bf16 */
     const uint8_t *tile_panels; /* of a form's tiles */
     struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
-    struct groups batches; /* of whatever kind batch takes */
+    struct groups batches[2]; /* the most of a group; whose sums are grouped */
     /* Beyond so many tokens tiles are faster than streams: their sums are
      * shorter chains, and integers are taken apart once for all. */
     uint8_t few[ACTS_KINDS];
@@ -355,8 +371,8 @@ struct kernels {
 
     /* Few tokens: straight from the panels. */
     void (*stream)(const struct stream *s);
-    /* The same for BATCH_LEAST to BATCH_TOKENS tokens of some types. NULL:
-     * group by group. */
+    /* The same for BATCH_LEAST to BATCH_TOKENS tokens, where those are few.
+     * NULL: group by group. */
     void (*batch)(const struct stream *s);
 
     /* Many tokens, the same bits: columns [first, first + cols) of a panel

@@ -24,7 +24,8 @@
     .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \
                 {.sizes = stream_tokens}},                           \
     .few = {8, BF16_FEW, 32}, .stream = stream,                      \
-    .batch = batch_panels, .batches = {.sizes = batch_tokens},       \
+    .batch = batch_panels,                                           \
+    .batches = {{.sizes = batch_plain}, {.sizes = batch_grouped}},   \
     .tile = tile,                                                    \
     .peak_dots = peak_dots, .dots_round = DOTS_ROUND,                \
     .peak_bf16 = peak_pairs, .bf16_round = BF16_ROUND

@@ -64,7 +64,7 @@ static bool is_few(const struct job *job)
 
 /* --- groups of tokens -------------------------------------------------- */
 
-/* All tokens at once, where the type is taken. */
+/* All tokens at once. */
 static bool is_batch(const struct job *job)
 {
     return job->few && job->cpu->kernels->batch && job->tokens >= BATCH_LEAST;
@@ -73,8 +73,10 @@ static bool is_batch(const struct job *job)
 static const struct groups *job_groups(const struct job *job)
 {
     const struct kernels *k = job->cpu->kernels;
-    return is_batch(job) ? &k->batches
-                         : &(job->few ? k->streams : k->tiles)[job->acts.kind];
+    enum acts_kind kind = job->acts.kind;
+    bool grouped = kind == ACTS_INT8 && job->acts.group <= GROUP_MOST;
+    if (is_batch(job)) return &k->batches[grouped];
+    return &(job->few ? k->streams : k->tiles)[kind];
 }
 
 /* How many tokens are the next group when so many are left. Weights come from
@@ -83,7 +85,8 @@ static const struct groups *job_groups(const struct job *job)
 static size_t group_tokens(const struct job *job, size_t left)
 {
     const uint8_t *sizes = job_groups(job)->sizes;
-    bool first = job->few && !is_batch(job) && left == job->tokens;
+    if (is_batch(job)) return batch_group_tokens(left, *sizes);
+    bool first = job->few && left == job->tokens;
     if (first && left <= *sizes) {
         while (sizes[1] >= left)
             sizes++;
@@ -173,6 +176,11 @@ static void prepare(void *arg, size_t chunk, int worker)
     size_t begin = chunk / parts * job->block_tokens;
     size_t last = block_end(job, begin), t = begin + chunk % parts * each, n;
     size_t end = t + each < last ? t + each : last;
+    if (is_batch(job)) { /* a group, which has fewer tokens */
+        for (t = 0; chunk; chunk--)
+            t += group_tokens(job, last - t);
+        end = t + 1;
+    }
     for (; t < end; t += n) {
         n = group_tokens(job, last - t);
         struct acts_room to = room_at(job, t, n);
@@ -217,18 +225,12 @@ static const char *panel_at(const struct linear *l, size_t panel)
 
 /* --- few tokens -------------------------------------------------------- */
 
-/* All tokens at once: else there may be several groups. */
-static bool takes_batch(const struct job *job, const struct linear *l)
-{
-    return is_batch(job) && batch_takes(l->w->type);
-}
-
 static void chunk_stream(const struct job *job, const struct linear *l,
                          size_t first, size_t panels)
 {
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
     const struct kernels *k = job->cpu->kernels;
-    bool batch = takes_batch(job, l);
+    bool batch = is_batch(job);
     float part[BATCH_TOKENS * ROWS];
     for (size_t t = 0, n; t < job->tokens; t += n) {
         size_t left = job->tokens - t;
@@ -243,6 +245,7 @@ static void chunk_stream(const struct job *job, const struct linear *l,
             .cols = job->cols,
             .tokens = n,
             .results = n < left ? n : left,
+            .group = job_groups(job)->sizes[0],
             .words = x.words,
             .marks = x.marks,
             .words_stride = job->slabs * SLAB_STEPS * 4,
@@ -444,8 +447,8 @@ static void chunks_stream(void *arg, size_t first, size_t count, int worker)
         size_t panel;
         const struct linear *l = chunk_find(job, first, &panel);
         size_t panels = panel_count(l) - panel;
-        bool once = takes_batch(job, l) ||
-                    group_tokens(job, job->tokens) >= job->tokens;
+        bool once =
+            is_batch(job) || group_tokens(job, job->tokens) >= job->tokens;
         n = once ? parts_of(panels, job->chunk_panels) : 1;
         if (n > end - first) n = end - first;
         if (panels > n * job->chunk_panels) panels = n * job->chunk_panels;

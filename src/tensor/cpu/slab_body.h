@@ -7,6 +7,21 @@
 
 #include "tensor/quant.h"
 
+/* What bytes of group j of a run have above their nibbles. */
+ALWAYS vi run_above(enum dtype type, const uint8_t *run, int j)
+{
+    if (type == DTYPE_Q5_K) {
+        vi bits = vi_load(run + 256);
+        return (j < 4 ? bits << (4 - j) : bits >> (j - 4)) & 0x10101010;
+    }
+    if (type == DTYPE_Q6_K) {
+        vi bits = vi_load(run + 256 + j / 4 * 64);
+        int at = j % 4 * 2;
+        return (at < 4 ? bits << (4 - at) : bits >> (at - 4)) & 0x30303030;
+    }
+    return (vi){0};
+}
+
 /* The eight groups of a run, as bytes, rows part * L and up. */
 ALWAYS void run_groups(enum dtype type, const uint8_t *run, int part, vi w[8])
 {
@@ -16,18 +31,9 @@ ALWAYS void run_groups(enum dtype type, const uint8_t *run, int part, vi w[8])
         w[j] = v & 0x0f0f0f0f;
         w[j + 4] = (v >> 4) & 0x0f0f0f0f;
     }
-    if (type == DTYPE_Q5_K) {
-        vi high = vi_load(run + 256);
+    if (type == DTYPE_Q5_K || type == DTYPE_Q6_K)
         UNROLLED (j, 8)
-            w[j] |= (j < 4 ? high << (4 - j) : high >> (j - 4)) & 0x10101010;
-    }
-    if (type == DTYPE_Q6_K) {
-        UNROLLED (j, 8) {
-            vi high = vi_load(run + 256 + j / 4 * 64);
-            int at = j % 4 * 2;
-            w[j] |= (at < 4 ? high << (4 - at) : high >> (at - 4)) & 0x30303030;
-        }
-    }
+            w[j] |= run_above(type, run, j);
 }
 
 ALWAYS vf signed_bytes(const uint8_t *p)
@@ -134,12 +140,10 @@ ALWAYS void unpack_runs(enum dtype type, const uint8_t *panel, size_t first,
                         size_t cols, struct slab_room *room)
 {
     struct panel_format f = panel_format(type);
-    size_t block = (size_t)(f.head + f.runs * f.run);
     vu add = (vu)vi_set(type == DTYPE_Q6_K ? 0x60606060 : (int)0x80808080);
     for (size_t i = 0, b = first / RUN; i < cols / RUN; i++, b++) {
-        size_t runs = (size_t)f.runs;
-        const uint8_t *head = panel + b / runs * block;
-        const uint8_t *run = head + f.head + (int)(b % runs) * f.run;
+        const uint8_t *head = panel + run_head(f, b);
+        const uint8_t *run = panel + run_at(f, b);
         for (int part = 0; part < PARTS; part++) {
             vi w[8];
             vf d, e;
