@@ -215,7 +215,7 @@ static void rows_may_come_one_by_one(void **state)
 static void wide_rows_get_their_room(void **state)
 {
     (void)state;
-    enum { COLS = 240000 }; /* 16 of them are more than what is there */
+    enum { COLS = 2048 * 128 };
     struct device *dev = open_device("cpu", NULL, 2);
     uint64_t seed = 5;
     struct weight *w;
@@ -224,20 +224,23 @@ static void wide_rows_get_their_room(void **state)
     struct upside_down u = {bytes, 0};
     const struct weight_rows rows = {DTYPE_BF16, NULL, row_from_below, &u};
     mem_fail_at(1);
-    assert_int_equal(
-        weight_create_from(&w, dev, DTYPE_BF16, FROM_ROWS, COLS, &rows, &why),
-        ERR_NOMEM);
+    assert_int_equal(weight_create_from(&w, dev, DTYPE_INT8_G128, FROM_ROWS,
+                                        COLS, &rows, &why),
+                     ERR_NOMEM);
     mem_fail_at(0);
-    assert_int_equal(
-        weight_create_from(&w, dev, DTYPE_BF16, FROM_ROWS, COLS, &rows, &why),
-        0);
-    float *x = floats(COLS), *y = floats(COLS);
-    dtype_decode(DTYPE_BF16, bytes, y, COLS);
+    assert_int_equal(weight_create_from(&w, dev, DTYPE_INT8_G128, FROM_ROWS,
+                                        COLS, &rows, &why),
+                     0);
+    float *x = floats(COLS), *y = floats(COLS), *values = floats(COLS);
+    char *row = mem_must(dtype_row_bytes(DTYPE_INT8_G128, COLS), 1);
+    dtype_decode(DTYPE_BF16, bytes, values, COLS);
+    dtype_encode(DTYPE_INT8_G128, values, row, COLS);
+    dtype_decode(DTYPE_INT8_G128, row, y, COLS);
     op_embed(dev, x, w, &(int32_t){FROM_ROWS - 1}, 1);
     assert_memory_equal(x, y, COLS * sizeof *x);
     weight_destroy(w);
     device_close(dev);
-    mem_free(x), mem_free(y), mem_free(bytes);
+    mem_free(x), mem_free(y), mem_free(values), mem_free(row), mem_free(bytes);
 }
 
 /* Where there is no memory for a large block, a small one will do. */
