@@ -113,15 +113,16 @@ static bool kv_kept(const struct attend *a, size_t t0, struct span span)
 /* Rows of a tile that are multiplied at a time; of scores that are sums of
  * chains, which want registers of their own. */
 static const uint8_t row_groups[] = {6, 4, 3, 2, 1};
+#define SIX_TOO(TILE) \
+    case 6:           \
+        TILE(6);      \
+        break;
 #if VEC_AVX512
 static const uint8_t chain_groups[] = {4, 3, 2, 1};
 #define SIX_CHAINS(TILE)
 #else
 #define chain_groups row_groups
-#define SIX_CHAINS(TILE) \
-    case 6:              \
-        TILE(6);         \
-        break;
+#define SIX_CHAINS   SIX_TOO
 #endif
 
 /* A chain of R rows of q, words apart, times a block of k: f [2 R]. */
@@ -216,10 +217,6 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
         default: TILE(1);                                        \
         }                                                        \
     }
-#define SIX_BYTES(TILE) \
-    case 6:             \
-        TILE(6);        \
-        break;
 #define TILE_FLOATS(R) \
     qk_tile(DTYPE_F32, R, k_words(DTYPE_F32, a->kv->head_dim), a, r, b)
 #define TILE_PAIRS(R) \
@@ -229,7 +226,7 @@ ALWAYS void qk_tile_bytes(int R, const struct attend *a, size_t r, size_t b)
 QK_OF(qk_floats, SIX_CHAINS, TILE_FLOATS)
 QK_OF(qk_pairs, SIX_CHAINS, TILE_PAIRS)
 QK_OF(qk_pairs_128, SIX_CHAINS, TILE_128) /* its loops are unrolled */
-QK_OF(qk_bytes, SIX_BYTES, TILE_BYTES)
+QK_OF(qk_bytes, SIX_TOO, TILE_BYTES)
 
 ALWAYS void qk_any(enum dtype type, size_t rows, const struct attend *a,
                    size_t r, size_t b)

@@ -23,6 +23,10 @@ enum {
     BATCH_STEPS = 128 /* of one where sums are not in groups */
 };
 
+/* Rows of activations are made where streams' are (linear_scratch_bytes). */
+_Static_assert((int)BATCH_PLAIN <= (int)STREAM_TOKENS,
+               "groups no larger than streams'");
+
 /* A group of tokens over groups of columns, or steps, [from, to). */
 struct pass {
     const struct stream *s;
@@ -204,7 +208,7 @@ ALWAYS const uint8_t *batch_panel(const struct pass *a, int p)
            (p ? a->other : a->panel) * a->s->panel_bytes;
 }
 
-/* Sums so far, and to where they belong. */
+/* Sums so far; to where they belong. */
 ALWAYS void sums_begin(int T, const struct pass *a, vf *f)
 {
     UNROLLED (i, BATCH_PANELS * T)
@@ -222,6 +226,7 @@ ALWAYS void sums_finish(int T, const struct pass *a, bool last, const vf *f)
     }
 }
 
+/* A group of tokens over groups of columns that come in pairs. */
 ALWAYS void batch_pass(enum dtype kind, size_t columns, int T,
                        const struct pass *a)
 {
@@ -257,7 +262,7 @@ ALWAYS void batch_pass(enum dtype kind, size_t columns, int T,
     sums_finish(T, a, a->to * columns == s->cols, f);
 }
 
-/* Those of a slab of both panels. */
+/* The scales of a slab's runs, of both panels. */
 ALWAYS void runs_scales(enum dtype type, const struct pass *a)
 {
     const struct panel_format fmt = panel_format(type);
@@ -270,7 +275,7 @@ ALWAYS void runs_scales(enum dtype type, const struct pass *a)
         }
 }
 
-/* The same of a format that keeps head and runs together. */
+/* A group of tokens over runs, of a format that keeps them behind a head. */
 ALWAYS void runs_pass(enum dtype type, int T, const struct pass *a)
 {
     const struct panel_format fmt = panel_format(type);

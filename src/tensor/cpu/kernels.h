@@ -356,7 +356,9 @@ struct kernels {
     bool bf16;                  /* multiplies pairs of bf16 */
     const uint8_t *tile_panels; /* of a form's tiles */
     struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
-    struct groups batches[2]; /* the most of a group; whose sums are grouped */
+    /* sizes[0]: the most, see batch_group_tokens. [1]: where groups of columns
+     * have scales of their own. */
+    struct groups batches[2];
     /* Beyond so many tokens tiles are faster than streams: their sums are
      * shorter chains, and integers are taken apart once for all. */
     uint8_t few[ACTS_KINDS];

@@ -176,7 +176,7 @@ static void prepare(void *arg, size_t chunk, int worker)
     size_t begin = chunk / parts * job->block_tokens;
     size_t last = block_end(job, begin), t = begin + chunk % parts * each, n;
     size_t end = t + each < last ? t + each : last;
-    if (is_batch(job)) { /* a group, which has fewer tokens */
+    if (is_batch(job)) { /* a chunk is a group, of which sizes differ */
         for (t = 0; chunk; chunk--)
             t += group_tokens(job, last - t);
         end = t + 1;
