@@ -18,9 +18,11 @@ with --give-memory also
 
 and of the last round in MB, beside what the weights are and the KV of a prompt that fills --kv-tokens tokens:
 
-  peak   resident set at most, up to the first token (VmHWM: pages of files that it maps count)
+  peak   resident set at most, up to the first token (VmHWM: pages of files that it maps count, as its own until they are
+         packed)
   rss    resident set after the first token, without KV
-  full   resident set after the long prompt, and the share it has of shared pages (PSS); their excess over weights + KV
+  full   resident set after the long prompt and once all weights are packed, and the share it has of shared pages (PSS);
+         their excess over weights + KV
 """
 import argparse
 import concurrent.futures
@@ -70,6 +72,11 @@ def serving(a, program, model, options):
         server.communicate()
 
 
+def maps_files_of(pid, model):
+    with open(f"/proc/{pid}/maps") as maps:
+        return os.path.realpath(model) in maps.read()
+
+
 def fill_cache(a, program, model, options):
     with serving(a, program, model, options) as (server, _, _):
         with open(f"/proc/{server.pid}/maps") as maps:
@@ -101,6 +108,8 @@ def start(a, program, model, options, last, weights):
         r |= given | {"peak": field(server.pid, "status", "VmHWM"), "rss": field(server.pid, "status", "VmRSS")}
         if last:
             ask(url, [i % 1000 for i in range(a.kv_tokens - 64)])
+            while maps_files_of(server.pid, model):
+                time.sleep(0.02)
             r |= {"full": field(server.pid, "smaps_rollup", "Rss"), "pss": field(server.pid, "smaps_rollup", "Pss")}
         return r
 

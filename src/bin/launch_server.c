@@ -178,6 +178,7 @@ static int open_model(struct server *s, struct why *why)
                                .max_logits = logit_rows(o),
                                .quantize = s->quantize,
                                .weight_cache = o->weight_cache,
+                               .pack_later = true,
                                .note = on_note,
                                .progress = on_progress,
                                .arg = s};

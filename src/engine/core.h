@@ -67,6 +67,7 @@ struct engine {
     struct picks *picks;
     struct map lives;
     struct arrays arrays;
+    bool packs; /* runner.pack has something left */
     uint64_t now_us;
     uint64_t step_ns, model_ns, sample_ns; /* since start */
     uint64_t rate_from_us, rate_tokens;    /* output_tokens at rate_from_us */

@@ -19,6 +19,11 @@ static int run_model(void *arg, const struct batch *batch, struct kv_pool *pool,
     return model_forward(arg, batch, pool, logits, why);
 }
 
+static bool pack_model(void *arg, bool behind_step)
+{
+    return model_pack(arg, behind_step);
+}
+
 static void add_end(struct engine *e, int32_t id)
 {
     for (uint32_t i = 0; i < e->limits.end_count; i++)
@@ -114,6 +119,7 @@ int engine_create(struct engine **out, const struct engine_options *options,
             ? *options->runner
             : (struct engine_runner){.arg = options->model,
                                      .forward = run_model,
+                                     .pack = pack_model,
                                      .config = model_config(options->model)};
     uint32_t page_tokens = kv_pool_shape(options->pool)->page_tokens;
     uint32_t pages = kv_pool_page_count(options->pool) - 1;

@@ -40,6 +40,9 @@ struct engine_runner {
     void *arg;
     int (*forward)(void *arg, const struct batch *batch, struct kv_pool *pool,
                    const float **logits, struct why *why);
+    /* model_pack's: called between steps and while there are none, until it
+     * returns false. NULL: nothing was put off. */
+    bool (*pack)(void *arg, bool behind_step);
     const struct model_config *config;
 };
 

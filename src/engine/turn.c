@@ -461,6 +461,7 @@ void *turn_run(void *arg)
     struct engine *e = arg;
     struct chain commands = {0}, returned = {0};
     enum gate_wait wait = GATE_POLL;
+    e->packs = e->runner.pack != NULL;
     while (gate_take(e->gate, wait, &commands, &returned)) {
         e->now_us = clock_us();
         events_recycle(e->events, &returned);
@@ -477,6 +478,9 @@ void *turn_run(void *arg)
         events_flush(e->events);
         if (wait == GATE_COMMANDS && events_delayed(e->events))
             wait = GATE_EVENTS;
+        if (e->packs)
+            e->packs = e->runner.pack(e->runner.arg, wait == GATE_POLL);
+        if (e->packs) wait = GATE_POLL;
     }
     /* What came with the end is nobody's any more. */
     for (struct link *link; (link = chain_take(&commands));)

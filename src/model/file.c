@@ -40,6 +40,18 @@ void model_file_drop(const void *bytes, size_t size)
     if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
+bool model_file_cached(const void *bytes, size_t size)
+{
+    enum { EACH = 256 << 10 };
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < size; at += EACH) {
+        uintptr_t from = ((uintptr_t)bytes + at) & ~(page - 1);
+        unsigned char there;
+        if (mincore((void *)from, page, &there) || !(there & 1)) return false;
+    }
+    return true;
+}
+
 void model_file_close(struct model_file *file)
 {
     if (file->bytes) munmap((void *)(uintptr_t)file->bytes, file->size);

@@ -12,6 +12,7 @@
 #include "model/file.h"
 #include "model/matrix.h"
 #include "model/rows.h"
+#include "base/clock.h"
 #include "base/map.h"
 #include "base/mem.h"
 
@@ -33,9 +34,19 @@ struct load {
     size_t elements[DTYPE_COUNT]; /* of matrices that were bound so */
     uint64_t hash;
     struct model_survey *survey; /* not NULL: nothing is bound, only counted */
-    struct cache *cache;         /* where matrices come from, or NULL */
-    struct cache_save *save;     /* where they go to, or NULL */
-    size_t missed;               /* that it lacked */
+    struct later {
+        struct weight *weight;
+        const uint8_t *bytes;
+        size_t size;
+    } * later; /* weights that are not packed yet, from later_at on */
+    size_t later_at, later_count, later_cap;
+    bool puts_off;     /* what can be */
+    uint64_t bound_us; /* when that was all */
+    void (*note)(void *arg, bool coped, const char *text); /* of the options */
+    void *note_arg;
+    struct cache *cache;                 /* where matrices come from, or NULL */
+    struct cache_save *save;             /* where they go to, or NULL */
+    size_t missed;                       /* that it lacked */
     const struct model_options *options; /* while binding */
     struct why *why;                     /* while binding */
 };
@@ -62,6 +73,7 @@ void load_close(struct load *l)
     for (size_t i = 0; i < l->vector_count; i++)
         device_free(l->dev, l->vectors[i]);
     cache_close(l->cache);
+    mem_free(l->later);
     mem_free(l->weights);
     mem_free(l->vectors);
     model_files_close(&l->files);
@@ -202,20 +214,34 @@ static int load_hidden_bias(struct load *l, const struct matrix *m,
     return rc;
 }
 
+/* A weight whose rows stay may have been put off. */
+static void note_later(struct load *l, struct weight *weight,
+                       const struct matrix *m)
+{
+    if (l->later_count == l->later_cap) {
+        l->later_cap = l->later_cap ? 2 * l->later_cap : 256;
+        l->later = mem_remust(l->later, l->later_cap * sizeof *l->later);
+    }
+    l->later[l->later_count++] = (struct later){weight, m->bytes, m->size};
+}
+
 /* Makes the weight from the model's files. */
 static int make_weight(struct load *l, struct weight **out,
                        const struct want *w, const struct matrix *m,
                        enum dtype type)
 {
     struct rows rows = {m, order_of(l, w)};
-    const struct weight_rows from = {
-        .type = m->type,
-        .bytes =
-            m->form == MATRIX_AS_IS && !rows.order.head_rows ? m->bytes : NULL,
-        .row = rows_row,
-        .arg = &rows};
-    return weight_create_from(out, l->dev, type, w->rows, w->cols, &from,
-                              l->why);
+    bool plain = m->form == MATRIX_AS_IS && !rows.order.head_rows;
+    const struct weight_rows from = {.type = m->type,
+                                     .bytes = plain ? m->bytes : NULL,
+                                     .stay = plain && type == m->type &&
+                                             l->puts_off,
+                                     .row = rows_row,
+                                     .arg = &rows};
+    int rc =
+        weight_create_from(out, l->dev, type, w->rows, w->cols, &from, l->why);
+    if (!rc && from.stay) note_later(l, *out, m);
+    return rc;
 }
 
 static int bind_weight(struct load *l, struct weight **out,
@@ -607,18 +633,56 @@ void load_saved(struct load *l)
     cache_save_wait(l->save);
 }
 
+/* Whether all tensors are in the page cache; of others the server would say
+ * that it is ready, and then read for as long as the disk takes. */
+static bool is_cached(const struct load *l)
+{
+    for (size_t i = 0; i < model_files_count(&l->files); i++) {
+        const struct stored_tensor *t = model_files_at(&l->files, i);
+        if (!model_file_cached(t->bytes, t->size)) return false;
+    }
+    return true;
+}
+
 int load_bind(struct load *l, struct model *m,
               const struct model_options *options, struct why *why)
 {
     if (options->weight_cache) cache_prepare(l, m, options);
+    l->puts_off = options->pack_later && !l->save && is_cached(l);
     int rc = load_all(l, m, options, why);
     if (rc) return rc;
     if (l->missed)
         note(options, true, "%s", "the weight cache lacks some matrices");
     m->fingerprint = hash_bytes(
         m->rope_freqs, m->config.rope.rotary / 2 * sizeof(float), l->hash);
-    model_files_close(&l->files);
+    if (!l->later_count) model_files_close(&l->files);
+    l->bound_us = clock_us();
+    l->note = options->note;
+    l->note_arg = options->arg;
     return 0;
+}
+
+static void all_packed(struct load *l)
+{
+    char line[80];
+    snprintf(line, sizeof line, "all weights are packed, %.2f s later",
+             (double)(clock_us() - l->bound_us) * 1e-6);
+    if (l->note) l->note(l->note_arg, false, line);
+    model_files_close(&l->files);
+}
+
+bool load_pack(struct load *l, size_t bytes)
+{
+    for (size_t n; l->later_at < l->later_count; bytes -= n) {
+        const struct later *a = &l->later[l->later_at];
+        if (!bytes) return true;
+        n = weight_pack(a->weight, bytes);
+        if (n > bytes) n = bytes;
+        if (n) continue;
+        model_file_drop(a->bytes, a->size);
+        if (++l->later_at == l->later_count) all_packed(l);
+    }
+    return false;
 }
 
 int load_survey(struct load *l, const struct model_config *config,

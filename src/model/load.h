@@ -27,11 +27,16 @@ int load_survey(struct load *load, const struct model_config *config,
                 struct why *why);
 
 /* Binds every weight of m->config to m->dev: fills embed, head, final_norm,
- * layers, rope and the fingerprint; then the files are closed, since the device
- * has its own of them. ERR_FORMAT names the tensor that is missing or has
- * another shape, ERR_UNSUPPORTED one of another type. */
+ * layers, rope and the fingerprint; then the files are closed, unless something
+ * was put off, since the device has its own of them. ERR_FORMAT names the
+ * tensor that is missing or has another shape, ERR_UNSUPPORTED one of another
+ * type. */
 int load_bind(struct load *load, struct model *m,
               const struct model_options *options, struct why *why);
+
+/* Packs so many bytes more of what load_bind has put off (pack_later); false:
+ * all is packed, and the files are closed. */
+bool load_pack(struct load *load, size_t bytes);
 
 /* What was bound without a weight cache that was asked for: writes one, on a
  * thread of its own until load_close (cache.h); waits for that. */

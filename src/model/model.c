@@ -155,6 +155,13 @@ void model_close(struct model *m)
     mem_free(m);
 }
 
+bool model_pack(struct model *m, bool behind_step)
+{
+    enum { LEAST = 8 << 20, STEPS = 32 };
+    size_t bytes = behind_step ? load_bound_bytes(m->load) / STEPS : 0;
+    return load_pack(m->load, bytes > LEAST ? bytes : LEAST);
+}
+
 void model_save_cache(struct model *m)
 {
     load_save(m->load);

@@ -110,8 +110,14 @@ struct model_options {
      * mapped: servers share it. Where it is missing, stale or damaged,
      * model_save_cache writes it. NULL: none. */
     const char *weight_cache;
-    /* Told what became of it, also on the thread that writes it: coped: a
-     * cache that was there, or asked for, is not used. May be NULL. */
+    /* Where the files are in the page cache, weights that lie there as the
+     * device wants their rows are packed by model_pack, behind the first steps
+     * or between them; until then these read the files, slower. Not where a
+     * weight cache is to be written, which wants all of them. */
+    bool pack_later;
+    /* Told what became of the cache, also on the thread that writes it, and
+     * by model_pack that it is done. coped: a cache that was there, or asked
+     * for, is not used. May be NULL. */
     void (*note)(void *arg, bool coped, const char *text);
     /* Called now and then while loading; may be NULL. */
     void (*progress)(void *arg, size_t done_bytes, size_t total_bytes);
@@ -126,6 +132,11 @@ struct model;
 int model_open(struct model **out, struct device *dev,
                const struct model_options *options, struct why *why);
 void model_close(struct model *model); /* before its device; NULL is fine */
+
+/* Packs some more of the weights that were put off, for a few milliseconds, or,
+ * behind a step, for a part of one's time. False: all are packed. Like
+ * model_forward, and never while that runs. */
+bool model_pack(struct model *model, bool behind_step);
 
 /* Writes the weight cache that model_open lacked, from the weights in memory,
  * on a thread that gives way to all others; model_close breaks it off. Where

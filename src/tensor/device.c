@@ -127,6 +127,12 @@ int weight_create_from(struct weight **out, struct device *dev, enum dtype type,
     return dev->ops->weight_create(out, &plain, from, why);
 }
 
+size_t weight_pack(struct weight *w, size_t bytes)
+{
+    const struct device_ops *ops = w->dev->ops;
+    return ops->weight_pack ? ops->weight_pack(w, bytes) : 0;
+}
+
 const void *weight_row_at(const struct weight_rows *from, size_t r, size_t cols,
                           void *room)
 {

@@ -56,7 +56,7 @@ int device_reserve(struct device *dev, size_t rows, size_t cols,
                    struct why *why);
 
 /* A matrix [rows, cols] made ready for op_linear and op_embed. bytes are read
- * during the call only (they are usually a mapped file): the device keeps a
+ * during the call only (they are usually a mapped file): the device packs a
  * copy as its kernels want it. ERR_UNSUPPORTED, ERR_NOMEM. */
 struct weight;
 int weight_create(struct weight **out, struct device *dev, enum dtype type,
@@ -67,6 +67,10 @@ int weight_create(struct weight **out, struct device *dev, enum dtype type,
  * dtype_rounds, become it as dtype_decode and dtype_encode say. */
 struct weight_rows {
     enum dtype type;
+    /* bytes stay as they are until weight_pack returns 0, or weight_destroy:
+     * the device may put off its copy, and what it has not packed when an
+     * operation wants it is packed on the way, with the same results. */
+    bool stay;
     const void *bytes; /* all rows, one after another; NULL: */
     const void *(*row)(void *arg, size_t r, void *room);
     void *arg;
@@ -75,6 +79,10 @@ int weight_create_from(struct weight **out, struct device *dev, enum dtype type,
                        size_t rows, size_t cols, const struct weight_rows *from,
                        struct why *why);
 void weight_destroy(struct weight *w);
+/* Packs so many bytes more (or some more than that) of a weight that the
+ * device has put off, on its workers, between operations. How many; 0: all of
+ * it is packed. */
+size_t weight_pack(struct weight *w, size_t bytes);
 /* Weights may outlive the process, in a file: the name of the form in which
  * this device keeps them (under equal names equal weights are equal bytes);
  * NULL: it cannot. The bytes of a weight in that form, and where they lie. */

@@ -46,6 +46,8 @@ struct device_ops {
     int (*weight_create)(struct weight **out, const struct weight *plain,
                          const struct weight_rows *from, struct why *why);
     void (*weight_destroy)(struct weight *w);
+    /* NULL: it puts nothing off */
+    size_t (*weight_pack)(struct weight *w, size_t bytes);
     size_t (*packed_bytes)(enum dtype type, size_t rows, size_t cols);
     const void *(*packed)(const struct weight *w);
     int (*weight_map)(struct weight **out, const struct weight *plain,

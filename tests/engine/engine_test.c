@@ -346,7 +346,40 @@ static void unseeded_requests_differ_seeded_ones_do_not(void **state)
     rig_fini(&rig);
 }
 
-TESTS(T(one_request_yields_what_the_model_says),
+/* While nothing is to be done weights are packed, one call after another;
+ * between steps one call each; and none once there is nothing left. */
+static void weights_are_packed_beside_requests(void **state)
+{
+    (void)state;
+    struct rig_options o = rig_defaults();
+    o.packs = 1 << 30;
+    rig_init(&rig, &o);
+    struct toy *toy = rig.toy;
+    while (toy->packed[false] < 10)
+        sched_yield();
+    uint64_t seed = 12;
+    for (uint64_t id = 1; id <= 2; id++) {
+        asked_random(&asked[id], 20, 1, &seed);
+        struct sampling *p = &asked[id].spec.sampling;
+        p->ignore_eos = true;
+        p->max_new_tokens = 30;
+        p->stop_id_count = 0;
+        toy->packed[true] = 0;
+        rig_submit(&rig, id, &asked[id].spec);
+        rig_until_done(&rig, (uint32_t)id);
+        asked_check(&asked[id], &rig.seen[id]);
+        if (id == 2) break;
+        assert_in_range(toy->packed[true], 29, 32);
+        toy->packs = 1;
+        while (toy->packs)
+            sched_yield();
+    }
+    assert_int_equal(toy->packed[true], 0);
+    rig_fini(&rig);
+}
+
+TESTS(T(weights_are_packed_beside_requests),
+      T(one_request_yields_what_the_model_says),
       T(batches_chunks_and_prefix_hits_change_nothing),
       T(retraction_changes_nothing),
       T(a_repeated_prompt_is_found_but_for_its_last_token),

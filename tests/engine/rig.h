@@ -48,6 +48,7 @@ struct rig_options {
     uint32_t page_tokens, pages;  /* pages: usable ones */
     bool (*may_grow)(void *arg, size_t bytes);
     void *arg;
+    int packs; /* the toy's */
 };
 
 /* Defaults that most tests start from. */
@@ -86,8 +87,11 @@ static inline void rig_init(struct rig *rig, const struct rig_options *o)
     if (!eo.model) {
         rig->toy = toy_create(eo.chunk_tokens + eo.max_running,
                               eo.logit_rows ? eo.logit_rows : eo.max_running);
-        rig->runner =
-            (struct engine_runner){rig->toy, toy_forward, &rig->toy->config};
+        rig->toy->packs = o->packs;
+        rig->runner = (struct engine_runner){.arg = rig->toy,
+                                             .forward = toy_forward,
+                                             .pack = toy_pack,
+                                             .config = &rig->toy->config};
         eo.runner = &rig->runner;
     }
     struct why why = {0};

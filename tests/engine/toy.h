@@ -20,6 +20,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 enum { TOY_VOCAB = 260, TOY_END = 256, TOY_ROWS = 4096 };
 
@@ -38,6 +39,9 @@ struct toy {
     bool (*before)(struct toy *toy); /* false: the step fails */
     bool nan;
     pthread_mutex_t turn; /* rig_hold */
+    /* Calls of pack that are left, and how many were while idle, [true] behind
+     * a step. */
+    _Atomic int packs, packed[2];
 };
 
 static inline uint64_t toy_digest(uint64_t before, int32_t token, uint32_t at)
@@ -135,6 +139,14 @@ static inline struct toy *toy_create(uint32_t max_tokens, uint32_t max_logits)
     pthread_mutex_init(&toy->turn, NULL);
     toy->logits = mem_must((size_t)max_logits * TOY_VOCAB, sizeof(float));
     return toy;
+}
+
+static inline bool toy_pack(void *arg, bool behind_step)
+{
+    struct toy *toy = arg;
+    if (toy->packs == 0) return false;
+    toy->packed[behind_step]++;
+    return atomic_fetch_sub(&toy->packs, 1) > 1;
 }
 
 static inline void toy_destroy(struct toy *toy)

@@ -81,6 +81,7 @@ static float *start(const struct place *p, const char *folder,
     const struct model_options o = {.path = p->path,
                                     .quantize = p->quantize,
                                     .weight_cache = folder,
+                                    .pack_later = true,
                                     .note = take_note,
                                     .arg = notes};
     rig_open_with(&r, o, device, 16, DTYPE_F32);

@@ -415,9 +415,74 @@ static void logit_rows_are_chosen(void **state)
     temp_remove(dir);
 }
 
-TESTS(T(bad_paths_are_refused), T(bad_folders_are_refused),
-      T(foreign_types_are_refused), T(bad_gguf_is_refused),
-      T(a_survey_counts_what_open_binds), T(a_model_says_what_its_weights_are),
-      T(fingerprints_tell_models_apart), T(progress_reaches_the_end),
-      T(open_survives_every_failed_allocation), T(bad_batches_are_refused),
-      T(forward_allocates_nothing), T(logit_rows_are_chosen))
+static void take_note(void *arg, bool coped, const char *text)
+{
+    assert_false(coped);
+    assert_non_null(strstr(text, "packed"));
+    ++*(int *)arg;
+}
+
+/* Some of them at least, as GGUF files and folders have them; the rest, and
+ * what is rounded, at once. */
+static void packed_later_is_the_same_model(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        bool gguf;
+        enum model_quantize quantize;
+    } cases[] = {{"llama-256", true, QUANTIZE_NONE},
+                 {"qwen3-256", true, QUANTIZE_NONE},
+                 {"qwen3-256", false, QUANTIZE_INT8},
+                 {"qwen3moe-mixed", false, QUANTIZE_NONE}};
+    enum { TOKENS = 40 };
+    static const uint32_t parts[] = {20, 1, 12, 7};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *dir = temp_dir(), path[4096];
+        snprintf(path, sizeof path, "%s/model", dir);
+        struct random_model *m = random_model_named(cases[i].name);
+        if (cases[i].gguf)
+            random_model_write_gguf(m, path, DTYPE_Q8_0, false);
+        else
+            random_model_write_folder(m, path, 2);
+        random_model_free(m);
+        int notes = 0;
+        struct model_options o = {.path = path,
+                                  .quantize = cases[i].quantize,
+                                  .note = take_note,
+                                  .arg = &notes};
+        struct rig now, later;
+        rig_open_with(&now, o, "cpu", 16, DTYPE_F32);
+        assert_false(model_pack(now.model, false));
+        o.pack_later = true;
+        rig_open_with(&later, o, "cpu", 16, DTYPE_F32);
+        int32_t ids[TOKENS];
+        for (int k = 0; k < TOKENS; k++)
+            ids[k] = (k * 31 + 7) % (int)now.vocab;
+        float *want = rig_logits(&now, ids, TOKENS, parts, 4);
+        for (int half = 0; half < 2; half++) {
+            float *got = rig_logits(&later, ids, TOKENS, parts, 4);
+            assert_memory_equal(got, want,
+                                TOKENS * (size_t)now.vocab * sizeof *got);
+            mem_free(got);
+            assert_int_equal(notes, half);
+            while (model_pack(later.model, half)) {
+            }
+            assert_int_equal(notes, 1);
+        }
+        assert_true(model_fingerprint(now.model) ==
+                    model_fingerprint(later.model));
+        mem_free(want);
+        rig_close(&now);
+        rig_close(&later);
+        temp_remove(dir);
+    }
+}
+
+TESTS(T(packed_later_is_the_same_model), T(bad_paths_are_refused),
+      T(bad_folders_are_refused), T(foreign_types_are_refused),
+      T(bad_gguf_is_refused), T(a_survey_counts_what_open_binds),
+      T(a_model_says_what_its_weights_are), T(fingerprints_tell_models_apart),
+      T(progress_reaches_the_end), T(open_survives_every_failed_allocation),
+      T(bad_batches_are_refused), T(forward_allocates_nothing),
+      T(logit_rows_are_chosen))

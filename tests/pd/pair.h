@@ -86,7 +86,8 @@ static inline void side_open(struct side *s, struct rig *rig,
     side_open_pool(s, o);
     s->toy = toy_create(o->chunk_tokens + 64, 64);
     s->toy->before = o->before;
-    s->runner = (struct engine_runner){s->toy, toy_forward, &s->toy->config};
+    s->runner = (struct engine_runner){
+        .arg = s->toy, .forward = toy_forward, .config = &s->toy->config};
     const struct engine_options eo = {.model = o->model,
                                       .runner = o->model ? NULL : &s->runner,
                                       .pool = s->pool,

@@ -178,20 +178,25 @@ static void packed_weights_lie_with_who_reads_them(void **state)
     snprintf(text, sizeof text, "on %d nodes", nodes.count);
     assert_non_null(strstr(device_describe(dev), text));
     float *rows = host_alloc((size_t)SIDE * SIDE * sizeof *rows);
-    struct weight *w;
-    assert_int_equal(weight_create(&w, dev, DTYPE_F32, SIDE, SIDE, rows, &why),
-                     0);
-    const char *at = weight_packed(w);
     size_t bytes = weight_packed_bytes(dev, DTYPE_F32, SIDE, SIDE);
-    for (int k = 0; k < nodes.count; k++) {
-        size_t from = bytes * (size_t)k / (size_t)nodes.count,
-               to = bytes * (size_t)(k + 1) / (size_t)nodes.count;
-        double share = share_on(at + from, at + to, nodes.id[k]);
-        print_message("part %d of the weights: %.0f %% on node %d\n", k,
-                      100 * share, nodes.id[k]);
-        assert_true(share > 0.9); /* but the pages where parts meet */
+    for (int later = 0; later < 2; later++) {
+        const struct weight_rows from = {
+            .type = DTYPE_F32, .stay = later, .bytes = rows};
+        struct weight *w;
+        assert_int_equal(
+            weight_create_from(&w, dev, DTYPE_F32, SIDE, SIDE, &from, &why), 0);
+        assert_int_equal(weight_pack(w, 1), later ? bytes : 0);
+        const char *at = weight_packed(w);
+        for (int k = 0; k < nodes.count; k++) {
+            size_t begin = bytes * (size_t)k / (size_t)nodes.count,
+                   end = bytes * (size_t)(k + 1) / (size_t)nodes.count;
+            double share = share_on(at + begin, at + end, nodes.id[k]);
+            print_message("part %d of the weights: %.0f %% on node %d\n", k,
+                          100 * share, nodes.id[k]);
+            assert_true(share > 0.9); /* but the pages where parts meet */
+        }
+        weight_destroy(w);
     }
-    weight_destroy(w);
     device_close(dev);
     host_free(rows);
 }

@@ -179,7 +179,8 @@ static void check_from(struct device *dev, enum dtype from, enum dtype to,
         dtype_encode(to, values, plain + r * row, FROM_COLS);
     }
     struct weight *w[2];
-    const struct weight_rows rows = {from, NULL, row_from_below, &u};
+    const struct weight_rows rows = {
+        .type = from, .row = row_from_below, .arg = &u};
     assert_int_equal(
         weight_create(&w[0], dev, to, FROM_ROWS, FROM_COLS, plain, NULL), 0);
     assert_int_equal(
@@ -222,7 +223,8 @@ static void wide_rows_get_their_room(void **state)
     struct why why = {0};
     char *bytes = random_matrix(DTYPE_BF16, 1, COLS, &seed);
     struct upside_down u = {bytes, 0};
-    const struct weight_rows rows = {DTYPE_BF16, NULL, row_from_below, &u};
+    const struct weight_rows rows = {
+        .type = DTYPE_BF16, .row = row_from_below, .arg = &u};
     mem_fail_at(1);
     assert_int_equal(weight_create_from(&w, dev, DTYPE_INT8_G128, FROM_ROWS,
                                         COLS, &rows, &why),

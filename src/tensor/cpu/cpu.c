@@ -279,11 +279,20 @@ static void embed_rows(void *arg, size_t chunk, int worker)
     struct job *job = arg;
     const int32_t *ids = job->index;
     const struct cpu_weight *w = (const struct cpu_weight *)job->w;
-    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++)
-        panel_decode(w->plain.type, job->cols,
-                     (const char *)w->panels +
-                         (size_t)ids[t] / ROWS * w->panel_bytes,
-                     ids[t] % ROWS, job->out + t * job->cols);
+    const enum dtype type = w->plain.type;
+    for (size_t t = chunk * job->chunk_rows; t < chunk_end(job, chunk); t++) {
+        size_t row = (size_t)ids[t], panel = row / ROWS;
+        float *out = job->out + t * job->cols;
+        if (panel < w->packed)
+            panel_decode(type, job->cols,
+                         (const char *)w->panels + panel * w->panel_bytes,
+                         ids[t] % ROWS, out);
+        else
+            dtype_decode(type,
+                         (const char *)w->plain.bytes +
+                             row * dtype_row_bytes(type, job->cols),
+                         out, job->cols);
+    }
 }
 
 static void cpu_embed(struct device *dev, float *out,
@@ -358,6 +367,7 @@ static const struct device_ops cpu_ops = {
     .reserve = cpu_reserve,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
+    .weight_pack = cpu_weight_pack,
     .packed_bytes = cpu_packed_bytes,
     .packed = cpu_packed,
     .weight_map = cpu_weight_map,

@@ -9,10 +9,11 @@
 struct panel_block; /* weights.c */
 
 struct cpu_weight {
-    struct weight plain;
+    struct weight plain; /* its bytes: while some panels are not packed */
     const void *panels;
     size_t panel_bytes, panel_count;
-    void *own;                 /* the panels, or */
+    size_t packed; /* the first ones; others are packed as they are used */
+    void *own;     /* the panels, or */
     struct panel_block *block; /* where they lie; or neither: the caller's */
 };
 
@@ -80,11 +81,18 @@ enum { SCRATCH_ALIGN = 4096 };
  * many columns. */
 size_t linear_scratch_bytes(const struct kernels *k, size_t cols);
 size_t attention_scratch_bytes(void);
+/* The same of a weight that is not packed yet, of which so many panels are at
+ * a time. */
+size_t linear_later_bytes(const struct cpu_weight *w);
 enum { PARTIALS_BYTES = 8 << 20 };
 
 int cpu_weight_create(struct weight **out, const struct weight *plain,
                       const struct weight_rows *from, struct why *why);
 void cpu_weight_destroy(struct weight *w);
+size_t cpu_weight_pack(struct weight *w, size_t bytes);
+/* Packs panels first .. first + count - 1 to there. */
+void cpu_panels_pack(const struct cpu *cpu, const struct cpu_weight *w,
+                     size_t first, size_t count, char *to);
 size_t cpu_packed_bytes(enum dtype type, size_t rows, size_t cols);
 const void *cpu_packed(const struct weight *w);
 int cpu_weight_map(struct weight **out, const struct weight *plain,

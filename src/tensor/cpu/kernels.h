@@ -109,12 +109,17 @@ static inline size_t run_at(struct panel_format f, size_t n)
 /* What most types' panels are made of: words of 4 bytes of ROWS rows turned
  * into steps. A row's words lie in units of 16 bytes, several to a block. */
 enum { PACK_UNIT = 16, PACK_WORDS = 16 };
+struct pack_ahead { /* what is packed next, to be asked for meanwhile */
+    const uint8_t *at;
+    size_t lines;
+};
 struct pack {
     const uint8_t *rows; /* [ROWS] of row_bytes */
     size_t row_bytes, words;
     size_t head, block_units, block_bytes; /* see pack_unit */
     uint32_t flip;                         /* bits of each word */
     bool halves; /* a step is [2][ROWS] halves of words, not [ROWS] words */
+    struct pack_ahead ahead;
     uint8_t *to;
     size_t part_words, part_gap; /* after so many steps, so many bytes are
                                     left free */
@@ -395,7 +400,8 @@ struct kernels {
     void (*pack)(const struct pack *p);
     /* ROWS rows of a K format, so many blocks of 256 columns. */
     void (*pack_k)(enum dtype type, const uint8_t *rows, size_t row_bytes,
-                   size_t blocks, uint8_t *panel);
+                   size_t blocks, const struct pack_ahead *ahead,
+                   uint8_t *panel);
     /* A row of n floats of a type to one that dtype_rounds names: the bytes of
      * dtype_decode, then dtype_encode. */
     void (*round)(enum dtype from, enum dtype to, const void *in, void *out,

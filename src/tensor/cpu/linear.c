@@ -38,6 +38,23 @@ size_t linear_scratch_bytes(const struct kernels *k, size_t cols)
     return rows > sizeof(struct scratch) ? rows : sizeof(struct scratch);
 }
 
+/* Of a weight that is not packed yet a worker packs a few panels at a time,
+ * behind struct scratch: whole chunks, and as many as its second level cache
+ * takes. */
+enum { LATER_AT = (sizeof(struct scratch) + 63) / 64 * 64 };
+enum { LATER_BYTES = 256 << 10 };
+
+static size_t later_panels(const struct cpu_weight *w)
+{
+    size_t n = LATER_BYTES / w->panel_bytes;
+    return n > CHUNK_PANELS ? n : CHUNK_PANELS;
+}
+
+size_t linear_later_bytes(const struct cpu_weight *w)
+{
+    return LATER_AT + later_panels(w) * w->panel_bytes;
+}
+
 /* All products of a list that take their activations alike. */
 struct job {
     struct cpu *cpu;
@@ -217,16 +234,32 @@ static void result_store(const struct linear *l, size_t panel, size_t token,
     memcpy(out, y, n * sizeof *y);
 }
 
+static const struct cpu_weight *weight_of(const struct linear *l)
+{
+    return (const struct cpu_weight *)l->w;
+}
+
 static const char *panel_at(const struct linear *l, size_t panel)
 {
-    const struct cpu_weight *w = (const struct cpu_weight *)l->w;
+    const struct cpu_weight *w = weight_of(l);
     return (const char *)w->panels + panel * w->panel_bytes;
+}
+
+/* Panels first .. first + count - 1, at most later_panels where they are not
+ * packed yet. */
+static const char *panels_of(const struct job *job, const struct linear *l,
+                             size_t first, size_t count, int worker)
+{
+    if (first + count <= weight_of(l)->packed) return panel_at(l, first);
+    char *room = (char *)cpu_scratch(job->cpu, worker) + LATER_AT;
+    cpu_panels_pack(job->cpu, weight_of(l), first, count, room);
+    return room;
 }
 
 /* --- few tokens -------------------------------------------------------- */
 
-static void chunk_stream(const struct job *job, const struct linear *l,
-                         size_t first, size_t panels)
+static void panels_stream(const struct job *job, const struct linear *l,
+                          size_t first, size_t panels, const char *at)
 {
     size_t rows = l->w->rows, row = first * ROWS, last = first + panels - 1;
     const struct kernels *k = job->cpu->kernels;
@@ -239,8 +272,8 @@ static void chunk_stream(const struct job *job, const struct linear *l,
         struct stream s = {
             .many_lines = job->cpu->many_lines,
             .type = l->w->type,
-            .panels = panel_at(l, first),
-            .panel_bytes = ((const struct cpu_weight *)l->w)->panel_bytes,
+            .panels = at,
+            .panel_bytes = weight_of(l)->panel_bytes,
             .panel_count = panels,
             .cols = job->cols,
             .tokens = n,
@@ -264,6 +297,18 @@ static void chunk_stream(const struct job *job, const struct linear *l,
     }
 }
 
+static void chunk_stream(const struct job *job, const struct linear *l,
+                         size_t first, size_t panels, int worker)
+{
+    const struct cpu_weight *w = weight_of(l);
+    for (size_t end = first + panels, n; first < end; first += n) {
+        n = end - first;
+        if (end > w->packed && first < w->packed) n = w->packed - first;
+        if (first >= w->packed && n > later_panels(w)) n = later_panels(w);
+        panels_stream(job, l, first, n, panels_of(job, l, first, n, worker));
+    }
+}
+
 /* --- many tokens ------------------------------------------------------- */
 
 /* A chunk's panels first .. of l and tokens [t0, t1). */
@@ -271,6 +316,7 @@ struct chunk {
     const struct job *job;
     const struct linear *l;
     struct scratch *s;
+    const char *at; /* the first panel */
     size_t first, panels, t0, t1;
     enum form form;
     size_t tile_panels;
@@ -331,17 +377,17 @@ static void tile_start(struct tile *tile, struct chunk *c, size_t p, size_t t)
 static struct slab_ahead ahead_of(const struct chunk *c)
 {
     const struct job *job = c->job;
-    const struct cpu_weight *w = (const struct cpu_weight *)c->l->w;
+    const struct cpu_weight *w = weight_of(c->l);
     size_t from = c->to < job->cols ? c->to : 0, columns = c->to - c->from;
     size_t first = from ? c->first : c->first + job->chunk_panels;
-    if (first >= w->panel_count) return (struct slab_ahead){0};
+    if (first >= w->packed) return (struct slab_ahead){0};
     if (columns > job->cols - from) columns = job->cols - from;
     size_t begin = w->panel_bytes * from / job->cols / STEP * STEP;
     struct slab_ahead a = {
         .panel = panel_at(c->l, first) + begin,
         .panel_bytes = w->panel_bytes,
         .lines = parts_of(w->panel_bytes * columns / job->cols, STEP),
-        .panels = w->panel_count - first,
+        .panels = w->packed - first,
     };
     if (a.panels > c->panels) a.panels = c->panels;
     size_t groups = parts_of(c->t1 - c->t0, job_groups(job)->sizes[0]);
@@ -356,8 +402,9 @@ static void slab_tiles(struct chunk *c, size_t p)
 {
     const struct kernels *k = c->job->cpu->kernels;
     for (size_t i = 0; i < c->tile_panels && p + i < c->panels; i++)
-        k->unpack(c->l->w->type, c->job->cols, panel_at(c->l, c->first + p + i),
-                  c->from, c->to - c->from, &c->s->room[i], &c->slabs[p + i]);
+        k->unpack(c->l->w->type, c->job->cols,
+                  c->at + (p + i) * weight_of(c->l)->panel_bytes, c->from,
+                  c->to - c->from, &c->s->room[i], &c->slabs[p + i]);
     struct tile tile;
     for (size_t t = c->t0; t < c->t1; t += tile.tokens * tile.groups) {
         tile_start(&tile, c, p, t);
@@ -378,12 +425,12 @@ static void chunk_tiles(struct chunk *c)
 }
 
 static void chunk_many(const struct job *job, const struct linear *l,
-                       struct scratch *s, size_t first, size_t panels,
-                       size_t t0)
+                       size_t first, size_t panels, size_t t0, int worker)
 {
     struct chunk c = {.job = job,
                       .l = l,
-                      .s = s,
+                      .s = cpu_scratch(job->cpu, worker),
+                      .at = panels_of(job, l, first, panels, worker),
                       .first = first,
                       .panels = panels,
                       .t0 = t0,
@@ -409,7 +456,7 @@ static void chunk_many(const struct job *job, const struct linear *l,
 
 static size_t panel_count(const struct linear *l)
 {
-    return ((const struct cpu_weight *)l->w)->panel_count;
+    return weight_of(l)->panel_count;
 }
 
 static bool takes(const struct job *job, const struct linear *l)
@@ -441,7 +488,6 @@ static const struct linear *chunk_find(const struct job *job, size_t chunk,
  * cache: that is a chunk at a time. */
 static void chunks_stream(void *arg, size_t first, size_t count, int worker)
 {
-    (void)worker;
     const struct job *job = arg;
     for (size_t end = first + count, n; first < end; first += n) {
         size_t panel;
@@ -452,7 +498,7 @@ static void chunks_stream(void *arg, size_t first, size_t count, int worker)
         n = once ? parts_of(panels, job->chunk_panels) : 1;
         if (n > end - first) n = end - first;
         if (panels > n * job->chunk_panels) panels = n * job->chunk_panels;
-        chunk_stream(job, l, panel, panels);
+        chunk_stream(job, l, panel, panels, worker);
     }
 }
 
@@ -466,8 +512,7 @@ static void chunk_tile(void *arg, size_t chunk, int worker)
         &first);
     size_t panels = panel_count(l) - first;
     if (panels > job->chunk_panels) panels = job->chunk_panels;
-    chunk_many(job, l, cpu_scratch(job->cpu, worker), first, panels,
-               block * job->block_tokens);
+    chunk_many(job, l, first, panels, block * job->block_tokens, worker);
 }
 
 /* Blocks of about the same size. Where there are tokens enough each worker has
@@ -557,8 +602,9 @@ void cpu_expect(struct device *dev, size_t tokens, const struct linear *list,
         size_t panel;
         const struct linear *l =
             chunk_find(&job, job.chunks * i / threads, &panel);
-        const struct cpu_weight *w = (const struct cpu_weight *)l->w;
-        size_t bytes = (w->panel_count - panel) * w->panel_bytes;
+        const struct cpu_weight *w = weight_of(l);
+        if (panel >= w->packed) continue;
+        size_t bytes = (w->packed - panel) * w->panel_bytes;
         if (bytes > EXPECT_BYTES) bytes = EXPECT_BYTES;
         pool_ahead(cpu->pool, (int)i, panel_at(l, panel), bytes);
     }

@@ -9,35 +9,69 @@
 
 enum { UNITS = 4 * L / PACK_UNIT }; /* of a vector */
 
-/* L words of L rows, turned: words [u * 4, ...) of rows r ... */
-static void pack_square(const struct pack *p, size_t u, size_t r)
+/* Part part of so many of what is packed next, into the second level cache: to
+ * wait for memory at the end of all, or to read a row of it here and there,
+ * takes up to half as long again. */
+ALWAYS void pack_ask(const struct pack_ahead *a, size_t part, size_t parts)
 {
-    size_t at[UNITS];
+    const size_t end = (part + 1) * a->lines / parts;
+    for (size_t line = part * a->lines / parts; line < end; line++)
+        __builtin_prefetch(a->at + line * STEP, 0, 2);
+}
+
+/* L words of rows r .. r + L - 1, units of them at so many bytes of a row,
+ * turned: a step for each word. */
+static void pack_square(const struct pack *p, const size_t at[UNITS],
+                        uint8_t *const steps[L], size_t r)
+{
+    const uint8_t *row = p->rows + r * p->row_bytes;
+    const bool whole = at[UNITS - 1] - at[0] == (UNITS - 1) * PACK_UNIT;
+    const vi flip = vi_set((int32_t)p->flip);
     vf m[L];
-    for (size_t i = 0; i < UNITS; i++)
-        at[i] = pack_unit(p, u + i);
-    UNROLLED (i, L)
-        m[i] = (vf)(vi_of_units(p->rows + (r + i) * p->row_bytes, at) ^
-                    vi_set((int32_t)p->flip));
+    if (whole)
+        UNROLLED (i, L)
+            m[i] = (vf)(vi_load(row + i * p->row_bytes + at[0]) ^ flip);
+    else
+        UNROLLED (i, L)
+            m[i] = (vf)(vi_of_units(row + i * p->row_bytes, at) ^ flip);
     vf_transpose(m);
     for (size_t i = 0; i < L; i++) {
-        uint8_t *step = pack_step(p, u * (PACK_UNIT / 4) + i);
         if (!p->halves) {
-            vi_store(step + 4 * r, (vi)m[i]);
+            vi_store(steps[i] + 4 * r, (vi)m[i]);
             continue;
         }
         half_vec low = __builtin_convertvector((vu)m[i] & 0xffff, half_vec);
         half_vec high = __builtin_convertvector((vu)m[i] >> 16, half_vec);
-        memcpy(step + 2 * r, &low, sizeof low);
-        memcpy(step + STEP / 2 + 2 * r, &high, sizeof high);
+        memcpy(steps[i] + 2 * r, &low, sizeof low);
+        memcpy(steps[i] + STEP / 2 + 2 * r, &high, sizeof high);
     }
 }
 
+/* pack_unit and pack_step of one after another, which divide. */
 static void pack_words(const struct pack *p)
 {
-    for (size_t u = 0; u < p->words / PACK_WORDS * (PACK_WORDS / 4); u += UNITS)
+    const size_t squares = p->words / PACK_WORDS * (PACK_WORDS / L);
+    size_t block = p->head, unit = 0, word = 0;
+    uint8_t *step = p->to;
+    for (size_t s = 0; s < squares; s++) {
+        pack_ask(&p->ahead, s, squares);
+        size_t at[UNITS];
+        uint8_t *steps[L];
+        for (size_t i = 0; i < UNITS; i++) {
+            at[i] = block + unit * PACK_UNIT;
+            if (++unit < p->block_units) continue;
+            unit = 0;
+            block += p->block_bytes;
+        }
+        for (size_t i = 0; i < L; i++, step += STEP) {
+            steps[i] = step;
+            if (++word < p->part_words) continue;
+            word = 0;
+            step += p->part_gap;
+        }
         for (size_t r = 0; r < ROWS; r += L)
-            pack_square(p, u, r);
+            pack_square(p, at, steps, r);
+    }
 }
 
 /* --- K formats ----------------------------------------------------------- */
@@ -159,11 +193,13 @@ ALWAYS void pack_k6(const uint8_t *block, size_t row_bytes, uint8_t *head,
 }
 
 static void pack_k(enum dtype type, const uint8_t *rows, size_t row_bytes,
-                   size_t blocks, uint8_t *panel)
+                   size_t blocks, const struct pack_ahead *ahead,
+                   uint8_t *panel)
 {
     const struct panel_format f = panel_format(type);
     const size_t bytes = dtype_block_bytes(type);
-    for (size_t b = 0; b < blocks; b++, panel += f.head + f.runs * f.run)
+    for (size_t b = 0; b < blocks; b++, panel += f.head + f.runs * f.run) {
+        pack_ask(ahead, b, blocks);
         for (size_t r = 0; r < ROWS; r += L) {
             const uint8_t *block = rows + r * row_bytes + b * bytes;
             switch (type) {
@@ -172,6 +208,7 @@ static void pack_k(enum dtype type, const uint8_t *rows, size_t row_bytes,
             default: pack_k6(block, row_bytes, panel, r);
             }
         }
+    }
 }
 
 #endif

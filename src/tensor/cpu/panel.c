@@ -150,6 +150,15 @@ static struct pack pack_of(enum dtype type, size_t cols)
     return p;
 }
 
+/* The panel that begins with row first, if there is one. */
+static struct pack_ahead ahead_of(const struct weight *w, size_t first)
+{
+    size_t rows = w->rows - first < ROWS ? w->rows - first : ROWS;
+    size_t bytes = dtype_row_bytes(w->type, w->cols);
+    return (struct pack_ahead){(const uint8_t *)w->bytes + first * bytes,
+                               rows * bytes / STEP};
+}
+
 /* Words first .. of some rows, without a kernel. */
 static void words_pack(const struct pack *p, size_t rows, size_t first)
 {
@@ -203,15 +212,20 @@ static void scales_pack(const struct weight *w, const struct pack *p,
                    p->rows + r * p->row_bytes, 4);
         return;
     }
-    struct pairs pairs = panel_pairs(w->type);
+    const struct pairs pairs = panel_pairs(w->type);
+    const size_t groups = w->cols / pairs.columns, block = p->block_bytes;
     uint8_t *zeros = panel + panel_zeros(w->type, w->cols);
     for (size_t r = 0; r < rows; r++) {
         const uint8_t *d = p->rows + r * p->row_bytes;
-        for (size_t g = 0; g < w->cols / pairs.columns;
-             g++, d += p->block_bytes) {
-            memcpy(panel + pairs_scales(pairs, g) + 2 * r, d, 2);
-            if (has_zeros(w->type)) zeros[g * ROWS + r] = d[2];
+        uint8_t *to = panel + pairs_scales(pairs, 0) + 2 * r;
+        for (size_t g = 0; g + 1 < groups; g += 2, to += pairs.bytes) {
+            memcpy(to, d + g * block, 2);
+            memcpy(to + ROWS * 2, d + (g + 1) * block, 2);
         }
+        if (groups % 2) memcpy(to, d + (groups - 1) * block, 2);
+        if (!has_zeros(w->type)) continue;
+        for (size_t g = 0; g < groups; g++)
+            zeros[g * ROWS + r] = d[g * block + 2];
     }
 }
 
@@ -220,6 +234,7 @@ static void steps_pack(const struct kernels *k, const struct weight *w,
 {
     struct pack p = pack_of(w->type, w->cols);
     p.rows = (const uint8_t *)w->bytes + first * p.row_bytes;
+    p.ahead = ahead_of(w, first + rows);
     p.to = panel + (w->type == DTYPE_Q4_1 ? p.part_gap : 0);
     size_t done = 0;
     if (k && rows == ROWS) {
@@ -242,8 +257,10 @@ static void runs_pack(const struct kernels *k, const struct weight *w,
     size_t runs = (size_t)f.runs, block = (size_t)(f.head + f.runs * f.run);
     size_t row_bytes = dtype_row_bytes(w->type, w->cols);
     if (k && rows == ROWS) {
+        const struct pack_ahead ahead = ahead_of(w, first + rows);
         k->pack_k(w->type, (const uint8_t *)w->bytes + first * row_bytes,
-                  row_bytes, w->cols / dtype_block_elems(w->type), panel);
+                  row_bytes, w->cols / dtype_block_elems(w->type), &ahead,
+                  panel);
         return;
     }
     for (size_t i = 0; i < w->cols / RUN; i++) {

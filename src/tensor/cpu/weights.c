@@ -95,6 +95,8 @@ struct pack_job {
     const struct cpu_weight *w;
     const struct weight_rows *from;
     char *panels;
+    size_t first, end; /* panels */
+    size_t chunk;      /* of them */
 };
 
 /* Where a worker has the rows of one panel, and behind them one as it comes:
@@ -126,13 +128,13 @@ static void rows_gather(const struct pack_job *job, size_t first, size_t rows,
     }
 }
 
-static void weight_pack(void *arg, size_t chunk, int worker)
+static void panels_pack(void *arg, size_t chunk, int worker)
 {
     const struct pack_job *job = arg;
     const struct cpu_weight *w = job->w;
     char *room = cpu_scratch(job->cpu, worker);
-    size_t p = chunk * PACK_PANELS, end = p + PACK_PANELS;
-    for (; p < end && p < w->panel_count; p++) {
+    size_t p = job->first + chunk * job->chunk, end = p + job->chunk;
+    for (; p < end && p < job->end; p++) {
         struct weight rows = w->plain;
         size_t first = p * ROWS;
         char *panel = job->panels + p * w->panel_bytes;
@@ -148,32 +150,93 @@ static void weight_pack(void *arg, size_t chunk, int worker)
     }
 }
 
+static void job_run(struct pack_job *job)
+{
+    size_t panels = job->end - job->first;
+    size_t each = panels / (4 * (size_t)job->cpu->device.threads);
+    job->chunk = each < 1 ? 1 : each < PACK_PANELS ? each : PACK_PANELS;
+    pool_run_near(job->cpu->pool, panels_pack, job,
+                  (panels + job->chunk - 1) / job->chunk);
+}
+
+/* Room for w's panels and what making them takes. */
+static int weight_reserve(struct cpu *cpu, struct cpu_weight *w, bool later,
+                          const struct weight_rows *from, struct why *why)
+{
+    const struct weight *plain = &w->plain;
+    size_t bytes, room;
+    if (gather_bytes(plain, from, &room) &&
+        !__builtin_mul_overflow(w->panel_count, w->panel_bytes, &bytes)) {
+        if (later) room = linear_later_bytes(w);
+        int rc = cpu_scratch_reserve(cpu, room, why);
+        if (rc) return rc;
+        w->panels = panels_alloc(cpu, w, bytes);
+    }
+    if (w->panels) return 0;
+    return err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s", plain->rows,
+                   plain->cols, dtype_name(plain->type));
+}
+
 int cpu_weight_create(struct weight **out, const struct weight *plain,
                       const struct weight_rows *from, struct why *why)
 {
     struct cpu *cpu = (struct cpu *)plain->dev;
     struct cpu_weight *w = weight_plain(plain);
-    char *panels = NULL;
-    size_t bytes, room;
-    int rc = 0;
-    if (gather_bytes(plain, from, &room) &&
-        !__builtin_mul_overflow(w->panel_count, w->panel_bytes, &bytes)) {
-        rc = cpu_scratch_reserve(cpu, room, why);
-        if (!rc) panels = panels_alloc(cpu, w, bytes);
-    }
-    if (!panels) {
+    bool later = from->stay && from->bytes && from->type == plain->type;
+    int rc = weight_reserve(cpu, w, later, from, why);
+    if (rc) {
         mem_free(w);
-        return rc ? rc
-                  : err_set(why, ERR_NOMEM, "a matrix of %zu x %zu in %s",
-                            plain->rows, plain->cols, dtype_name(plain->type));
+        return rc;
     }
-    struct pack_job job = {cpu, w, from, panels};
-    pool_run_near(cpu->pool, weight_pack, &job,
-                  (w->panel_count + PACK_PANELS - 1) / PACK_PANELS);
-    pool_leave(); /* who loads a model goes on to other things */
-    w->panels = panels;
+    if (later) {
+        w->plain.bytes = from->bytes;
+    } else {
+        struct pack_job job = {.cpu = cpu,
+                               .w = w,
+                               .from = from,
+                               .panels = (char *)(uintptr_t)w->panels,
+                               .end = w->panel_count};
+        job_run(&job);
+        pool_leave(); /* who loads a model goes on to other things */
+        w->packed = w->panel_count;
+    }
     *out = &w->plain;
     return 0;
+}
+
+/* --- packed later --------------------------------------------------------- */
+
+/* On several nodes all at once: which panels are whose is a matter of the whole
+ * matrix. */
+size_t cpu_weight_pack(struct weight *plain, size_t bytes)
+{
+    struct cpu_weight *w = (struct cpu_weight *)plain;
+    struct cpu *cpu = (struct cpu *)plain->dev;
+    size_t n = w->panel_count - w->packed;
+    if (!n) return 0;
+    if (pool_nodes(cpu->pool) == 1 && bytes / w->panel_bytes < n)
+        n = bytes / w->panel_bytes + 1;
+    const struct weight_rows from = {.type = plain->type,
+                                     .bytes = plain->bytes};
+    struct pack_job job = {.cpu = cpu,
+                           .w = w,
+                           .from = &from,
+                           .panels = (char *)(uintptr_t)w->panels,
+                           .first = w->packed,
+                           .end = w->packed + n};
+    job_run(&job);
+    w->packed += n;
+    if (w->packed == w->panel_count) plain->bytes = NULL;
+    return n * w->panel_bytes;
+}
+
+void cpu_panels_pack(const struct cpu *cpu, const struct cpu_weight *w,
+                     size_t first, size_t count, char *to)
+{
+    memset(to, 0, count * w->panel_bytes);
+    for (size_t p = 0; p < count; p++)
+        panel_pack(cpu->kernels, &w->plain, (first + p) * ROWS,
+                   to + p * w->panel_bytes);
 }
 
 /* --- from a file --------------------------------------------------------- */
@@ -194,6 +257,7 @@ int cpu_weight_map(struct weight **out, const struct weight *plain,
     (void)why;
     struct cpu_weight *w = weight_plain(plain);
     w->panels = packed;
+    w->packed = w->panel_count;
     *out = &w->plain;
     return 0;
 }
