@@ -6,7 +6,8 @@ usage: python tools/measure_start.py --baton NAME=build/release/baton ... [--rou
 A MODEL is what `baton launch_server --model-path` takes, options of it may follow:
 "folder,--quantization int8,--weight-cache /tmp/cache" (a cache is filled before the first round). For each model,
 every round starts every program once, one after the other, and asks for one token as soon as the server says where it
-listens. Printed are the best and the median over the rounds, in seconds:
+listens. Before each start the model's files are read, so that they are in the page cache. Printed are the best and the
+median over the rounds, in seconds:
 
   up     what the server itself says it took
   token  from its exec to the body of the answer
@@ -28,6 +29,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import ctypes
+import glob
 import json
 import mmap
 import os
@@ -99,8 +101,17 @@ def give(size, threads):
     return time.perf_counter() - began
 
 
+def warm(model):
+    room = bytearray(16 << 20)
+    for path in glob.glob(model + "/*") if os.path.isdir(model) else [model]:
+        with open(path, "rb", buffering=0) as f:
+            while f.readinto(room):
+                pass
+
+
 def start(a, program, model, options, last, weights):
     given = {"give": give(3 * weights, a.threads)} if a.give_memory else {}
+    warm(model)
     began = time.perf_counter()
     with serving(a, program, model, options) as (server, url, up):
         ask(url, [1])

@@ -40,16 +40,18 @@ void model_file_drop(const void *bytes, size_t size)
     if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
-bool model_file_cached(const void *bytes, size_t size)
+size_t model_file_uncached(const void *bytes, size_t size)
 {
     enum { EACH = 256 << 10 };
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    size_t missing = 0;
     for (size_t at = 0; at < size; at += EACH) {
         uintptr_t from = ((uintptr_t)bytes + at) & ~(page - 1);
         unsigned char there;
-        if (mincore((void *)from, page, &there) || !(there & 1)) return false;
+        if (mincore((void *)from, page, &there) || !(there & 1))
+            missing += size - at < EACH ? size - at : EACH;
     }
-    return true;
+    return missing;
 }
 
 void model_file_close(struct model_file *file)

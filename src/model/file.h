@@ -8,7 +8,6 @@
 
 #include "base/err.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,10 +22,11 @@ int model_file_open(struct model_file *out, const char *path, struct why *why);
 /* The part of a mapped file that has been read for now: its pages leave this
  * process, not the page cache, and come back when they are read again. */
 void model_file_drop(const void *bytes, size_t size);
-/* Whether reading that part of a mapped file would not wait for a disk: of each
- * 256 KiB a page is looked for in the page cache. The kernel says yes of every
- * page to who neither owns the file nor may write it (mincore(2)). */
-bool model_file_cached(const void *bytes, size_t size);
+/* Bytes of that part of a mapped file that reading would have to wait for a
+ * disk for, about: one page of each 256 KiB is looked for in the page cache.
+ * The kernel calls every page cached to who neither owns the file nor may write
+ * it (mincore(2)). */
+size_t model_file_uncached(const void *bytes, size_t size);
 void model_file_close(struct model_file *file); /* zeroed is fine */
 
 #endif

@@ -2,8 +2,12 @@
 #include "tests/model/rig.h"
 #include "tests/model/random_model.h"
 #include "tests/temp.h"
+#include "model/file.h"
 
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static void join(char out[4096], const char *dir, const char *name)
@@ -479,10 +483,42 @@ static void packed_later_is_the_same_model(void **state)
     }
 }
 
-TESTS(T(packed_later_is_the_same_model), T(bad_paths_are_refused),
-      T(bad_folders_are_refused), T(foreign_types_are_refused),
-      T(bad_gguf_is_refused), T(a_survey_counts_what_open_binds),
-      T(a_model_says_what_its_weights_are), T(fingerprints_tell_models_apart),
-      T(progress_reaches_the_end), T(open_survives_every_failed_allocation),
-      T(bad_batches_are_refused), T(forward_allocates_nothing),
-      T(logit_rows_are_chosen))
+/* Of a file that was written just now all is in the page cache; of one that is
+ * on a disk little is, once the kernel was told to forget it. */
+static void files_know_what_is_cached(void **state)
+{
+    (void)state;
+    enum { BYTES = (5 << 20) + 100 };
+    char *dir = temp_dir(), path[4096];
+    snprintf(path, sizeof path, "%s/file", dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, BYTES), 0);
+    char *all = mem_must(BYTES, 1);
+    assert_int_equal(pwrite(fd, all, BYTES, 0), BYTES);
+    mem_free(all);
+    struct model_file f;
+    assert_int_equal(model_file_open(&f, path, NULL), 0);
+    assert_int_equal(model_file_uncached(f.bytes, f.size), 0);
+    assert_int_equal(model_file_uncached(f.bytes + 5000, 1 << 20), 0);
+    struct statfs fs;
+    assert_int_equal(fstatfs(fd, &fs), 0);
+    if (fs.f_type != EXT4_SUPER_MAGIC) {
+        print_message("not on ext4: it may not leave the page cache\n");
+    } else {
+        assert_int_equal(fsync(fd), 0);
+        assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+        assert_in_range(model_file_uncached(f.bytes, f.size), 1 << 20, BYTES);
+    }
+    model_file_close(&f);
+    close(fd);
+    temp_remove(dir);
+}
+
+TESTS(T(files_know_what_is_cached), T(packed_later_is_the_same_model),
+      T(bad_paths_are_refused), T(bad_folders_are_refused),
+      T(foreign_types_are_refused), T(bad_gguf_is_refused),
+      T(a_survey_counts_what_open_binds), T(a_model_says_what_its_weights_are),
+      T(fingerprints_tell_models_apart), T(progress_reaches_the_end),
+      T(open_survives_every_failed_allocation), T(bad_batches_are_refused),
+      T(forward_allocates_nothing), T(logit_rows_are_chosen))
