@@ -318,6 +318,17 @@ BATCH(stream_batch_q4_k, runs_pass, DTYPE_Q4_K)
 BATCH(stream_batch_q5_k, runs_pass, DTYPE_Q5_K)
 BATCH(stream_batch_q6_k, runs_pass, DTYPE_Q6_K)
 
+/* Asks for where the results of a group of tokens go, which come with the last
+ * slab: see tile_ask_results. */
+static void batch_ask_results(const struct pass *a)
+{
+    const struct stream *s = a->s;
+    for (size_t p = a->panel; p < a->panel + BATCH_PANELS; p++)
+        for (size_t t = 0; t < a->tokens && (p + 1) * ROWS <= s->rows; t++)
+            __builtin_prefetch(s->out + (a->token + t) * s->stride + p * ROWS,
+                               1, 2);
+}
+
 /* All tokens over one slab of two panels. */
 static void groups_slab(struct pass *a, size_t columns,
                         float (*sums)[BATCH_PANELS * ROWS])
@@ -343,6 +354,7 @@ static void groups_slab(struct pass *a, size_t columns,
                    a->from * columns * n;
         a->marks = s->marks + t * s->marks_stride + a->from * n;
         a->sums = sums[t];
+        if (a->from == 0) batch_ask_results(a);
         by_type[s->type](a);
         a->next += asks * a->lines * STEP;
     }
@@ -471,6 +483,7 @@ static void steps_slab(struct pass *a, float (*sums)[BATCH_PANELS * ROWS])
         a->sums = sums[t];
         a->lines = pass < BATCH_PANELS;
         a->next = next + (a->lines ? pass : 0) * a->apart;
+        if (a->from == 0) batch_ask_results(a);
         (s->type == DTYPE_BF16 ? stream_batch_bf16 : stream_batch_int8)(a);
     }
 }

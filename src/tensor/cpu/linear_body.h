@@ -197,15 +197,16 @@ ALWAYS void tile_result(const struct tile *tile, int T, int v, int t, vf f)
                bias ? bias + v % PARTS * L : NULL, tile->add, f);
 }
 
-/* Asks for the results that the next group of tokens adds to. */
+/* Asks for where the results of the next group of tokens go: a store that
+ * waits for its line holds up those behind it. */
 ALWAYS void tile_ask_results(const struct tile *tile, int P, int T)
 {
-    if (!tile->last || !tile->add) return;
+    if (!tile->last) return;
     UNROLLED (p, P)
         UNROLLED (t, T)
             if (tile->out[p])
-                __builtin_prefetch(tile->out[p] +
-                                   (size_t)(T + t) * tile->stride);
+                __builtin_prefetch(
+                    tile->out[p] + (size_t)(T + t) * tile->stride, 1, 2);
 }
 
 /* Sums that stay in registers for the whole slab. */
