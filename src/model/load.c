@@ -667,7 +667,8 @@ int load_bind(struct load *l, struct model *m,
 static void all_packed(struct load *l)
 {
     char line[80];
-    snprintf(line, sizeof line, "all weights are packed, %.2f s later",
+    snprintf(line, sizeof line,
+             "all weights are packed, %.2f s after they were loaded",
              (double)(clock_us() - l->bound_us) * 1e-6);
     if (l->note) l->note(l->note_arg, false, line);
     model_files_close(&l->files);
