@@ -193,6 +193,21 @@ static bool write_at(int fd, const void *bytes, size_t n, uint64_t at)
     return true;
 }
 
+/* A locked file for this user alone, and its name. Before it has the lock
+ * another may find it, take it for a dead writer's and remove it: then one
+ * more. */
+static int temp_create(char *temp, const char *path)
+{
+    for (;;) {
+        struct stat st;
+        sprintf(temp, "%s.XXXXXX", path);
+        int fd = mkostemp(temp, O_CLOEXEC);
+        if (fd < 0 || flock(fd, LOCK_EX) || fstat(fd, &st) || st.st_nlink)
+            return fd;
+        close(fd);
+    }
+}
+
 int cache_writer_open(struct cache_writer **out, const char *path,
                       const char *source, const atomic_bool *stop,
                       struct why *why)
@@ -212,10 +227,8 @@ int cache_writer_open(struct cache_writer **out, const char *path,
     w->stop = stop;
     w->at = CACHE_ALIGN;
     w->temp = mem_must(strlen(path) + TAIL + 1, 1);
-    sprintf(w->temp, "%s.XXXXXX", path);
-    w->fd = mkostemp(w->temp, O_CLOEXEC); /* for this user alone */
+    w->fd = temp_create(w->temp, path);
     if (w->fd < 0) return write_failed(w, why);
-    flock(w->fd, LOCK_EX | LOCK_NB);
     *out = w;
     return 0;
 }

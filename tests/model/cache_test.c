@@ -491,8 +491,54 @@ static void a_writer_that_is_broken_off_leaves_nothing(void **state)
     temp_remove(p.dir);
 }
 
-TESTS(T(a_cache_is_the_same_model), T(what_is_asked_for_has_its_own_file),
-      T(every_damage_is_seen), T(lies_are_refused), T(other_sources_are_seen),
+struct looking {
+    const char *path;
+    atomic_bool stop;
+};
+
+static void *look_for_dead(void *arg)
+{
+    struct looking *l = arg;
+    static const atomic_bool never;
+    while (!l->stop) {
+        struct cache_writer *w;
+        if (cache_writer_open(&w, l->path, "other", &never, NULL) == 0)
+            cache_writer_drop(w);
+    }
+    return NULL;
+}
+
+/* Who begins is not yet locked, and looks dead, for a moment. */
+static void a_beginning_writer_keeps_its_file(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 200 };
+    static const atomic_bool never;
+    static const char bytes[64];
+    const struct cache_entry e = {.name = "a", .bytes = sizeof bytes};
+    char *dir = temp_dir(), path[4096];
+    snprintf(path, sizeof path, "%s/a.weights", dir);
+    struct looking l = {.path = path};
+    pthread_t thread;
+    int written = 0;
+    assert_int_equal(pthread_create(&thread, NULL, look_for_dead, &l), 0);
+    while (written < ROUNDS) {
+        struct why why = {0};
+        struct cache_writer *w;
+        int rc = cache_writer_open(&w, path, "own", &never, &why);
+        if (!rc) rc = cache_writer_add(w, &e, bytes, &why);
+        if (!rc) rc = cache_writer_finish(w, &why);
+        if (rc && rc != ERR_EXISTS) fail_msg("%s", why.text);
+        written += !rc;
+    }
+    l.stop = true;
+    pthread_join(thread, NULL);
+    temp_remove(dir);
+}
+
+TESTS(T(a_beginning_writer_keeps_its_file), T(a_cache_is_the_same_model),
+      T(what_is_asked_for_has_its_own_file), T(every_damage_is_seen),
+      T(lies_are_refused), T(other_sources_are_seen),
       T(what_cannot_be_written_is_done_without), T(dead_writers_leave_nothing),
       T(writers_do_not_disturb_each_other),
       T(a_writer_that_is_broken_off_leaves_nothing))
