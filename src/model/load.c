@@ -650,7 +650,7 @@ int load_bind(struct load *l, struct model *m,
               const struct model_options *options, struct why *why)
 {
     if (options->weight_cache) cache_prepare(l, m, options);
-    l->puts_off = options->pack_later && !l->save && is_cached(l);
+    l->puts_off = options->pack_later && !l->cache && !l->save && is_cached(l);
     int rc = load_all(l, m, options, why);
     if (rc) return rc;
     if (l->missed)

@@ -113,7 +113,7 @@ struct model_options {
     /* Where the files are in the page cache, weights that lie there as the
      * device wants their rows are packed by model_pack, behind the first steps
      * or between them; until then these read the files, slower. Not where a
-     * weight cache is to be written, which wants all of them. */
+     * weight cache has them, or is to be written, which wants all of them. */
     bool pack_later;
     /* Told what became of the cache, also on the thread that writes it, and
      * by model_pack that it is done. coped: a cache that was there, or asked
