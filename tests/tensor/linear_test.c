@@ -108,7 +108,7 @@ static void same_bits(struct device *cpu, struct device *other, enum dtype type,
                      device_describe(cpu), dtype_name(type), rows, cols);
     }
     struct weight *v = make(other, type, rows, cols, bytes);
-    for (size_t n = 1; n <= tokens; n += n < 8 ? 1 : n < 33 ? 3 : 9) {
+    for (size_t n = 1; n <= tokens; n += n < 33 ? 1 : 9) {
         struct linear part = {got, v, NULL, false};
         memset(got, 0x55, tokens * rows * sizeof *got);
         op_linear(other, &(struct input){.x = x}, n, &part, 1);

@@ -7,35 +7,37 @@
 #include "tensor/cpu/kernels.h"
 #include "tensor/cpu/vec.h"
 
-/* Where the word of a step and a token is. */
-ALWAYS char *word_at(const struct acts_room *to, size_t step, size_t token,
-                     size_t tokens)
+/* Where the word of a step is. */
+ALWAYS char *word_at(const struct acts_room *to, size_t step)
 {
-    size_t in_slab = step % SLAB_STEPS;
     return (char *)to->words + step / SLAB_STEPS * to->words_stride +
-           (to->by_token ? token * SLAB_STEPS + in_slab
-                         : in_slab * tokens + token) *
-               4;
+           step % SLAB_STEPS * to->words_step;
 }
 
-/* n words from step on, of one token. */
-ALWAYS void words_put(const struct acts_room *to, size_t step, size_t token,
-                      size_t tokens, const void *from, int n)
+/* Its words are neighbours. */
+ALWAYS bool is_alone(const struct acts_room *to)
 {
-    char *word = word_at(to, step, token, tokens); /* no slab ends within */
-    if (to->by_token) {
+    return to->words_step == 4;
+}
+
+/* n words from step on. */
+ALWAYS void words_put(const struct acts_room *to, size_t step, const void *from,
+                      int n)
+{
+    char *word = word_at(to, step); /* no slab ends within */
+    if (is_alone(to)) {
         memcpy(word, from, (size_t)n * 4);
         return;
     }
     UNROLLED (i, n)
-        memcpy(word + (size_t)i * tokens * 4, (const char *)from + 4 * i, 4);
+        memcpy(word + (size_t)i * to->words_step, (const char *)from + 4 * i,
+               4);
 }
 
 /* quant_round's arithmetic for columns first .. first + n - 1 (multiples of
  * 32) of one row. */
 ALWAYS void group_round(const struct acts_room *to, struct mark *mark,
-                        const float *x, size_t first, size_t n, size_t token,
-                        size_t tokens)
+                        const float *x, size_t first, size_t n)
 {
     vu most = {0};
     for (size_t c = first; c < first + n; c += L)
@@ -47,51 +49,62 @@ ALWAYS void group_round(const struct acts_room *to, struct mark *mark,
         sums += q;
         if (c + L == first + HALF) half = sums;
         byte_vec bytes = __builtin_convertvector(q, byte_vec);
-        words_put(to, c / 4, token, tokens, &bytes, L / 4);
+        words_put(to, c / 4, &bytes, L / 4);
     }
     int32_t sum = vi_sum(sums);
     *mark = (struct mark){s, s * (float)sum, sum, vi_sum(half)};
 }
 
-/* Where a group of columns' marks are. */
+/* Where a group of columns' mark is. */
 ALWAYS struct mark *mark_at(const struct acts_room *to, size_t index,
-                            size_t group, size_t tokens)
+                            size_t group)
 {
     size_t in_slab = 4 * SLAB_STEPS / group; /* 0: a row has one mark */
     if (!in_slab) return to->marks;
     return to->marks + index / in_slab * to->marks_stride +
-           index % in_slab * tokens;
+           index % in_slab * to->marks_step;
 }
 
 #if VEC_AVX512
 
-/* Four tokens side by side: a vector is a word of each, of four steps. */
+/* Four rows side by side: a vector is a word of each, of four steps. */
 enum { FOUR = 4 };
 struct four {
-    const float *x[FOUR]; /* one may come more than once: the last */
-    size_t cols;
-    size_t token, count, tokens; /* the first, how many, of so many */
+    const float *x[FOUR];       /* one may come more than once: the last */
+    const struct acts_room *to; /* [count] */
+    size_t cols, count;
+    /* Rows [0, second) are neighbours in a step, and so are the others. */
+    size_t second;
 };
 
-ALWAYS struct four four_at(const float *x, size_t cols, size_t token,
-                           size_t tokens)
+/* How many of these rows are neighbours. */
+ALWAYS size_t rooms_near(const struct acts_room *to, size_t rows)
 {
-    struct four f = {.cols = cols, .token = token, .tokens = tokens};
-    f.count = tokens - token < FOUR ? tokens - token : FOUR;
+    size_t n = 1;
+    while (n < rows && to[n].words_step == to->words_step &&
+           (char *)to[n].words == (char *)to->words + 4 * n)
+        n++;
+    return n;
+}
+
+/* Whether these rows can go there: they are in two places at most. */
+ALWAYS bool four_at(struct four *f, const struct acts_room *to, const float *x,
+                    size_t rows, size_t cols)
+{
+    *f = (struct four){.to = to, .cols = cols, .count = rows};
     UNROLLED (t, FOUR)
-        f.x[t] = x + (token + ((size_t)t < f.count ? (size_t)t : f.count - 1)) *
-                         cols;
-    return f;
+        f->x[t] = x + ((size_t)t < rows ? (size_t)t : rows - 1) * cols;
+    f->second = rooms_near(to, rows);
+    return f->second == rows ||
+           f->second + rooms_near(to + f->second, rows - f->second) == rows;
 }
 
 /* Words of four steps. */
-ALWAYS void four_put(const struct acts_room *to, const struct four *f,
-                     size_t step, __m512i words)
+ALWAYS void four_put(const struct four *f, size_t step, __m512i words)
 {
-    char *at = (char *)to->words + step / SLAB_STEPS * to->words_stride +
-               (step % SLAB_STEPS * f->tokens + f->token) * 4;
-    size_t far = f->tokens * 4;
-    if (f->tokens == FOUR) {
+    char *at = word_at(f->to, step);
+    const size_t far = f->to->words_step;
+    if (f->second == FOUR && far == sizeof(__m128i)) {
         _mm512_storeu_si512(at, words);
         return;
     }
@@ -99,21 +112,21 @@ ALWAYS void four_put(const struct acts_room *to, const struct four *f,
                                  _mm512_extracti32x4_epi32(words, 1),
                                  _mm512_extracti32x4_epi32(words, 2),
                                  _mm512_extracti32x4_epi32(words, 3)};
-    switch (f->count) {
-    case FOUR:
+    if (f->second == FOUR) {
         UNROLLED (k, FOUR)
-            memcpy(at + (size_t)k * far, &lanes[k], 16);
-        break;
-    case 3:
-        UNROLLED (k, FOUR)
-            memcpy(at + (size_t)k * far, &lanes[k], 12);
-        break;
-    case 2:
-        UNROLLED (k, FOUR)
-            memcpy(at + (size_t)k * far, &lanes[k], 8);
-        break;
-    default: UNROLLED (k, FOUR) memcpy(at + (size_t)k * far, &lanes[k], 4);
+            memcpy(at + (size_t)k * far, &lanes[k], sizeof lanes[k]);
+        return;
     }
+    const __mmask8 first = (__mmask8)((1 << f->second) - 1);
+    UNROLLED (k, FOUR)
+        _mm_mask_storeu_epi32(at + (size_t)k * far, first, lanes[k]);
+    if (f->second == f->count) return;
+    const struct acts_room *other = f->to + f->second;
+    const __mmask8 rest = (__mmask8)((1 << f->count) - 1 - first);
+    at = word_at(other, step) - 4 * f->second;
+    UNROLLED (k, FOUR)
+        _mm_mask_storeu_epi32(at + (size_t)k * other->words_step, rest,
+                              lanes[k]);
 }
 
 /* The largest of the lanes of each of four rows. */
@@ -143,7 +156,7 @@ ALWAYS __m128i four_sum(vi v)
 }
 
 /* Asks for the columns at c + apart of all rows, or what comes behind them, of
- * the four tokens that follow. */
+ * the four rows that follow. */
 ALWAYS void four_ask(const struct four *f, size_t c, size_t apart)
 {
     size_t at = c + apart < f->cols ? c + apart : c + apart + 3 * f->cols;
@@ -152,7 +165,7 @@ ALWAYS void four_ask(const struct four *f, size_t c, size_t apart)
             __builtin_prefetch(f->x[t] + at + i * L);
 }
 
-/* Token t's lane in all steps. */
+/* Row t's lane in all steps. */
 ALWAYS vf four_spread(vf v, int t)
 {
     switch (t) {
@@ -207,7 +220,7 @@ ALWAYS void round_scales(struct round *r)
     }
 }
 
-ALWAYS void four_marks(const struct four *f, struct mark *mark,
+ALWAYS void four_marks(struct mark *const mark[FOUR], size_t count,
                        const float s[FOUR], __m128i sum, __m128i half)
 {
     __m128 a = _mm_loadu_ps(s), b = a * _mm_cvtepi32_ps(sum);
@@ -215,12 +228,10 @@ ALWAYS void four_marks(const struct four *f, struct mark *mark,
     _MM_TRANSPOSE4_PS(a, b, c, d);
     const __m128 rows[FOUR] = {a, b, c, d};
     UNROLLED (t, FOUR)
-        if ((size_t)t < f->count)
-            memcpy(mark + f->token + t, &rows[t], sizeof *mark);
+        if ((size_t)t < count) memcpy(mark[t], &rows[t], sizeof *mark[t]);
 }
 
-ALWAYS void round_words(const struct acts_room *to, const struct four *f,
-                        const struct round *r)
+ALWAYS void round_words(const struct four *f, const struct round *r)
 {
     for (size_t g = 0; g < r->n; g++) {
         size_t first = (r->first + g) * r->group;
@@ -234,17 +245,18 @@ ALWAYS void round_words(const struct acts_room *to, const struct four *f,
             vi words =
                 any & (vi)_mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]),
                                              _mm512_packs_epi32(q[2], q[3]));
-            four_put(to, f, c / 4, (__m512i)words);
+            four_put(f, c / 4, (__m512i)words);
             sum = vi_dot(sum, vi_set(0x01010101), words, 0);
             if (c + L == first + HALF) half = sum;
         }
-        four_marks(f, mark_at(to, r->first + g, r->group, f->tokens), r->s[g],
-                   four_sum(sum), four_sum(half));
+        struct mark *mark[FOUR] = {0};
+        for (size_t t = 0; t < f->count; t++)
+            mark[t] = mark_at(f->to + t, r->first + g, r->group);
+        four_marks(mark, f->count, r->s[g], four_sum(sum), four_sum(half));
     }
 }
 
-static void four_round(const struct acts_room *to, const struct four *f,
-                       size_t group)
+static void four_round(const struct four *f, size_t group)
 {
     struct round r = {.group = group, .apart = group};
     for (; r.first < f->cols / group; r.first += r.n) {
@@ -252,12 +264,12 @@ static void four_round(const struct acts_room *to, const struct four *f,
         if (r.n > ROUND_GROUPS) r.n = ROUND_GROUPS;
         round_most(f, &r);
         round_scales(&r);
-        round_words(to, f, &r);
+        round_words(f, &r);
     }
 }
 
-/* Groups of RUN columns of one token, four side by side as if they were four
- * tokens. */
+/* Groups of RUN columns of one row, four side by side as if they were four
+ * rows. */
 enum { QUAD = FOUR * RUN };
 
 /* A quad's words and the sums of its groups, and of their first columns. */
@@ -298,9 +310,9 @@ ALWAYS void quad_words(const float *x, char *words, vf inverse, __m128i *sum,
 
 static void quads_round(const struct acts_room *to, const float *x, size_t n)
 {
-    struct four f = four_at(x, RUN, 0, FOUR);
+    struct four f = {.x = {x, x + RUN, x + 2 * RUN, x + 3 * RUN},
+                     .cols = n * QUAD};
     struct round r = {.group = RUN, .apart = QUAD};
-    f.cols = n * QUAD;
     for (; r.first < n; r.first += r.n) {
         r.n = n - r.first < ROUND_GROUPS ? n - r.first : ROUND_GROUPS;
         round_most(&f, &r);
@@ -308,52 +320,51 @@ static void quads_round(const struct acts_room *to, const float *x, size_t n)
         for (size_t g = 0; g < r.n; g++) {
             size_t c = (r.first + g) * QUAD;
             __m128i sum, half;
-            quad_words(x + c, word_at(to, c / 4, 0, 1),
+            quad_words(x + c, word_at(to, c / 4),
                        _mm512_broadcast_f32x4(_mm_loadu_ps(r.inverse[g])), &sum,
                        &half);
-            four_marks(&f, mark_at(to, c / RUN, RUN, 1), r.s[g], sum, half);
+            struct mark *m = mark_at(to, c / RUN, RUN);
+            struct mark *const mark[FOUR] = {m, m + 1, m + 2, m + 3};
+            four_marks(mark, FOUR, r.s[g], sum, half);
         }
     }
 }
 
 #endif
 
-static void acts_int8(const struct acts_room *to, const float *x, size_t tokens,
+static void acts_int8(const struct acts_room *to, const float *x, size_t rows,
                       size_t cols, size_t group)
 {
-    size_t done = 0; /* groups of a single token */
+    size_t done = 0; /* groups of a single row */
 #if VEC_AVX512
-    if (tokens > 1 && !to->by_token) {
-        for (size_t t = 0; t < tokens; t += FOUR) {
-            struct four f = four_at(x, cols, t, tokens);
-            four_round(to, &f, group);
-        }
+    struct four f;
+    if (rows > 1 && four_at(&f, to, x, rows, cols)) {
+        four_round(&f, group);
         return;
     }
-    if (tokens == 1 && group == RUN) {
+    if (rows == 1 && group == RUN && is_alone(to)) {
         quads_round(to, x, cols / QUAD);
         done = cols / QUAD * FOUR;
     }
 #endif
-    for (size_t t = 0; t < tokens; t++, x += cols)
+    for (size_t t = 0; t < rows; t++, to++, x += cols)
         for (size_t g = done; g < cols / group; g++)
-            group_round(to, mark_at(to, g, group, tokens) + t, x, g * group,
-                        group, t, tokens);
+            group_round(to, mark_at(to, g, group), x, g * group, group);
 }
 
-static void acts_floats(const struct acts_room *to, const float *x,
-                        size_t tokens, size_t cols, bool round_bf16)
+static void acts_floats(const struct acts_room *to, const float *x, size_t rows,
+                        size_t cols, bool round_bf16)
 {
-    for (size_t t = 0; t < tokens; t++, x += cols) {
+    for (size_t t = 0; t < rows; t++, to++, x += cols) {
         size_t c = 0;
         for (; c + L <= cols; c += L) {
             vf v = vf_load(x + c);
             if (round_bf16) v = vf_round_bf16(v);
-            words_put(to, c, t, tokens, &v, L);
+            words_put(to, c, &v, L);
         }
         for (; c < cols; c++) {
             float v = round_bf16 ? bf16_to_f32(f32_to_bf16(x[c])) : x[c];
-            words_put(to, c, t, tokens, &v, 1);
+            words_put(to, c, &v, 1);
         }
     }
 }
@@ -368,9 +379,8 @@ ALWAYS __m512i pairs_of_vf(vf first, vf second)
     return (__m512i)_mm512_cvtne2ps_pbh(second, first);
 }
 
-/* Columns [0, cols) of four tokens, 16 at a time. */
-static void four_pairs(const struct acts_room *to, const struct four *f,
-                       size_t cols)
+/* Columns [0, cols) of four rows, 16 at a time. */
+static void four_pairs(const struct four *f, size_t cols)
 {
     const __m512i steps = _mm512_setr_epi32(0, 8, 16, 24, 1, 9, 17, 25, 2, 10,
                                             18, 26, 3, 11, 19, 27);
@@ -380,41 +390,37 @@ static void four_pairs(const struct acts_room *to, const struct four *f,
         UNROLLED (i, 2)
             two[i] = pairs_of_vf(vf_load(f->x[2 * i] + c),
                                  vf_load(f->x[2 * i + 1] + c));
-        four_put(to, f, c / 2,
-                 _mm512_permutex2var_epi32(two[0], steps, two[1]));
-        four_put(to, f, c / 2 + 4,
-                 _mm512_permutex2var_epi32(two[0], next, two[1]));
+        four_put(f, c / 2, _mm512_permutex2var_epi32(two[0], steps, two[1]));
+        four_put(f, c / 2 + 4, _mm512_permutex2var_epi32(two[0], next, two[1]));
     }
 }
 #endif
 
-static void acts_pairs(const struct acts_room *to, const float *x,
-                       size_t tokens, size_t cols)
+static void acts_pairs(const struct acts_room *to, const float *x, size_t rows,
+                       size_t cols)
 {
     size_t done = 0;
 #if VEC_AVX512 && VEC_BF16
-    if (tokens > 1 && !to->by_token) {
+    struct four f;
+    if (rows > 1 && four_at(&f, to, x, rows, cols)) {
         done = cols / L * L;
-        for (size_t t = 0; t < tokens; t += FOUR) {
-            struct four f = four_at(x, cols, t, tokens);
-            four_pairs(to, &f, done);
-        }
+        four_pairs(&f, done);
     }
 #endif
-    for (size_t t = 0; t < tokens; t++, x += cols) {
+    for (size_t t = 0; t < rows; t++, to++, x += cols) {
         size_t c = done;
         uint16_t lanes[L];
         for (; c + L <= cols; c += L) {
             bf16_of_vf(lanes, vf_load(x + c));
-            words_put(to, c / 2, t, tokens, lanes, L / 2);
+            words_put(to, c / 2, lanes, L / 2);
         }
         for (; c < cols; c += 2) {
             lanes[0] = f32_to_bf16(x[c]);
             lanes[1] = c + 1 < cols ? f32_to_bf16(x[c + 1]) : 0;
-            words_put(to, c / 2, t, tokens, lanes, 1);
+            words_put(to, c / 2, lanes, 1);
         }
-        if (to->by_token) /* zeros to the end of the slab: for a last tile */
-            memset(word_at(to, c / 2 - 1, t, tokens) + 4, 0,
+        if (is_alone(to)) /* zeros to the end of the slab: for a last tile */
+            memset(word_at(to, c / 2 - 1) + 4, 0,
                    (SLAB_STEPS - 1 - (c / 2 - 1) % SLAB_STEPS) * 4);
     }
 }

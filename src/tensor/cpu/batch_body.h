@@ -23,10 +23,6 @@ enum {
     BATCH_STEPS = 128 /* of one where sums are not in groups */
 };
 
-/* Rows of activations are made where streams' are (linear_scratch_bytes). */
-_Static_assert((int)BATCH_PLAIN <= (int)STREAM_TOKENS,
-               "groups no larger than streams'");
-
 /* A group of tokens over groups of columns, or steps, [from, to). */
 struct pass {
     const struct stream *s;

@@ -227,8 +227,7 @@ static int cpu_reserve(struct device *dev, size_t rows, size_t cols,
     }
     cpu->rows = rows;
     cpu->cols = cols;
-    return cpu_scratch_reserve(cpu, linear_scratch_bytes(cpu->kernels, cols),
-                               why);
+    return cpu_scratch_reserve(cpu, linear_scratch_bytes(cols), why);
 }
 
 static void cpu_share(struct device *dev, void (*fn)(void *, size_t, int),

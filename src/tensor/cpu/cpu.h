@@ -79,7 +79,7 @@ enum { SCRATCH_ALIGN = 4096 };
 
 /* Bytes that a worker's part of each operation wants; of op_linear at most so
  * many columns. */
-size_t linear_scratch_bytes(const struct kernels *k, size_t cols);
+size_t linear_scratch_bytes(size_t cols);
 size_t attention_scratch_bytes(void);
 /* The same of a weight that is not packed yet, of which so many panels are at
  * a time. */

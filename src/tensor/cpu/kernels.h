@@ -144,11 +144,11 @@ enum { SLAB_STEPS = 128 };
  *   words [SLAB_STEPS][tokens] of 4 bytes, as a step of weights asks for
  *   marks [columns of a slab / acts.group, at least 1][tokens] of integers
  *
- * of one slab of columns; words [tokens][SLAB_STEPS] where by_token. From slab
- * to slab it is words_stride bytes and marks_stride marks further: what a
- * slab's tiles need one after another lies in one piece. Behind all of it is
- * room for PAST_TOKENS more tokens, since tiles and groups of streams may have
- * more rows than there are tokens. */
+ * of one slab of columns; words [tokens][SLAB_STEPS] where they lie by_token.
+ * From slab to slab it is words_stride bytes and marks_stride marks further:
+ * what a slab's tiles need one after another lies in one piece. Behind all of
+ * it is room for PAST_TOKENS more tokens, since tiles and groups of streams may
+ * have more rows than there are tokens. */
 struct mark {
     float s, s_sum;    /* scale; s * sum                  */
     int32_t sum, half; /* of q; of q in the first columns */
@@ -159,6 +159,7 @@ enum { GROUP_MOST = 128 }; /* columns that share a scale, if not all do */
 /* How a type takes them. */
 enum acts_kind { ACTS_F32, ACTS_BF16, ACTS_INT8, ACTS_KINDS };
 enum { PAST_TOKENS = 15 };
+enum { ACTS_ROWS = 4 }; /* as many as are made ready side by side */
 struct acts {
     enum acts_kind kind;
     size_t group; /* INT8: columns that share a scale */
@@ -167,7 +168,9 @@ struct acts_room {
     void *words;
     struct mark *marks;
     size_t words_stride, marks_stride;
-    bool by_token;
+    /* Within a slab and of one token: bytes from a step's word to the next
+     * one's, marks from a group of columns to the next. */
+    size_t words_step, marks_step;
 };
 struct acts acts_of(enum dtype type, size_t cols);
 
@@ -368,12 +371,13 @@ struct kernels {
      * shorter chains, and integers are taken apart once for all. */
     uint8_t few[ACTS_KINDS];
 
-    /* Rows of x made ready: tokens of them, one group. */
-    void (*acts_floats)(const struct acts_room *to, const float *x,
-                        size_t tokens, size_t cols, bool round_bf16);
-    void (*acts_bf16)(const struct acts_room *to, const float *x, size_t tokens,
+    /* Up to ACTS_ROWS rows of x made ready; where each one goes. They may be of
+     * several groups. */
+    void (*acts_floats)(const struct acts_room to[], const float *x,
+                        size_t rows, size_t cols, bool round_bf16);
+    void (*acts_bf16)(const struct acts_room to[], const float *x, size_t rows,
                       size_t cols); /* only where bf16 */
-    void (*acts_int8)(const struct acts_room *to, const float *x, size_t tokens,
+    void (*acts_int8)(const struct acts_room to[], const float *x, size_t rows,
                       size_t cols, size_t group);
 
     /* Few tokens: straight from the panels. */

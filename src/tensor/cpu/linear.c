@@ -24,17 +24,10 @@ struct scratch {
     float sums[BLOCK_TOKENS][CHUNK_PANELS][ROWS];
 };
 
-/* That, or before it the rows of a group that are made. */
-size_t linear_scratch_bytes(const struct kernels *k, size_t cols)
+/* That, or before it some rows that are made. */
+size_t linear_scratch_bytes(size_t cols)
 {
-    size_t most = 0;
-    for (int kind = 0; kind < ACTS_KINDS; kind++) {
-        size_t tile = k->tiles[kind].sizes[0];
-        size_t stream = k->streams[kind].sizes[0];
-        if (tile > most) most = tile;
-        if (stream > most) most = stream;
-    }
-    size_t rows = most * cols * sizeof(float);
+    size_t rows = ACTS_ROWS * cols * sizeof(float);
     return rows > sizeof(struct scratch) ? rows : sizeof(struct scratch);
 }
 
@@ -131,8 +124,25 @@ static struct acts_room room_at(const struct job *job, size_t t, size_t n)
            together = job->few ? n : job->tokens;
     return (struct acts_room){(char *)cpu->words + t * each * word_bytes,
                               cpu->marks + t * each * marks,
-                              together * word_bytes, together * marks,
-                              job_groups(job)->by_token};
+                              together * word_bytes,
+                              together * marks,
+                              n * 4,
+                              n};
+}
+
+/* Of that group's i-th token. */
+static struct acts_room token_room(const struct job *job, size_t t, size_t n,
+                                   size_t i)
+{
+    struct acts_room room = room_at(job, t, n);
+    size_t apart = 4;
+    if (job_groups(job)->by_token) {
+        apart = SLAB_STEPS * 4;
+        room.words_step = 4;
+    }
+    room.words = (char *)room.words + i * apart;
+    room.marks += i;
+    return room;
 }
 
 /* Of the block that begins there: groups do not go beyond it. */
@@ -142,14 +152,15 @@ static size_t block_end(const struct job *job, size_t begin)
     return end < job->tokens ? end : job->tokens;
 }
 
-enum { PREPARE_TOKENS = 12 }; /* a chunk of preparation: about */
+/* A chunk of preparation: of many tokens whole groups; of few as many rows as
+ * are made ready at a time, so that all workers have some. */
+enum { PREPARE_TOKENS = 12 };
 
-/* Whole groups. */
 static size_t prepare_tokens(const struct job *job)
 {
     size_t most = job_groups(job)->sizes[0];
-    return job->few || most > PREPARE_TOKENS ? most
-                                             : PREPARE_TOKENS / most * most;
+    if (job->few) return ACTS_ROWS;
+    return most > PREPARE_TOKENS ? most : PREPARE_TOKENS / most * most;
 }
 
 /* Rows [t, t + n) of the input, in room where they have to be made: the second
@@ -184,34 +195,57 @@ static const float *rows_fill(const struct job *job, const float *x,
     return room;
 }
 
+/* A group of tokens, of those before last; some may not be there. */
+struct group {
+    size_t first, n, last;
+};
+
+static void group_next(const struct job *job, struct group *g)
+{
+    g->first += g->n;
+    g->n = g->first < g->last ? group_tokens(job, g->last - g->first) : 0;
+}
+
+/* Where up to ACTS_ROWS rows from t on go. How many there are. */
+static size_t rooms_find(const struct job *job, struct group *g, size_t t,
+                         struct acts_room to[ACTS_ROWS])
+{
+    size_t n = 0;
+    for (; n < ACTS_ROWS; n++, t++) {
+        while (g->n && t >= g->first + g->n)
+            group_next(job, g);
+        if (!g->n) break;
+        to[n] = token_room(job, g->first, g->n, t - g->first);
+    }
+    return n;
+}
+
 static void prepare(void *arg, size_t chunk, int worker)
 {
     struct job *job = arg;
     const struct kernels *k = job->cpu->kernels;
+    float *room = cpu_scratch(job->cpu, worker);
     size_t each = prepare_tokens(job),
            parts = parts_of(job->block_tokens, each);
     size_t begin = chunk / parts * job->block_tokens;
     size_t last = block_end(job, begin), t = begin + chunk % parts * each, n;
-    size_t end = t + each < last ? t + each : last;
-    if (is_batch(job)) { /* a chunk is a group, of which sizes differ */
-        for (t = 0; chunk; chunk--)
-            t += group_tokens(job, last - t);
-        end = t + 1;
-    }
-    for (; t < end; t += n) {
-        n = group_tokens(job, last - t);
-        struct acts_room to = room_at(job, t, n);
-        float *room = cpu_scratch(job->cpu, worker);
+    struct group g = {.first = job->few ? begin : t, .last = last};
+    group_next(job, &g);
+    for (size_t end = t + each; t < end && t < last; t += n) {
+        struct acts_room to[ACTS_ROWS];
+        n = rooms_find(job, &g, t, to);
+        if (n > end - t) n = end - t;
         size_t some = n < last - t ? n : last - t;
         const float *x =
             rows_fill(job, rows_of(job, t, some, room), some, n, room);
         if (job->acts.kind == ACTS_INT8)
-            k->acts_int8(&to, x, n, job->cols, job->acts.group);
+            k->acts_int8(to, x, n, job->cols, job->acts.group);
         else if (job->acts.kind == ACTS_BF16 && k->bf16)
-            k->acts_bf16(&to, x, n, job->cols);
+            k->acts_bf16(to, x, n, job->cols);
         else
-            k->acts_floats(&to, x, n, job->cols, job->acts.kind == ACTS_BF16);
+            k->acts_floats(to, x, n, job->cols, job->acts.kind == ACTS_BF16);
     }
+    assert(t < last || !g.n || t >= g.first + g.n); /* so are those not there */
 }
 
 /* --- results ----------------------------------------------------------- */
