@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- instruction sets -------------------------------------------------- */
 
@@ -380,6 +381,21 @@ static const struct device_ops cpu_ops = {
     .gather = cpu_gather,
 };
 
+/* How many slabs a tile of sums that are not in groups takes at a time. Four
+ * panels of one slab are 32 KiB. A first level cache that has no more does not
+ * keep them from one group of tokens to the next; then they may as well be
+ * longer, as long as a quarter of the second level has them, and sums go to
+ * memory and back less often. As measured, docs/speed.md. */
+static size_t long_tile_slabs(void)
+{
+    enum { SLAB_BYTES = PANELS_MAX * SLAB_STEPS * STEP, MOST = 8 };
+    long first = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    long second = sysconf(_SC_LEVEL2_CACHE_SIZE); /* 0: it is not said */
+    if (first <= 0 || first > SLAB_BYTES || second < 4 * SLAB_BYTES) return 1;
+    size_t slabs = (size_t)second / 4 / SLAB_BYTES;
+    return slabs < MOST ? slabs : MOST;
+}
+
 int device_cpu_open(struct device **out, const struct device_options *options,
                     struct why *why)
 {
@@ -389,6 +405,7 @@ int device_cpu_open(struct device **out, const struct device_options *options,
     cpu->device.ops = &cpu_ops;
     cpu->kernels = kernels;
     cpu->many_lines = takes_many_lines();
+    cpu->tile_slabs = long_tile_slabs();
     struct pool_options pool = {.threads = options->threads};
     if (pool.threads == 0) pool.threads = pool_usable_cores();
     int rc = pool_create(&cpu->pool, &pool, why);

@@ -31,7 +31,8 @@ enum { ATTEND_COUNTERS = 1024 };
 struct cpu {
     struct device device;
     const struct kernels *kernels;
-    bool many_lines; /* see takes_many_lines */
+    bool many_lines;   /* see takes_many_lines */
+    size_t tile_slabs; /* see long_tile_slabs */
     struct pool *pool;
 
     /* Of device_reserve: the largest call, and room for its activations as

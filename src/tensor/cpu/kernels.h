@@ -213,13 +213,16 @@ struct slab_ahead {
     size_t line, panels; /* the next line of the panel; panels left */
 };
 
-/* One slab of a few panels times groups of so many tokens. */
+/* One slab of a few panels times groups of so many tokens. Or several slabs, of
+ * which the last may be short, if tiles may be long (see kernels) and all their
+ * steps lie together. */
 struct tile {
     struct slab w[PANELS_MAX];
     size_t steps;
     size_t tokens, groups;
     /* Of the first group. */
     const void *words; /* at the slab's first step */
+    size_t words_slab; /* bytes from there to the next slab's */
     const struct mark *marks;
     size_t token_marks; /* of a token in a slab */
     /* Where sums are kept from slab to slab, [PANELS_MAX][tokens][16] of each
@@ -363,6 +366,7 @@ struct kernels {
     const char *name;
     bool bf16;                  /* multiplies pairs of bf16 */
     const uint8_t *tile_panels; /* of a form's tiles */
+    bool tiles_long; /* they take several slabs, where sums are not in groups */
     struct groups tiles[ACTS_KINDS], streams[ACTS_KINDS];
     /* sizes[0]: the most, see batch_group_tokens. [1]: where groups of columns
      * have scales of their own. */
@@ -387,8 +391,8 @@ struct kernels {
     void (*batch)(const struct stream *s);
 
     /* Many tokens, the same bits: columns [first, first + cols) of a panel
-     * (at most SLAB_STEPS steps) become a slab, which is in room where it is
-     * not in the panel itself; then tile by tile. */
+     * become a slab, which is in room where it is not in the panel itself (at
+     * most SLAB_STEPS steps); then tile by tile. */
     void (*unpack)(enum dtype type, size_t all_cols, const void *panel,
                    size_t first, size_t cols, struct slab_room *room,
                    struct slab *out);

@@ -18,7 +18,7 @@
 
 /* clang-format off */
 #define VECTOR_PRODUCTS                                              \
-    .tile_panels = tile_panels,                                      \
+    .tile_panels = tile_panels, .tiles_long = true,                  \
     .tiles = {{.sizes = tile_tokens}, {.sizes = tile_tokens},        \
               {.sizes = tile_tokens}},                               \
     .streams = {{.sizes = stream_tokens}, {.sizes = stream_tokens},  \

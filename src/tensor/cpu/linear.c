@@ -402,6 +402,7 @@ static void tile_start(struct tile *tile, struct chunk *c, size_t p, size_t t)
     size_t slab = c->from / columns / SLAB_STEPS;
     struct acts_room x = room_at(job, t, 1);
     tile->words = (const char *)x.words + slab * x.words_stride;
+    tile->words_slab = x.words_stride;
     tile->marks = x.marks;
     if (c->form != FORM_ROW) tile->marks += slab * x.marks_stride;
 }
@@ -446,9 +447,20 @@ static void slab_tiles(struct chunk *c, size_t p)
     }
 }
 
+/* How many slabs tiles take at a time: many only of what is not taken apart on
+ * the way. */
+static size_t tile_slabs(const struct chunk *c)
+{
+    const struct cpu *cpu = c->job->cpu;
+    enum dtype type = c->l->w->type;
+    bool as_it_lies = type == DTYPE_F32 || type == DTYPE_INT8 ||
+                      (type == DTYPE_BF16 && cpu->kernels->bf16);
+    return as_it_lies && cpu->kernels->tiles_long ? cpu->tile_slabs : 1;
+}
+
 static void chunk_tiles(struct chunk *c)
 {
-    size_t cols = SLAB_STEPS * form_columns(c->form);
+    size_t cols = tile_slabs(c) * SLAB_STEPS * form_columns(c->form);
     for (c->from = 0; c->from < c->job->cols; c->from = c->to) {
         c->to = c->from + cols;
         if (c->to > c->job->cols) c->to = c->job->cols;

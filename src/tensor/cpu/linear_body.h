@@ -209,7 +209,7 @@ ALWAYS void tile_ask_results(const struct tile *tile, int P, int T)
                     tile->out[p] + (size_t)(T + t) * tile->stride, 1, 2);
 }
 
-/* Sums that stay in registers for the whole slab. */
+/* Sums that stay in registers for the whole of it. */
 ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
 {
     const uint8_t *w[PANELS_MAX];
@@ -224,7 +224,13 @@ ALWAYS void tile_plain(enum form form, int P, int T, const struct tile *tile)
                                                 : (vi){0};
     /* Fewer panels meet the same words again. */
     size_t next = P == PANELS_MAX ? (size_t)T * SLAB_STEPS * 4 : 0;
-    steps_add(form, P, T, w, tile->words, tile->steps, NULL, next, acc);
+    const uint8_t *x = tile->words;
+    for (size_t s = 0, n; s < tile->steps; s += n, x += tile->words_slab) {
+        n = tile->steps - s < SLAB_STEPS ? tile->steps - s : SLAB_STEPS;
+        steps_add(form, P, T, w, x, n, NULL, next, acc);
+        UNROLLED (p, P)
+            w[p] += n * STEP;
+    }
     if (!tile->last) {
         UNROLLED (v, P * PARTS)
             UNROLLED (t, T)
