@@ -18,6 +18,7 @@ enum {
     BATCH_GROUPED = 6,   /* tokens of a pass, as many as registers hold */
     BATCH_PLAIN = 8,     /* the same where sums are not in groups */
     BATCH_COLUMNS = 512, /* of a slab, in groups */
+    BATCH_WHOLE = 1024,  /* of a panel that is one, in pairs of 32 */
     BATCH_ASK = 2 * RUN,
     BATCH_RUNS = BATCH_COLUMNS / RUN,
     BATCH_STEPS = 128 /* of one where sums are not in groups */
@@ -356,24 +357,28 @@ static void groups_slab(struct pass *a, size_t columns,
     }
 }
 
-/* How a slab's columns lie in a panel. */
+/* How a slab's columns lie in a panel: columns of a group, groups of a slab,
+ * bytes of BATCH_COLUMNS columns. */
 struct slabs {
-    size_t columns, bytes; /* of a group; of BATCH_COLUMNS of them */
+    size_t columns, groups, bytes;
 };
 
-static struct slabs slabs_of(enum dtype type)
+static struct slabs slabs_of(enum dtype type, size_t cols)
 {
     if (panel_has_pairs(type)) {
         struct pairs pairs = panel_pairs(type);
-        size_t two = 2 * pairs.columns;
-        return (struct slabs){pairs.columns, BATCH_COLUMNS / two * pairs.bytes};
+        bool whole = cols <= BATCH_WHOLE && pairs.columns == RUN;
+        size_t slab = whole ? BATCH_WHOLE : BATCH_COLUMNS;
+        return (struct slabs){pairs.columns, slab / pairs.columns,
+                              BATCH_COLUMNS / pairs.columns / 2 * pairs.bytes};
     }
-    return (struct slabs){RUN, run_head(panel_format(type), BATCH_RUNS)};
+    return (struct slabs){RUN, BATCH_RUNS,
+                          run_head(panel_format(type), BATCH_RUNS)};
 }
 
 static void groups_panels(const struct stream *s)
 {
-    struct slabs slabs = slabs_of(s->type);
+    struct slabs slabs = slabs_of(s->type, s->cols);
     size_t groups = s->cols / slabs.columns;
     size_t passes = (s->tokens + s->group - 1) / s->group;
     size_t asks = passes * (BATCH_COLUMNS / BATCH_ASK);
@@ -385,7 +390,7 @@ static void groups_panels(const struct stream *s)
         a.other = a.panel + (a.panel + 1 < s->panel_count);
         size_t at = 0; /* of the slab, in the panel */
         for (a.from = 0; a.from < groups; a.from = a.to) {
-            a.to = a.from + BATCH_COLUMNS / slabs.columns;
+            a.to = a.from + slabs.groups;
             size_t next = a.panel;
             at += slabs.bytes;
             if (a.to >= groups) a.to = groups, next += BATCH_PANELS, at = 0;
