@@ -342,7 +342,8 @@ static void acts_int8(const struct acts_room *to, const float *x, size_t rows,
         four_round(&f, group);
         return;
     }
-    if (rows == 1 && group == RUN && is_alone(to)) {
+    /* Its marks are neighbours too: not in a group by token. */
+    if (rows == 1 && group == RUN && is_alone(to) && to->marks_step == 1) {
         quads_round(to, x, cols / QUAD);
         done = cols / QUAD * FOUR;
     }
