@@ -55,20 +55,27 @@ ALWAYS void group_round(const struct acts_room *to, struct mark *mark,
     *mark = (struct mark){s, s * (float)sum, sum, vi_sum(half)};
 }
 
-/* Where a group of columns' mark is. */
-ALWAYS struct mark *mark_at(const struct acts_room *to, size_t index,
-                            size_t group)
+/* The slab of a group of columns, and which of its groups it is; a row that has
+ * one mark is one group. */
+struct place {
+    size_t slab, group;
+};
+ALWAYS struct place place_of(size_t index, size_t group)
 {
-    size_t in_slab = 4 * SLAB_STEPS / group; /* 0: a row has one mark */
-    if (!in_slab) return to->marks;
-    return to->marks + index / in_slab * to->marks_stride +
-           index % in_slab * to->marks_step;
+    size_t in_slab = 4 * SLAB_STEPS / group;
+    if (!in_slab) return (struct place){0, 0};
+    return (struct place){index / in_slab, index % in_slab};
+}
+
+ALWAYS struct mark *mark_at(const struct acts_room *to, struct place at)
+{
+    return to->marks + at.slab * to->marks_stride + at.group * to->marks_step;
 }
 
 #if VEC_AVX512
 
 /* Four rows side by side: a vector is a word of each, of four steps. */
-enum { FOUR = 4 };
+enum { FOUR = ACTS_ROWS };
 struct four {
     const float *x[FOUR];       /* one may come more than once: the last */
     const struct acts_room *to; /* [count] */
@@ -250,8 +257,9 @@ ALWAYS void round_words(const struct four *f, const struct round *r)
             if (c + L == first + HALF) half = sum;
         }
         struct mark *mark[FOUR] = {0};
+        const struct place at = place_of(r->first + g, r->group);
         for (size_t t = 0; t < f->count; t++)
-            mark[t] = mark_at(f->to + t, r->first + g, r->group);
+            mark[t] = mark_at(f->to + t, at);
         four_marks(mark, f->count, r->s[g], four_sum(sum), four_sum(half));
     }
 }
@@ -323,7 +331,7 @@ static void quads_round(const struct acts_room *to, const float *x, size_t n)
             quad_words(x + c, word_at(to, c / 4),
                        _mm512_broadcast_f32x4(_mm_loadu_ps(r.inverse[g])), &sum,
                        &half);
-            struct mark *m = mark_at(to, c / RUN, RUN);
+            struct mark *m = mark_at(to, place_of(c / RUN, RUN));
             struct mark *const mark[FOUR] = {m, m + 1, m + 2, m + 3};
             four_marks(mark, FOUR, r.s[g], sum, half);
         }
@@ -350,7 +358,8 @@ static void acts_int8(const struct acts_room *to, const float *x, size_t rows,
 #endif
     for (size_t t = 0; t < rows; t++, to++, x += cols)
         for (size_t g = done; g < cols / group; g++)
-            group_round(to, mark_at(to, g, group), x, g * group, group);
+            group_round(to, mark_at(to, place_of(g, group)), x, g * group,
+                        group);
 }
 
 static void acts_floats(const struct acts_room *to, const float *x, size_t rows,

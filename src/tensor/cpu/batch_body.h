@@ -2,9 +2,10 @@
  * pairs of bf16, for the instruction set of the file that includes it. The bits
  * are those of streams and tiles (linear_body.h).
  *
- * Two panels are walked side by side, a slab of columns at a time, which stays
- * in the first level cache with all tokens' words of it: tokens pass over it a
- * few at a time while the next slab comes from memory. Scales of formats that
+ * Two panels are walked side by side, a slab of columns at a time: tokens pass
+ * over it a few at a time while the next slab comes from memory. It stays in
+ * the first level cache with all tokens' words of it, but for short panels that
+ * are one slab each: those the second level has. Scales of formats that
  * keep head and runs together are made once a slab. */
 #ifndef BATON_TENSOR_CPU_BATCH_BODY_H
 #define BATON_TENSOR_CPU_BATCH_BODY_H

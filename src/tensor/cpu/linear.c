@@ -3,8 +3,9 @@
  * a large block of them), so that weights are read from memory once.
  *
  * Few tokens (a decode step): chunks stream by, many in a row. Many tokens: a
- * slab of columns of a few panels, which fits the first level cache, is
- * multiplied with one group of tokens after another. */
+ * slab of columns of a few panels, which fits the first level cache, or several
+ * slabs, which fit the second (long_tile_slabs), are multiplied with one group
+ * of tokens after another. */
 #include "tensor/cpu/cpu.h"
 
 #include <assert.h>
